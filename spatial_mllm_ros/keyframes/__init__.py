@@ -1,0 +1,1 @@
+"""Space-aware frame selection: the published offline algorithm and the streaming selector."""

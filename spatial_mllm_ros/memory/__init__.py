@@ -1,0 +1,1 @@
+"""The bounded spatial memory: frames in, keyframes out."""

@@ -1,0 +1,1 @@
+"""Frames, cameras, poses, time sync, transforms, voxels, planes and measurements. numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""Recordings as streams of frames: folders, rosbag2, video, rendered rooms."""

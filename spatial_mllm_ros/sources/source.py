@@ -1,0 +1,53 @@
+"""What a recording is to the rest of the package."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.pose import Transform
+from spatial_mllm_ros.scene.sensor import SensorModel
+
+
+class SourceError(Exception):
+    """A recording that cannot be read. ``str()`` says which file, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known before the first frame is read.
+
+    name: short, for titles. frames: how many frames will come, None if unknown. duration_s: seconds of recording, None
+    if unknown. world_frame: the fixed frame of the poses. T_zup_from_world: world to a frame with z up and the floor at
+    z = 0, where the recording declares it. sensor: its error model. description: one line for people.
+    """
+
+    name: str
+    frames: int | None = None
+    duration_s: float | None = None
+    world_frame: str = "map"
+    T_zup_from_world: Transform | None = None
+    sensor: SensorModel = field(default_factory=SensorModel)
+    description: str = ""
+
+
+class Source(Protocol):
+    """A recording. ``frames()`` may be called again to start over; it raises SourceError."""
+
+    info: SourceInfo
+    refused: Counter[str]
+    """Images that never became a frame, by reason (short words such as ``no_camera_info``), of the latest ``frames()``."""
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames in the order in which a camera would deliver them."""
+        ...
+
+    def stamp_of(self, name: str) -> int:
+        """Stamp (ns) of the frame that the recording calls ``name`` ("frame-000016"), as questions files name frames.
+
+        A recording without names takes a decimal stamp in seconds. KeyError when there is no such frame.
+        """
+        ...
