@@ -1,0 +1,246 @@
+"""Coordinate frames that move against each other: the tree of tf2, with its history."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform, interpolate, invert
+
+SECOND = 1_000_000_000
+PREFERRED_ROOTS = ("map", "odom", "world")
+RESTART_AFTER = 10
+"""So many transforms in a row from before the history mean that the publisher's clock was set back."""
+
+
+class TransformError(LookupError):
+    """No transform between two frames at a time. ``reason`` is a short word for counting."""
+
+    reason = "tf_error"
+
+
+class UnknownFrame(TransformError):
+    """A frame of which nothing was ever heard."""
+
+    reason = "tf_unknown_frame"
+
+
+class NotConnected(TransformError):
+    """Two frames in different trees."""
+
+    reason = "tf_not_connected"
+
+
+class ExtrapolationIntoPast(TransformError):
+    """The time asked for lies before the history of an edge, by ``by_ns``."""
+
+    reason = "tf_past"
+
+    def __init__(self, message: str, by_ns: int) -> None:
+        super().__init__(message)
+        self.by_ns = by_ns
+
+
+class ExtrapolationIntoFuture(TransformError):
+    """The time asked for lies after the latest transform of an edge, by ``by_ns``."""
+
+    reason = "tf_future"
+
+    def __init__(self, message: str, by_ns: int) -> None:
+        super().__init__(message)
+        self.by_ns = by_ns
+
+
+class TransformGap(TransformError):
+    """The transforms around the time asked for are further apart (``gap_ns``) than may be bridged."""
+
+    reason = "tf_gap"
+
+    def __init__(self, message: str, gap_ns: int) -> None:
+        super().__init__(message)
+        self.gap_ns = gap_ns
+
+
+class TransformLoop(TransformError):
+    """A transform that would make a frame its own ancestor."""
+
+    reason = "tf_loop"
+
+
+@dataclass
+class _Edge:
+    """Transforms of one child in its parent, by stamp. A static edge holds one, whose stamp does not matter."""
+
+    parent: str
+    static: bool
+    stamps: list[int] = field(default_factory=list)
+    transforms: list[Transform] = field(default_factory=list)
+    too_old_in_a_row: int = 0
+
+
+class TransformTree:
+    """Transforms between frames over time, each frame with one parent.
+
+    history_ns: how far back from its newest transform an edge remembers. history_count: how many transforms at most.
+    max_gap_ns: longest stretch without a transform that is interpolated across; None: any. A stretch in which a
+        localiser was silent is thus an error, not a straight line.
+
+    Against contradictions: the latest parent wins, and the history under the former one is dropped, since nothing says
+    how the two relate (tf2 keeps it and mixes them). A transform from before an edge's history is ignored, but ten of
+    them in a row mean that the publisher's clock was set back, and the edge starts anew. ``counts`` tells how often:
+    ``tf_new_parent``, ``tf_too_old``, ``tf_restarted``, ``tf_repeated``.
+    """
+
+    def __init__(
+        self, history_ns: int = 30 * SECOND, history_count: int = 10_000, max_gap_ns: int | None = SECOND // 2
+    ) -> None:
+        if history_ns <= 0 or history_count < 2 or (max_gap_ns is not None and max_gap_ns < 0):
+            raise ValueError("history_ns must be positive, history_count at least 2, max_gap_ns not negative")
+        self._history_ns = history_ns
+        self._history_count = history_count
+        self._max_gap_ns = max_gap_ns
+        self._edges: dict[str, _Edge] = {}
+        self._frames: dict[str, None] = {}  # in the order in which they were first heard of
+        self.counts: Counter[str] = Counter()
+
+    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform, static: bool = False) -> None:
+        """Note where ``child`` is in ``parent`` at ``stamp_ns``, in any order; a repeated stamp replaces the former.
+
+        T_parent_child: 4x4, metres; maps points of child to points of parent. static: holds at all times.
+        Raises InvalidTransform for what is not a rigid transform or names no frame, TransformLoop for a loop.
+        """
+        parent, child = frame_name(parent), frame_name(child)
+        if not parent or not child:
+            raise InvalidTransform(f"a transform needs two frame names, not {parent!r} and {child!r}")
+        T = checked_transform(T_parent_child)
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent or edge.static != static:
+            if child == parent or child in self._ancestors(parent):
+                raise TransformLoop(f"{parent} -> {child} would make {child} its own ancestor: drop this publisher")
+            if edge is not None and edge.parent != parent:
+                self.counts["tf_new_parent"] += 1
+                if not (static or edge.static) and stamp_ns < edge.stamps[-1]:
+                    return
+            edge = self._edges[child] = _Edge(parent, static)
+            self._frames.setdefault(parent)
+            self._frames.setdefault(child)
+        if static:
+            edge.stamps, edge.transforms = [stamp_ns], [T]
+        else:
+            self._insert(edge, stamp_ns, T)
+
+    def _insert(self, edge: _Edge, stamp_ns: int, T: Transform) -> None:
+        stamps, transforms = edge.stamps, edge.transforms
+        if stamps and stamp_ns < stamps[-1] - self._history_ns:
+            self.counts["tf_too_old"] += 1
+            edge.too_old_in_a_row += 1
+            if edge.too_old_in_a_row < RESTART_AFTER:
+                return
+            self.counts["tf_restarted"] += 1
+            stamps.clear()
+            transforms.clear()
+        edge.too_old_in_a_row = 0
+        at = len(stamps) if not stamps or stamp_ns > stamps[-1] else bisect_left(stamps, stamp_ns)
+        if at < len(stamps) and stamps[at] == stamp_ns:
+            self.counts["tf_repeated"] += 1
+            transforms[at] = T
+            return
+        stamps.insert(at, stamp_ns)
+        transforms.insert(at, T)
+        drop = max(bisect_left(stamps, stamps[-1] - self._history_ns), len(stamps) - self._history_count)
+        if drop > 0:
+            del stamps[:drop], transforms[:drop]
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
+        """T_target_source at ``stamp_ns``: 4x4, maps points of source to points of target, metres.
+
+        Linear in position and slerp in rotation between the two nearest transforms of every edge, as tf2 does; never
+        beyond the first or last. Raises UnknownFrame, NotConnected, ExtrapolationIntoPast, ExtrapolationIntoFuture or
+        TransformGap, all of them LookupErrors.
+        """
+        target, source = frame_name(target), frame_name(source)
+        for name in (target, source):
+            if name not in self._frames:
+                known = ", ".join(list(self._frames)[:20]) or "none"
+                raise UnknownFrame(f"frame {name!r} is in no transform received so far; known frames: {known}")
+        up_target, up_source = self._ancestors(target), self._ancestors(source)
+        common = next((name for name in up_source if name in up_target), None)
+        if common is None:
+            raise NotConnected(
+                f"{target} and {source} are not connected: the first hangs below {list(up_target)[-1]}, the second "
+                f"below {list(up_source)[-1]}"
+            )
+        return invert(self._chain(common, target, stamp_ns)) @ self._chain(common, source, stamp_ns)
+
+    def root_of(self, frame: str) -> str | None:
+        """The fixed frame to place ``frame`` in: map, odom or world if it hangs below one, else the top of its tree.
+
+        None for an unknown frame.
+        """
+        name = frame_name(frame)
+        if name not in self._frames:
+            return None
+        ancestors = self._ancestors(name)
+        return next((root for root in PREFERRED_ROOTS if root in ancestors), list(ancestors)[-1])
+
+    def frames(self) -> tuple[str, ...]:
+        """Names of all frames, in the order in which they were first heard of."""
+        return tuple(self._frames)
+
+    def forget(self, *, static: bool = False) -> None:
+        """Drop moving transforms, as after a clock was set back; with ``static``, all."""
+        self._edges = {} if static else {child: edge for child, edge in self._edges.items() if edge.static}
+        known = {name for child, edge in self._edges.items() for name in (child, edge.parent)}
+        self._frames = {name: None for name in self._frames if name in known}
+
+    def _ancestors(self, name: str) -> dict[str, None]:
+        """The frame and its ancestors, nearest first."""
+        found: dict[str, None] = {name: None}
+        while (edge := self._edges.get(name)) is not None:
+            name = edge.parent
+            found[name] = None
+        return found
+
+    def _chain(self, ancestor: str, frame: str, stamp_ns: int) -> Transform:
+        T: Transform = np.eye(4)
+        while frame != ancestor:
+            edge = self._edges[frame]
+            T = self._at(edge, frame, stamp_ns) @ T
+            frame = edge.parent
+        return T
+
+    def _at(self, edge: _Edge, child: str, stamp_ns: int) -> Transform:
+        stamps = edge.stamps
+        if edge.static:
+            return edge.transforms[0]
+        after = bisect_left(stamps, stamp_ns)
+        name = f"{edge.parent} -> {child}"
+        if after == len(stamps):
+            by = stamp_ns - stamps[-1]
+            raise ExtrapolationIntoFuture(
+                f"{name}: the latest transform is {_seconds(by)} older than the time asked", by
+            )
+        if stamps[after] == stamp_ns:
+            return edge.transforms[after]
+        if after == 0:
+            by = stamps[0] - stamp_ns
+            raise ExtrapolationIntoPast(f"{name}: the first transform is {_seconds(by)} newer than the time asked", by)
+        t0, t1 = stamps[after - 1], stamps[after]
+        if self._max_gap_ns is not None and t1 - t0 > self._max_gap_ns:
+            raise TransformGap(
+                f"{name}: silent for {_seconds(t1 - t0)} around the time asked, more than {_seconds(self._max_gap_ns)}",
+                t1 - t0,
+            )
+        return interpolate(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
+
+
+def frame_name(name: str) -> str:
+    """A frame's name without the leading slash that ROS 1 allowed."""
+    return name.lstrip("/")
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / SECOND:.3f} s"

@@ -1,0 +1,205 @@
+"""The transform tree: what it composes, what it interpolates, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from spatial_mllm_ros.scene.pose import InvalidTransform, from_quaternion, interpolate, invert, rotation_angle
+from spatial_mllm_ros.scene.transform_tree import (
+    SECOND,
+    ExtrapolationIntoFuture,
+    ExtrapolationIntoPast,
+    NotConnected,
+    TransformGap,
+    TransformLoop,
+    TransformTree,
+    UnknownFrame,
+)
+
+coordinates = st.floats(-10, 10).map(lambda x: round(x, 3))
+quaternions = st.tuples(coordinates, coordinates, coordinates, coordinates).filter(lambda q: np.linalg.norm(q) > 0.1)
+transforms = st.builds(from_quaternion, quaternions, st.tuples(coordinates, coordinates, coordinates))
+quick = settings(max_examples=40, deadline=None)
+
+
+def shift(x: float, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+    return from_quaternion((0, 0, 0, 1), (x, y, z))
+
+
+@quick
+@given(transforms, transforms, transforms)
+def test_composition_and_inverse(T_map_odom, T_odom_base, T_map_arm):
+    """Any two frames of one tree relate by the product along the path, whichever way it is walked."""
+    tree = TransformTree()
+    tree.add("map", "odom", 5, T_map_odom)
+    tree.add("odom", "base", 5, T_odom_base)
+    tree.add("map", "arm", 0, T_map_arm, static=True)
+    assert_allclose(tree.lookup("map", "base", 5), T_map_odom @ T_odom_base, atol=1e-9)
+    assert_allclose(tree.lookup("arm", "base", 5), invert(T_map_arm) @ T_map_odom @ T_odom_base, atol=1e-8)
+    assert_allclose(tree.lookup("arm", "base", 5) @ tree.lookup("base", "arm", 5), np.eye(4), atol=1e-8)
+    assert_allclose(tree.lookup("base", "base", 5), np.eye(4), atol=1e-12)
+
+
+@quick
+@given(transforms, transforms, st.integers(1, 10**8), st.floats(0, 1))
+def test_interpolation_meets_its_ends_and_stays_between(T0, T1, length, fraction):
+    """At the ends the transforms given; between them linear position, and a rotation no longer than the whole."""
+    tree = TransformTree()
+    tree.add("map", "base", 100 + length, T1)
+    tree.add("map", "base", 100, T0)
+    assert_allclose(tree.lookup("map", "base", 100), T0, atol=1e-9)
+    assert_allclose(tree.lookup("map", "base", 100 + length), T1, atol=1e-9)
+    at = round(fraction * length)
+    T = tree.lookup("map", "base", 100 + at)
+    assert_allclose(T, interpolate(T0, T1, at / length), atol=1e-9)
+    assert rotation_angle(invert(T0) @ T) <= rotation_angle(invert(T0) @ T1) + 1e-6
+
+
+@quick
+@given(st.permutations(list(range(8))))
+def test_order_of_arrival_does_not_matter(order):
+    """Transforms come late over a network; the history must be the same."""
+    tree = TransformTree()
+    for i in order:
+        tree.add("map", "base", i * 1000, shift(i))
+    for stamp in (0, 500, 3250, 7000):
+        assert_allclose(tree.lookup("map", "base", stamp)[0, 3], stamp / 1000)
+
+
+def test_outside_the_history_is_an_error_that_says_how_far():
+    """Never extrapolate: the robot may have turned."""
+    tree = TransformTree()
+    tree.add("map", "base", 1 * SECOND, shift(1))
+    tree.add("map", "base", 1 * SECOND + 1000, shift(2))
+    with pytest.raises(ExtrapolationIntoPast, match=r"0\.250 s newer") as past:
+        tree.lookup("map", "base", SECOND * 3 // 4)
+    assert (past.value.by_ns, past.value.reason) == (SECOND // 4, "tf_past")
+    with pytest.raises(ExtrapolationIntoFuture) as future:
+        tree.lookup("base", "map", 2 * SECOND)
+    assert (future.value.by_ns, future.value.reason) == (SECOND - 1000, "tf_future")
+
+
+def test_a_silent_stretch_is_not_bridged():
+    """A localiser that was lost for two seconds says nothing about the seconds between."""
+    tree = TransformTree()
+    patient = TransformTree(max_gap_ns=None)
+    for t in (tree, patient):
+        t.add("map", "base", 0, shift(0))
+        t.add("map", "base", 2 * SECOND, shift(2))
+    with pytest.raises(TransformGap) as gap:
+        tree.lookup("map", "base", SECOND)
+    assert gap.value.gap_ns == 2 * SECOND
+    assert tree.lookup("map", "base", 2 * SECOND)[0, 3] == 2
+    assert_allclose(patient.lookup("map", "base", SECOND)[0, 3], 1)
+
+
+def test_unknown_and_unconnected_frames():
+    tree = TransformTree()
+    tree.add("map", "base", 0, shift(1))
+    tree.add("other", "thing", 0, shift(1))
+    with pytest.raises(UnknownFrame, match="known frames: map, base, other, thing"):
+        tree.lookup("map", "camera", 0)
+    with pytest.raises(NotConnected):
+        tree.lookup("map", "thing", 0)
+    assert issubclass(NotConnected, LookupError)
+
+
+def test_loops_are_refused_and_leave_the_tree_as_it_was():
+    tree = TransformTree()
+    tree.add("map", "odom", 0, shift(1))
+    tree.add("odom", "base", 0, shift(1))
+    for parent, child in (("base", "map"), ("base", "odom"), ("odom", "odom")):
+        with pytest.raises(TransformLoop):
+            tree.add(parent, child, 0, shift(1))
+    assert_allclose(tree.lookup("map", "base", 0)[0, 3], 2)
+
+
+def test_latest_parent_wins():
+    """Two parents contradict each other; the newer holds, an older message does not bring the former back."""
+    tree = TransformTree()
+    tree.add("map", "base", 10, shift(1))
+    tree.add("odom", "base", 20, shift(2))
+    tree.add("map", "base", 15, shift(1))
+    assert tree.lookup("odom", "base", 20)[0, 3] == 2
+    with pytest.raises(NotConnected):
+        tree.lookup("map", "base", 10)
+    assert tree.counts["tf_new_parent"] == 2
+
+
+@pytest.mark.parametrize("bad", [np.full((4, 4), np.nan), np.eye(4) * 2, np.eye(3), np.diag([1.0, 1.0, -1.0, 1.0])])
+def test_numbers_that_are_no_transform(bad):
+    with pytest.raises(InvalidTransform):
+        TransformTree().add("map", "base", 0, bad)
+
+
+def test_frames_need_names_and_lose_ros1_slashes():
+    tree = TransformTree()
+    with pytest.raises(InvalidTransform):
+        tree.add("", "base", 0, shift(0))
+    tree.add("/map", "/base", 0, shift(3))
+    assert tree.lookup("map", "/base", 0)[0, 3] == 3
+
+
+def test_static_holds_at_all_times_and_the_last_one_wins():
+    tree = TransformTree()
+    tree.add("base", "camera", 7, shift(1), static=True)
+    tree.add("base", "camera", 3, shift(2), static=True)
+    assert tree.lookup("base", "camera", -(10**18))[0, 3] == 2
+
+
+def test_repeated_stamp_replaces():
+    tree = TransformTree()
+    tree.add("map", "base", 5, shift(1))
+    tree.add("map", "base", 5, shift(2))
+    assert tree.lookup("map", "base", 5)[0, 3] == 2
+    assert tree.counts["tf_repeated"] == 1
+
+
+def test_history_is_bounded_in_seconds_and_in_number():
+    tree = TransformTree(history_ns=SECOND, history_count=5)
+    for i in range(100):
+        tree.add("map", "base", i * 1000, shift(i))
+    with pytest.raises(ExtrapolationIntoPast):
+        tree.lookup("map", "base", 94_000)
+    assert tree.lookup("map", "base", 95_000)[0, 3] == 95
+    tree.add("map", "base", 99_001 + SECOND, shift(0))
+    with pytest.raises(ExtrapolationIntoPast):
+        tree.lookup("map", "base", 99_000)
+
+
+def test_one_old_transform_is_ignored_but_a_clock_set_back_starts_anew():
+    """A bag that starts over sends old stamps for good: the edge must not stay deaf."""
+    tree = TransformTree(history_ns=SECOND)
+    tree.add("map", "base", 100 * SECOND, shift(1))
+    tree.add("map", "base", 1, shift(9))
+    assert tree.lookup("map", "base", 100 * SECOND)[0, 3] == 1
+    for i in range(20):
+        tree.add("map", "base", i * 1000, shift(i))
+    assert tree.lookup("map", "base", 19_000)[0, 3] == 19
+    assert tree.counts["tf_restarted"] == 1
+
+
+def test_forget_keeps_what_is_static():
+    tree = TransformTree()
+    tree.add("map", "base", 0, shift(1))
+    tree.add("base", "camera", 0, shift(1), static=True)
+    tree.forget()
+    assert tree.frames() == ("base", "camera")
+    tree.forget(static=True)
+    assert tree.frames() == ()
+
+
+def test_the_fixed_frame_is_found():
+    tree = TransformTree()
+    assert tree.root_of("camera") is None
+    tree.add("base", "camera", 0, shift(1), static=True)
+    assert tree.root_of("camera") == "base"
+    tree.add("odom", "base", 0, shift(1))
+    tree.add("earth", "odom", 0, shift(1))
+    assert tree.root_of("camera") == "odom"
+    tree.add("map", "odom", 1, shift(1))
+    assert tree.root_of("camera") == "map"
