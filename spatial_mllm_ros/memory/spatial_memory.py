@@ -1,0 +1,224 @@
+"""The spatial memory: frames in, keyframes out, bounded in frames and in bytes."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from spatial_mllm_ros.keyframes.coverage import Selection
+from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
+from spatial_mllm_ros.memory.track import PoseTrack
+from spatial_mllm_ros.scene.backproject import camera_points
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
+from spatial_mllm_ros.scene.region import Region
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Bounds of the memory.
+
+    max_frames, max_bytes: images and depth kept. Beyond either, the oldest frame that is no candidate keyframe goes
+    first. max_poses: poses kept per camera, also of frames that had to go. point_stride: every so many pixels, along
+    both axes, a point is sampled for selection. max_depth_m: deeper points do not count as seen space.
+    max_future_s: a stamp further ahead of the clock is refused.
+    """
+
+    max_frames: int = 3000
+    max_bytes: int = 2 << 30
+    max_poses: int = 100_000
+    point_stride: int = 8
+    max_depth_m: float = 10.0
+    max_future_s: float = 1.0
+    selector: SelectorConfig = field(default_factory=SelectorConfig)
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 1 or self.max_bytes < 1 or self.point_stride < 1 or self.max_depth_m <= 0:
+            raise ValueError("max_frames, max_bytes, point_stride and max_depth_m must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFrame:
+    """A frame in memory. ``frame_id`` is unique while the memory lives and grows with arrival."""
+
+    frame_id: int
+    frame: Frame
+
+
+class SpatialMemory:
+    """Holds what the camera has seen. Safe to use from several threads.
+
+    A frame needs a pose, a camera model and a stamp of its own; others are refused and counted in ``refused`` by reason
+    (``no_pose``, ``bad_pose``, ``no_camera_info``, ``stamp_repeated``, ``stamp_negative``, ``stamp_from_the_future``,
+    ``other_world_frame``). A frame is never placed at the origin for want of a pose. Frames may arrive out of order.
+
+    clock: nanoseconds now, on the time line of the stamps.
+    """
+
+    def __init__(self, config: MemoryConfig | None = None, clock: Callable[[], int] = time.time_ns) -> None:
+        self.config = config or MemoryConfig()
+        self.refused: Counter[str] = Counter()
+        self.without_depth = 0
+        """Frames taken that show no depth (none given, or not one valid pixel): they have a pose and an image only."""
+        self.evicted = 0
+        """Frames dropped to stay within the bounds."""
+        self.nbytes = 0
+        """Bytes of the images and depths held."""
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._next_id = 0
+        self._version = 0
+        self._frames: dict[int, StoredFrame] = {}
+        self._order: list[tuple[int, str, int]] = []  # (stamp, camera frame, id), sorted
+        self._tracks: dict[str, PoseTrack] = {}
+        self._selector = StreamingSelector(self.config.selector)
+        self._world_frame: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def version(self) -> int:
+        """Changes whenever the memory does."""
+        return self._version
+
+    @property
+    def world_frame(self) -> str:
+        """The fixed frame of all poses; '' before the first frame."""
+        return self._world_frame or ""
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Ids of the frames that may become keyframes."""
+        with self._lock:
+            return self._selector.candidates
+
+    def add(self, frame: Frame) -> int | None:
+        """Take a frame in; its id, or None when it is refused (see ``refused``)."""
+        with self._lock:
+            reason = self._reason_to_refuse(frame)
+            if reason is not None:
+                self.refused[reason] += 1
+                return None
+            frame_id = self._next_id
+            self._next_id += 1
+            self._version += 1
+            self._world_frame = frame.world_frame
+            self._frames[frame_id] = StoredFrame(frame_id, frame)
+            self.nbytes += frame.nbytes
+            bisect.insort(self._order, (frame.stamp_ns, frame.camera_frame, frame_id))
+            track = self._tracks.setdefault(frame.camera_frame, PoseTrack(self.config.max_poses))
+            assert frame.T_world_camera is not None
+            track.set(frame.stamp_ns, frame.T_world_camera)
+            points = None
+            if frame.depth is not None:
+                points = camera_points(frame, self.config.point_stride, self.config.max_depth_m)
+            if points is None or len(points) == 0:
+                self.without_depth += 1
+            else:
+                self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera)
+            self._evict()
+            return frame_id
+
+    def frames(self, window_start: int = 0, window_end: int = 0, camera_frame: str = "") -> list[StoredFrame]:
+        """Frames held, in order of their stamps, from ``window_start`` to ``window_end`` (ns, 0 = open), of one camera."""
+        with self._lock:
+            i = bisect.bisect_left(self._order, (window_start,)) if window_start else 0
+            j = bisect.bisect_left(self._order, (window_end + 1,)) if window_end else len(self._order)
+            return [self._frames[f] for _, c, f in self._order[i:j] if camera_frame in ("", c)]
+
+    def get(self, frame_id: int) -> StoredFrame | None:
+        """The frame of this id, None if it is not held."""
+        return self._frames.get(frame_id)
+
+    def nearest(self, stamp_ns: int, camera_frame: str = "", tolerance_ns: int = 0) -> StoredFrame | None:
+        """The frame nearest to a stamp, at most ``tolerance_ns`` away; of two equally near the earlier."""
+        with self._lock:
+            i = bisect.bisect_left(self._order, (stamp_ns - tolerance_ns,))
+            best: tuple[int, int] | None = None
+            while i < len(self._order) and self._order[i][0] <= stamp_ns + tolerance_ns:
+                stamp, camera, frame_id = self._order[i]
+                distance = abs(stamp - stamp_ns)
+                if camera_frame in ("", camera) and (best is None or distance < best[0]):
+                    best = (distance, frame_id)
+                i += 1
+            return None if best is None else self._frames[best[1]]
+
+    def cameras(self) -> tuple[str, ...]:
+        """Camera frames seen, in order of their first frame."""
+        with self._lock:
+            return tuple(self._tracks)
+
+    def track(self, camera_frame: str = "") -> PoseTrack | None:
+        """Poses of a camera ('' = the first one seen), also where its images had to go; None for an unknown camera."""
+        with self._lock:
+            if camera_frame == "":
+                return next(iter(self._tracks.values()), None)
+            return self._tracks.get(camera_frame)
+
+    def keyframes(
+        self, k: int = 16, window_start: int = 0, window_end: int = 0, region: Region | None = None
+    ) -> Selection:
+        """The up to ``k`` frames that cover the most space (ids in pick order); see ``StreamingSelector.select``."""
+        with self._lock:
+            return self._selector.select(k, window_start, window_end, region)
+
+    def correct_poses(self, poses: Mapping[int, Transform], camera_frame: str = "") -> int:
+        """Replace poses by stamp (ns): {stamp: T_world_camera}; how many frames held were corrected.
+
+        For the results of loop closures and bundle adjustment. The track, the voxels of the candidates and whatever is
+        derived from the memory follow. Raises InvalidTransform, and changes nothing, when one is not a rigid transform.
+        """
+        checked = {stamp: checked_transform(T) for stamp, T in poses.items()}
+        with self._lock:
+            changed = []
+            for stamp, T in checked.items():
+                for camera, track in self._tracks.items():
+                    if camera_frame in ("", camera) and stamp in track:
+                        track.set(stamp, T)
+                i = bisect.bisect_left(self._order, (stamp,))
+                while i < len(self._order) and self._order[i][0] == stamp:
+                    _, camera, frame_id = self._order[i]
+                    i += 1
+                    if camera_frame in ("", camera):
+                        stored = self._frames[frame_id]
+                        self._frames[frame_id] = StoredFrame(frame_id, replace(stored.frame, T_world_camera=T))
+                        changed.append((frame_id, T))
+            self._selector.correct(changed)
+            self._version += 1
+            return len(changed)
+
+    def _reason_to_refuse(self, frame: Frame) -> str | None:
+        if frame.T_world_camera is None:
+            return "no_pose"
+        if frame.camera is None:
+            return "no_camera_info"
+        try:
+            checked_transform(frame.T_world_camera)
+        except InvalidTransform:
+            return "bad_pose"
+        if frame.stamp_ns < 0:
+            return "stamp_negative"
+        if frame.stamp_ns > self._clock() + int(self.config.max_future_s * 1e9):
+            return "stamp_from_the_future"
+        if self._world_frame is not None and frame.world_frame != self._world_frame:
+            return "other_world_frame"
+        track = self._tracks.get(frame.camera_frame)
+        if track is not None and frame.stamp_ns in track:
+            return "stamp_repeated"
+        return None
+
+    def _evict(self) -> None:
+        while len(self._frames) > self.config.max_frames or (
+            self.nbytes > self.config.max_bytes and len(self._frames) > 1
+        ):
+            candidates = set(self._selector.candidates)
+            position = next((i for i, (_, _, f) in enumerate(self._order) if f not in candidates), 0)
+            _, _, frame_id = self._order.pop(position)
+            self.nbytes -= self._frames.pop(frame_id).frame.nbytes
+            self._selector.discard(frame_id)
+            self.evicted += 1
