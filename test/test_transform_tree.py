@@ -183,14 +183,18 @@ def test_one_old_transform_is_ignored_but_a_clock_set_back_starts_anew():
     assert tree.counts["tf_restarted"] == 1
 
 
-def test_forget_keeps_what_is_static():
+def test_forgetting_the_future_keeps_the_rest():
+    """After a clock was set back, newer transforms are of another time."""
     tree = TransformTree()
-    tree.add("map", "base", 0, shift(1))
-    tree.add("base", "camera", 0, shift(1), static=True)
-    tree.forget()
+    tree.add("map", "base", 5, shift(1))
+    tree.add("map", "base", 9, shift(2))
+    tree.add("base", "camera", 10, shift(1), static=True)
+    tree.forget_after(7)
+    assert tree.lookup("map", "camera", 5)[0, 3] == 2
+    with pytest.raises(ExtrapolationIntoFuture):
+        tree.lookup("map", "camera", 9)
+    tree.forget_after(1)
     assert tree.frames() == ("base", "camera")
-    tree.forget(static=True)
-    assert tree.frames() == ()
 
 
 def test_the_fixed_frame_is_found():

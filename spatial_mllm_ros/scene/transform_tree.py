@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -190,9 +190,14 @@ class TransformTree:
         """Names of all frames, in the order in which they were first heard of."""
         return tuple(self._frames)
 
-    def forget(self, *, static: bool = False) -> None:
-        """Drop moving transforms, as after a clock was set back; with ``static``, all."""
-        self._edges = {} if static else {child: edge for child, edge in self._edges.items() if edge.static}
+    def forget_after(self, stamp_ns: int) -> None:
+        """Drop moving transforms newer than ``stamp_ns``: after a clock was set back, they are of another time."""
+        for child, edge in list(self._edges.items()):
+            if not edge.static:
+                keep = bisect_right(edge.stamps, stamp_ns)
+                del edge.stamps[keep:], edge.transforms[keep:]
+                if not edge.stamps:
+                    del self._edges[child]
         known = {name for child, edge in self._edges.items() for name in (child, edge.parent)}
         self._frames = {name: None for name in self._frames if name in known}
 

@@ -1,0 +1,349 @@
+"""From messages that arrive one by one to frames: colour, depth, calibration and pose of one moment belong together."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_ros.scene.camera import CameraModel
+from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
+from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, invert
+from spatial_mllm_ros.scene.registration import register_depth
+from spatial_mllm_ros.scene.transform_tree import TransformError, TransformTree, frame_name
+
+MILLISECOND = 1_000_000
+Depth = NDArray[np.uint16] | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AssemblerSettings:
+    """Tolerances, all in nanoseconds of the images' own stamps.
+
+    pair_tolerance_ns: furthest stamps of a colour and a depth image that are still one moment.
+    wait_ns: how much newer a camera's data may get while an image waits for its depth or its transforms.
+    info_ahead_ns: how much later the first CameraInfo may come than an image that it is used for.
+    clock_reset_ns: a jump backwards by more means that the clock was set back, not that an image is late.
+    queue_size: images of one kind and camera that wait at most; then the oldest is dropped.
+    """
+
+    pair_tolerance_ns: int = 20 * MILLISECOND
+    wait_ns: int = 200 * MILLISECOND
+    info_ahead_ns: int = 1000 * MILLISECOND
+    clock_reset_ns: int = 5000 * MILLISECOND
+    queue_size: int = 60
+
+
+@dataclass(frozen=True, eq=False)
+class _Colour:
+    stamp_ns: int
+    frame_id: str
+    image: NDArray[np.uint8] | EncodedImage
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Depth:
+    stamp_ns: int
+    frame_id: str
+    depth: Depth
+
+
+@dataclass(frozen=True)
+class _Info:
+    stamp_ns: int
+    camera: CameraModel
+
+
+_stamp = attrgetter("stamp_ns")
+
+
+@dataclass
+class _Camera:
+    """What waits of one camera, each list by stamp. ``now_ns``: its newest data; ``done_ns``: its latest frame."""
+
+    name: str
+    colours: list[_Colour] = field(default_factory=list)
+    depths: list[_Depth] = field(default_factory=list)
+    infos: list[_Info] = field(default_factory=list)
+    depth_infos: list[_Info] = field(default_factory=list)
+    now_ns: int | None = None
+    done_ns: int | None = None
+
+
+class _Wait(Exception):
+    """What the first image in the queue needs may still come."""
+
+
+class _Missing(Exception):
+    """Depth cannot be registered; the argument is the reason, for counting."""
+
+
+class FrameAssembler:
+    """Joins messages, in whatever order they come, into frames, in order of their stamps for each camera.
+
+    A colour image becomes a frame once its depth (nearest stamp within a tolerance), its CameraInfo (the latest at or
+    before its stamp, else the first soon after, of the image's size) and its transforms (at its stamp, never the
+    latest) are there. Depth of another frame or size is registered to the colour image here, which needs the depth
+    camera's CameraInfo and the transform between the two. Time is that of the images alone: an image waits until its
+    camera's data is ``wait_ns`` newer, and what is missing then stays missing. Nothing here runs by itself.
+
+    A missing pose or depth does not keep a frame back, for without a pose it still shows something, and a frame
+    without pose is never placed anywhere. Such frames are counted in ``remarks``: ``no_depth`` and
+    ``depth_not_registered``, ``depth_size``; ``tf_...`` as the TransformErrors name it. In ``refused`` are messages
+    that became no part of a frame: ``no_camera_info``, ``camera_size`` (CameraInfo of another size),
+    ``repeated_stamp``, ``out_of_order`` (older than a frame that is out already), ``queue_full``, ``unpaired_depth``,
+    ``tf_loop``, ``tf_invalid``, and the reasons of InvalidFrame.
+
+    A stamp more than ``clock_reset_ns`` before its camera's newest is a clock set back (a simulation or a bag that
+    starts over): what waits is given out as it is, newer transforms are forgotten, and ``remarks["clock_reset"]``
+    counts it.
+
+    tree: shared with whoever else looks up transforms. world_frame: the fixed frame of poses; empty: map, odom or world
+    if the camera hangs below one, else the top of its tree. colour_only: cameras that never wait for depth.
+    uncalibrated: cameras without CameraInfo, whose frames have none.
+
+    The ``add_...`` methods take messages' stamps (ns) and frame names and return the frames that are complete by then.
+    """
+
+    def __init__(
+        self,
+        tree: TransformTree | None = None,
+        world_frame: str = "",
+        settings: AssemblerSettings | None = None,
+        colour_only: Collection[str] = (),
+        uncalibrated: Collection[str] = (),
+    ) -> None:
+        self.tree = TransformTree() if tree is None else tree
+        self.refused: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
+        self._world_frame = frame_name(world_frame)
+        self._settings = settings or AssemblerSettings()
+        self._colour_only = frozenset(colour_only)
+        self._uncalibrated = frozenset(uncalibrated)
+        self._cameras: dict[str, _Camera] = {}
+
+    def add_colour(
+        self,
+        stamp_ns: int,
+        frame_id: str,
+        image: NDArray[np.uint8] | EncodedImage,
+        size: tuple[int, int],
+        camera: str = "",
+    ) -> list[Frame]:
+        """A colour image (uint8 RGB [h, w, 3] or compressed) of ``size`` (width, height), from the camera so named."""
+        state = self._camera(camera)
+        frames = self._reset(state, stamp_ns) if self._set_back(state, stamp_ns) else []
+        if any(waiting.stamp_ns == stamp_ns for waiting in state.colours) or stamp_ns == state.done_ns:
+            self.refused["repeated_stamp"] += 1
+        elif state.done_ns is not None and stamp_ns < state.done_ns:
+            self.refused["out_of_order"] += 1
+        else:
+            insort(state.colours, _Colour(stamp_ns, frame_name(frame_id), image, size), key=_stamp)
+            self._limit(state.colours)
+        state.now_ns = stamp_ns if state.now_ns is None else max(state.now_ns, stamp_ns)
+        return frames + self._ready()
+
+    def add_depth(self, stamp_ns: int, frame_id: str, depth: Depth, camera: str = "") -> list[Frame]:
+        """A depth image, [h, w], uint16 mm or float32 m along the axis of the camera whose frame is given."""
+        state = self._camera(camera)
+        if any(waiting.stamp_ns == stamp_ns for waiting in state.depths):
+            self.refused["repeated_stamp"] += 1
+        else:
+            insort(state.depths, _Depth(stamp_ns, frame_name(frame_id), depth), key=_stamp)
+            self._limit(state.depths)
+        self._advance(state, stamp_ns)
+        return self._ready()
+
+    def add_camera_info(self, stamp_ns: int, info: CameraModel, camera: str = "") -> list[Frame]:
+        """The model of the colour images from ``stamp_ns`` on."""
+        state = self._camera(camera)
+        _note_info(state.infos, _Info(stamp_ns, info))
+        self._advance(state, stamp_ns)
+        return self._ready()
+
+    def add_depth_info(self, stamp_ns: int, info: CameraModel, camera: str = "") -> list[Frame]:
+        """The model of the depth images from ``stamp_ns`` on. Not needed for depth that is registered already."""
+        state = self._camera(camera)
+        _note_info(state.depth_infos, _Info(stamp_ns, info))
+        self._advance(state, stamp_ns)
+        return self._ready()
+
+    def add_transform(
+        self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform, static: bool = False
+    ) -> list[Frame]:
+        """A transform, as for TransformTree.add; an impossible one is counted, not raised."""
+        try:
+            self.tree.add(parent, child, stamp_ns, T_parent_child, static)
+        except TransformError as error:
+            self.refused[error.reason] += 1
+        except InvalidTransform:
+            self.refused["tf_invalid"] += 1
+        return self._ready()
+
+    def flush(self) -> list[Frame]:
+        """Everything that still waits, complete or not: the stream has ended."""
+        frames = [frame for state in self._cameras.values() for frame in self._drain(state, last=True)]
+        for state in self._cameras.values():
+            self._drop_depths(state, len(state.depths))
+        return sorted(frames, key=_stamp)
+
+    def _camera(self, name: str) -> _Camera:
+        state = self._cameras.get(name)
+        if state is None:
+            state = self._cameras[name] = _Camera(name)
+        return state
+
+    def _limit(self, queue: list[_Colour] | list[_Depth]) -> None:
+        if len(queue) > self._settings.queue_size:
+            del queue[0]
+            self.refused["queue_full"] += 1
+
+    def _drop_depths(self, state: _Camera, number: int) -> None:
+        if number:
+            self.refused["unpaired_depth"] += number
+            del state.depths[:number]
+
+    def _set_back(self, state: _Camera, stamp_ns: int) -> bool:
+        return state.now_ns is not None and stamp_ns < state.now_ns - self._settings.clock_reset_ns
+
+    def _reset(self, state: _Camera, stamp_ns: int) -> list[Frame]:
+        self.remarks["clock_reset"] += 1
+        frames = self._drain(state, last=True)
+        self._drop_depths(state, len(state.depths))
+        # A camera's calibration outlives its clock.
+        state.infos = [_Info(-(2**63), info.camera) for info in state.infos[-1:]]
+        state.depth_infos = [_Info(-(2**63), info.camera) for info in state.depth_infos[-1:]]
+        state.now_ns = state.done_ns = None
+        self.tree.forget_after(stamp_ns)
+        return frames
+
+    def _advance(self, state: _Camera, stamp_ns: int) -> None:
+        """Depth and CameraInfo move a camera's time on, unless their clock is plainly another one."""
+        if state.now_ns is not None and state.now_ns < stamp_ns <= state.now_ns + self._settings.clock_reset_ns:
+            state.now_ns = stamp_ns
+
+    def _ready(self) -> list[Frame]:
+        return [frame for state in self._cameras.values() for frame in self._drain(state)]
+
+    def _drain(self, state: _Camera, last: bool = False) -> list[Frame]:
+        frames = []
+        while state.colours:
+            try:
+                frame = self._assemble(state, state.colours[0], last)
+            except _Wait:
+                break
+            state.done_ns = state.colours.pop(0).stamp_ns
+            if frame is not None:
+                frames.append(frame)
+            too_old = bisect_right(state.depths, state.done_ns - self._settings.pair_tolerance_ns, key=_stamp)
+            self._drop_depths(state, too_old)
+        return frames
+
+    def _assemble(self, state: _Camera, colour: _Colour, last: bool) -> Frame | None:
+        """The frame of the first image in the queue, None when it is refused. Raises _Wait."""
+        age = 2**63 if last or state.now_ns is None else state.now_ns - colour.stamp_ns
+        waiting = age <= self._settings.wait_ns
+        model: CameraModel | None = None
+        if state.name not in self._uncalibrated:
+            model = _info_at(state.infos, colour.stamp_ns, colour.size, self._settings.info_ahead_ns)
+            if model is None:
+                if age <= self._settings.info_ahead_ns:
+                    raise _Wait
+                self.refused["camera_size" if state.infos else "no_camera_info"] += 1
+                return None
+
+        with_depth = state.name not in self._colour_only
+        matched = self._matching_depth(state, colour, waiting) if with_depth else None
+        world = self._world_frame or self.tree.root_of(colour.frame_id) or "map"
+        try:
+            T_world_camera = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
+        except TransformError as error:
+            if waiting:
+                raise _Wait from None
+            T_world_camera, missing = None, error.reason
+        depth = None
+        if matched is not None:
+            try:
+                depth = self._registered(state, colour, matched, model, world)
+            except _Missing as reason:
+                if waiting:
+                    raise _Wait from None
+                self.remarks[str(reason)] += 1
+            state.depths.remove(matched)
+        elif with_depth:
+            self.remarks["no_depth"] += 1
+        if T_world_camera is None:
+            self.remarks[missing] += 1
+        try:
+            return Frame(colour.stamp_ns, colour.frame_id, model, colour.image, depth, T_world_camera, world)
+        except InvalidFrame as error:
+            self.refused[error.reason] += 1
+            return None
+
+    def _matching_depth(self, state: _Camera, colour: _Colour, waiting: bool) -> _Depth | None:
+        """The depth image of that moment. Raises _Wait while a nearer one may come."""
+        tolerance = self._settings.pair_tolerance_ns
+        nearest = min(state.depths, key=lambda d: abs(d.stamp_ns - colour.stamp_ns), default=None)
+        if nearest is not None and nearest.stamp_ns == colour.stamp_ns:
+            return nearest
+        if waiting and (not state.depths or state.depths[-1].stamp_ns <= colour.stamp_ns + tolerance):
+            raise _Wait
+        if nearest is None or abs(nearest.stamp_ns - colour.stamp_ns) > tolerance:
+            return None
+        # A depth image that lies nearer to the next colour image is that one's.
+        distance = abs(nearest.stamp_ns - colour.stamp_ns)
+        later = state.colours[1:2]
+        return None if later and abs(nearest.stamp_ns - later[0].stamp_ns) < distance else nearest
+
+    def _registered(
+        self, state: _Camera, colour: _Colour, matched: _Depth, model: CameraModel | None, world: str
+    ) -> Depth:
+        """Depth in the colour image. Raises _Missing."""
+        size = (matched.depth.shape[1], matched.depth.shape[0])
+        if matched.frame_id == colour.frame_id and size == colour.size:
+            return matched.depth
+        depth_model = _info_at(state.depth_infos, matched.stamp_ns, size, self._settings.info_ahead_ns)
+        if depth_model is None or model is None:
+            raise _Missing("depth_size" if matched.frame_id == colour.frame_id else "depth_not_registered")
+        try:
+            T_colour_depth = self._between(colour, matched, world)
+        except TransformError:
+            raise _Missing("depth_not_registered") from None
+        return register_depth(matched.depth, depth_model, model, T_colour_depth)
+
+    def _between(self, colour: _Colour, matched: _Depth, world: str) -> Transform:
+        """T_colour_depth, each at its own stamp where the world frame is known, for the camera moved in between."""
+        if colour.stamp_ns != matched.stamp_ns:
+            try:
+                T_world_colour = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
+                return invert(T_world_colour) @ self.tree.lookup(world, matched.frame_id, matched.stamp_ns)
+            except TransformError:
+                pass  # the mount alone is the next best, and the stamps are within the tolerance
+        if colour.frame_id == matched.frame_id:
+            return np.eye(4)
+        return self.tree.lookup(colour.frame_id, matched.frame_id, colour.stamp_ns)
+
+
+def _note_info(infos: list[_Info], info: _Info) -> None:
+    """Keep ``info`` if it differs from the one before; cameras repeat themselves with every image."""
+    at = bisect_right(infos, info.stamp_ns, key=_stamp)
+    if at > 0 and infos[at - 1].camera == info.camera:
+        return
+    infos.insert(at, info)
+    del infos[:-64]
+
+
+def _info_at(infos: list[_Info], stamp_ns: int, size: tuple[int, int], ahead_ns: int) -> CameraModel | None:
+    """The latest model at or before the stamp if it has that (width, height), else the first soon after that has."""
+    at = bisect_right(infos, stamp_ns, key=_stamp)
+    for info in infos[max(at - 1, 0) :]:
+        if info.stamp_ns <= stamp_ns + ahead_ns and (info.camera.width, info.camera.height) == size:
+            return info.camera
+    return None
