@@ -1,0 +1,1 @@
+"""A recording of its own: furnished rooms, rendered with exact depth, poses and objects."""
