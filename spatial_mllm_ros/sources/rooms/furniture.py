@@ -63,7 +63,9 @@ def _wood(rng: Rng, colour: str, metres: float = 0.9) -> Material:
     return Material(texture, WOODS[colour], metres, int(rng.integers(1 << 30)))
 
 
-def _legs(length: float, width: float, height: float, thick: float, wood: Material, inset: float = 0.03) -> list[Mesh]:
+def _legs(
+    length: float, width: float, height: float, thick: float, wood: Material, *, inset: float = 0.03
+) -> list[Mesh]:
     x, y = length / 2 - thick / 2 - inset, width / 2 - thick / 2 - inset
     return [box((thick, thick, height), (i * x, j * y, height / 2), wood) for i in (-1, 1) for j in (-1, 1)]
 
@@ -96,7 +98,7 @@ def chair(rng: Rng) -> Piece:
     wood = _wood(rng, colour)
     cushion = _pick(rng, ["red", "blue", "green", "grey", "yellow"])
     parts = [
-        *_legs(size, size, seat - 0.03, 0.038, wood, 0.0),
+        *_legs(size, size, seat - 0.03, 0.038, wood, inset=0.0),
         box((size, size, 0.03), (0, 0, seat - 0.015), wood),
         box((size - 0.05, size - 0.05, 0.025), (0.01, 0, seat + 0.0125), _material(rng, "fabric", cushion, 0.3)),
         box((0.03, 0.04, back - seat), (-size / 2 + 0.015, size / 2 - 0.02, (back + seat) / 2), wood),
@@ -110,7 +112,7 @@ def stool(rng: Rng) -> Piece:
     colour = _pick(rng, ["red", "yellow", "teal", "white", "orange"])
     high = rng.uniform(0.42, 0.5)
     wood = _wood(rng, "beige")
-    parts = [*_legs(0.26, 0.26, high - 0.06, 0.03, wood, 0.0)]
+    parts = [*_legs(0.26, 0.26, high - 0.06, 0.03, wood, inset=0.0)]
     parts.append(cylinder(0.19, 0.06, (0, 0, high - 0.06), _material(rng, "fabric", colour, 0.4)))
     return Piece("stool", colour, tuple(parts))
 
@@ -339,7 +341,7 @@ def carton(rng: Rng) -> Piece:
     return Piece("box", colour, (body,), tops, solid=True)
 
 
-def bin(rng: Rng) -> Piece:  # noqa: A001
+def waste_bin(rng: Rng) -> Piece:
     colour = _pick(rng, ["grey", "black", "green", "red"])
     radius, high = rng.uniform(0.13, 0.17), rng.uniform(0.3, 0.45)
     inner = radius - 0.012

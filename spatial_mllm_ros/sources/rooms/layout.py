@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from spatial_mllm_ros.sources.rooms import furniture as make
-from spatial_mllm_ros.sources.rooms.furniture import Builder, Piece, Rng, Top
+from spatial_mllm_ros.sources.rooms.furniture import Builder, Piece, Rng
 from spatial_mllm_ros.sources.rooms.materials import Material
 from spatial_mllm_ros.sources.rooms.solids import Mesh, box, quad, yaw_matrix
 from spatial_mllm_ros.sources.source import SourceError
@@ -89,7 +89,7 @@ class Door:
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """A rectangle seen from above, corners ``low`` and ``high`` [2] (the faces of its walls), metres; ``kind``: its use."""
+    """A rectangle seen from above, corners ``low`` and ``high`` [2] (faces of its walls), metres; ``kind``: its use."""
 
     kind: str
     low: NDArray[np.float64]
@@ -199,7 +199,7 @@ class _Builder:
 
     # structure
 
-    def _material(self, texture: str, rgb: Sequence[float], metres: float) -> Material:
+    def _material(self, texture: str, rgb: Sequence[float] | NDArray[np.float64], metres: float) -> Material:
         r, g, b = (int(c) for c in rgb)
         return Material(texture, (r, g, b), metres, int(self.rng.integers(1 << 30)))
 
@@ -282,6 +282,7 @@ class _Builder:
         colour: str,
         room: int,
         meshes: tuple[Mesh, ...],
+        *,
         yaw: float = 0.0,
         solid: bool = False,
         flat: bool = False,
@@ -317,7 +318,7 @@ class _Builder:
             placed = self._free_standing(index, room, builder(rng))
             if placed is not None and builder in (make.table, make.round_table):
                 self._chairs_round(index, room, placed)
-        for builder in (make.plant, make.carton, make.bin, make.carton, make.stool):
+        for builder in (make.plant, make.carton, make.waste_bin, make.carton, make.stool):
             if rng.random() < 0.65:
                 self._anywhere(index, room, builder(rng))
         self._pictures(index, room)
@@ -353,9 +354,9 @@ class _Builder:
             piece.colour,
             index,
             tuple(m.moved(yaw, spot) for m in piece.meshes),
-            yaw,
-            piece.solid,
-            piece.flat,
+            yaw=yaw,
+            solid=piece.solid,
+            flat=piece.flat,
         )
 
     def _walkable(self, index: int, extra: Thing) -> bool:
@@ -429,9 +430,9 @@ class _Builder:
                 return
 
     def _chair_at(self, index: int, room: Room, table: Thing, side: NDArray[np.float64], shift: float = 0.0) -> None:
-        """A chair that faces the table from ``side`` (unit, in the table's frame), moved by ``shift`` along the edge."""
+        """A chair that faces the table from ``side`` (unit, in its frame), moved by ``shift`` along the edge."""
         piece = make.chair(self.rng)
-        low, high = piece.bounds()
+        _, high = piece.bounds()
         reach = abs(side) @ (table.size[:2] / 2) + high[0] + self.rng.uniform(0.03, 0.12)
         local = side * reach + np.array([-side[1], side[0]]) * shift
         spot = yaw_matrix(table.yaw)[:2, :2] @ local + table.centre[:2]
@@ -448,15 +449,14 @@ class _Builder:
                 self._chair_at(index, room, table, side)
 
     def _load(
-        self, index: int, piece: Piece, placed: Thing, spot: NDArray[np.float64], yaw: float, limit: int = 4
+        self, index: int, piece: Piece, placed: Thing, spot: NDArray[np.float64], yaw: float, *, limit: int = 4
     ) -> None:
         """Small things on top of a piece."""
         rng = self.rng
-        R = yaw_matrix(yaw)
         for top in piece.tops:
             if piece.category == "desk":
                 x = top.x - top.half_x + 0.14
-                self._put_on(index, make.monitor(rng), spot, R, yaw, top, (x, rng.uniform(-0.1, 0.1)), 0.0)
+                self._put_on(index, make.monitor(rng), spot, yaw, (x, rng.uniform(-0.1, 0.1), top.z), turn=0.0)
             count = int(rng.integers(1, limit + 1)) if top.half_x * top.half_y > 0.06 else int(rng.integers(0, 2))
             for _ in range(count):
                 small = SMALL_THINGS[int(rng.integers(len(SMALL_THINGS)))](rng)
@@ -466,8 +466,8 @@ class _Builder:
                 if room_x <= 0 or room_y <= 0:
                     continue
                 for _ in range(5):
-                    at = (top.x + rng.uniform(-room_x, room_x), top.y + rng.uniform(-room_y, room_y))
-                    if self._put_on(index, small, spot, R, yaw, top, at, rng.uniform(-np.pi, np.pi)):
+                    at = (top.x + rng.uniform(-room_x, room_x), top.y + rng.uniform(-room_y, room_y), top.z)
+                    if self._put_on(index, small, spot, yaw, at, turn=rng.uniform(-np.pi, np.pi)):
                         break
 
     def _put_on(
@@ -475,13 +475,13 @@ class _Builder:
         index: int,
         small: Piece,
         spot: NDArray[np.float64],
-        R: NDArray[np.float64],
         yaw: float,
-        top: Top,
-        at: tuple[float, float],
+        at: tuple[float, float, float],
+        *,
         turn: float,
     ) -> bool:
-        place = R @ np.array([at[0], at[1], top.z]) + spot
+        """Put a small piece at ``at``, in the frame of a larger one that stands at ``spot``, turned by ``yaw``."""
+        place = yaw_matrix(yaw) @ np.array(at) + spot
         return self._put(index, small, yaw + turn, place.tolist(), clear=0.01) is not None
 
     def _on_wall(self, index: int, room: Room, piece: Piece, height: float) -> bool:
@@ -562,7 +562,7 @@ def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
 def inside_turned_box(points: NDArray[np.float64], thing: Thing, margin: float) -> NDArray[np.bool_]:
     """Whether points [..., 2], seen from above, are within ``margin`` metres of the thing's box (square corners)."""
     local = (points - thing.centre[:2]) @ yaw_matrix(thing.yaw)[:2, :2]
-    return (np.abs(local) <= thing.size[:2] / 2 + margin).all(axis=-1)
+    return np.asarray((np.abs(local) <= thing.size[:2] / 2 + margin).all(axis=-1))
 
 
 # For every kind of room: against the walls (the first two always, then some of the rest, this many), standing free.

@@ -147,7 +147,7 @@ def _stripes(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _books(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    u, v = _grid()
+    _, v = _grid()
     image = np.empty((TEXELS, TEXELS, 3))
     colours = np.array(list(COLOURS.values()), dtype=np.float64)
     at = 0
@@ -200,7 +200,7 @@ def _screen(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.fl
 
 
 def _cardboard(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    u, v = _grid()
+    _, v = _grid()
     image = _tint(rgb, 1 + 0.04 * _noise(rng, 30, 2) + 0.02 * _noise(rng, 2))
     image[abs(v - TEXELS / 2) < 14] = (200, 180, 130)
     image[40:90, 40:110] = (235, 232, 225)

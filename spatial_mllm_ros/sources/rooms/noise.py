@@ -62,7 +62,7 @@ class DepthCamera:
         return np.clip(measured, 0, 65535, out=measured).astype(np.uint16)
 
     def pose(self, T_world_camera: Transform, index: int) -> Transform:
-        """Reported pose of frame ``index``: position and rotation (about the camera's axes) with the sensor's errors."""
+        """Reported pose of frame ``index``: position and rotation (about the camera's axes) with errors."""
         rng = np.random.default_rng([self.seed, index, 2])
         shift = self.sensor.pose_position_m * rng.standard_normal(3)
         turn = Rotation.from_rotvec(self.sensor.pose_rotation_rad * rng.standard_normal(3)).as_matrix()

@@ -139,8 +139,8 @@ def embree_scene(triangles: NDArray[np.float64]) -> Any:
     except ImportError as error:
         raise SourceError(
             "rendered rooms need embreex, which is not installed: pip install embreex "
-            "(Linux on x86-64, macOS and Windows; there is no wheel for Linux on ARM, where a recording of another kind "
-            f"must be used) [{error}]"
+            "(Linux on x86-64, macOS and Windows; there is no wheel for Linux on ARM: use a recording of another kind "
+            f"there) [{error}]"
         ) from error
     try:
         scene = EmbreeScene(None, robust=True)  # no ray slips between two triangles
@@ -213,7 +213,7 @@ class _Shading:
 
 def _pyramid(tile: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """All levels of a texture one after the other, RGBX packed into uint32."""
-    level = tile.astype(np.float32)
+    level: NDArray[np.floating] = tile.astype(np.float32)
     out = []
     for _ in range(LEVELS):
         packed = np.zeros((*level.shape[:2], 4), dtype=np.uint8)
@@ -256,7 +256,7 @@ def _baked_light(caster: RayCaster, normals: NDArray[np.float64], samples: int =
     lamp = (lit * cosine / (1 + 0.12 * reach[..., 0] ** 2)).mean(axis=1)
     # A fixed direction tells the faces of a box apart where the lamp does not.
     sun = 0.08 * (normal @ np.array([0.6, 0.35, 0.2]))
-    light = 0.16 + 0.46 * sky.mean(axis=1) + 0.75 * lamp + sun + 0.16 * (normal[:, 2] < -0.9)
+    light = 0.2 + 0.46 * sky.mean(axis=1) + 0.75 * lamp + sun + 0.16 * (normal[:, 2] < -0.9)
     return np.clip(light, 0.05, 1.0)[same].reshape(-1, 3)
 
 

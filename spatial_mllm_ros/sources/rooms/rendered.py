@@ -30,8 +30,8 @@ class RenderedSource:
     seed: house, tour and noise depend on it alone. rooms: 1 to 12. frames, rate_hz: length and pace. width, height:
     pixels. noise: depth and poses with the errors of ``info.sensor``; otherwise exact (depth rounded to mm).
 
-    house, caster, camera: what is rendered, with what. stamps: int64 [frames], ns. true_pose(i) is exact even with noise.
-    Frames are rendered when they are asked for, always the same.
+    house, caster, camera: what is rendered, with what. stamps: int64 [frames], ns. true_pose(i) is exact even with
+    noise. Frames are rendered when they are asked for, always the same.
 
     Raises SourceError for values out of range and where embreex is not installed.
     """
@@ -42,6 +42,7 @@ class RenderedSource:
         rooms: int = 3,
         frames: int = 300,
         rate_hz: float = 10.0,
+        *,
         width: int = 640,
         height: int = 480,
         noise: bool = True,
@@ -140,9 +141,8 @@ class RenderedSource:
         number = name.removeprefix("frame-")
         index = int(number) if number != name and number.isascii() and number.isdigit() else -1
         if not 0 <= index < len(self.stamps):
-            raise KeyError(
-                f"{self.info.name} has no frame {name!r}, only {self.name_of(0)} to {self.name_of(len(self.stamps) - 1)}"
-            )
+            last = self.name_of(len(self.stamps) - 1)
+            raise KeyError(f"{self.info.name} has no frame {name!r}, only {self.name_of(0)} to {last}")
         return int(self.stamps[index])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,7 +94,7 @@ def lathe(
     radial = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     girth = 2 * np.pi * p[:, 0].max()
     out = []
-    for k, (low, high) in enumerate(zip(p[:-1], p[1:], strict=True)):
+    for k, (low, high) in enumerate(pairwise(p)):
         n_low = n_high = tilt[k]
         if smooth:
             n_low = _unit(tilt[k] + tilt[max(k - 1, 0)])

@@ -46,15 +46,21 @@ class FloorPlan:
         return self.clearance[cell[..., 0], cell[..., 1]]
 
 
+def _cells(columns: int, rows: int) -> NDArray[np.float64]:
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows), indexing="ij")
+    return np.stack([x, y], axis=-1).astype(np.float64)
+
+
 def floor_plan(house: House) -> FloorPlan:
     """Free space of a house seen from above: rooms and doorways less all that stands below 2 m and is not a rug."""
     low, high = house.walls_low_high()
     low = low - 4 * GRID_M
-    shape = np.ceil((high + 4 * GRID_M - low) / GRID_M).astype(int)
-    points = low + (np.stack(np.indices(shape), axis=-1) + 0.5) * GRID_M
+    columns, rows = (int(n) for n in np.ceil((high + 4 * GRID_M - low) / GRID_M))
+    shape = (columns, rows)
+    points = low + (_cells(columns, rows) + 0.5) * GRID_M
     free = np.zeros(shape, dtype=bool)
-    for place in (*house.rooms, *house.doors):
-        free |= ((points > place.low - 1e-9) & (points < place.high + 1e-9)).all(axis=-1)
+    for place_low, place_high in [(p.low, p.high) for p in house.rooms] + [(p.low, p.high) for p in house.doors]:
+        free |= ((points > place_low - 1e-9) & (points < place_high + 1e-9)).all(axis=-1)
     for thing in house.things:
         if not thing.is_structure and not thing.flat and thing.bottom < 2.0:
             free &= ~inside_turned_box(points, thing, 0.0)
@@ -76,17 +82,17 @@ def make_tour(house: House, frames: int, rate_hz: float, seed: int = 0) -> Tour:
     start = min(range(len(house.rooms)), key=lambda room: (len(_order(house, room, rng)), rng.random()))
     # The richest first round that fits: fewer stops, then less turning, where time is short.
     for stops, sweep in ((2, 2 * np.pi), (1, 2 * np.pi), (1, 1.5 * np.pi), (1, np.pi), (1, 0.5 * np.pi), (1, 0.0)):
-        legs = _lap(house, graph, np.random.default_rng([house.seed, seed, 12]), start, stops, sweep)
+        legs = _lap(house, graph, np.random.default_rng([house.seed, seed, 12]), start, stops=stops, sweep=sweep)
         total = sum(leg.seconds for leg in legs)
         if total <= MAX_PACE * duration:
             break
     while total < 0.8 * duration:
-        lap = _lap(house, graph, rng, legs[-1].room, 2, 2 * np.pi, legs[-1])
+        lap = _lap(house, graph, rng, legs[-1].room, stops=2, sweep=2 * np.pi, before=legs[-1])
         legs += lap
         total += sum(leg.seconds for leg in lap)
     # Stretch a tour that is too short, squeeze one that is too long as far as the limits allow.
     pace = float(np.clip(total / duration, 0.1, MAX_PACE))
-    return _walk(house, plan, legs, pace, frames, rate_hz, rng)
+    return _walk(house, plan, legs, rng, pace=pace, frames=frames, rate_hz=rate_hz)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +117,7 @@ class _Graph:
         step = 2  # every second cell: 0.1 m
         self.step = step
         clearance = plan.clearance[::step, ::step]
-        self.shape = clearance.shape
+        self.shape = (clearance.shape[0], clearance.shape[1])
         usable = clearance >= WALK_RADIUS_M
         cost = 1 + 3 * np.clip(0.6 - clearance, 0, None) / 0.3
         index = np.arange(clearance.size).reshape(self.shape)
@@ -130,7 +136,7 @@ class _Graph:
 
     def points(self) -> NDArray[np.float64]:
         """World positions of all nodes, [x, y, 2]."""
-        return self.plan.low + (np.stack(np.indices(self.shape), axis=-1) * self.step + 0.5) * GRID_M
+        return self.plan.low + (_cells(*self.shape) * self.step + 0.5) * GRID_M
 
     def nearest(self, point: NDArray[np.float64]) -> int:
         distance = np.linalg.norm(self.points() - point, axis=-1)
@@ -140,10 +146,10 @@ class _Graph:
     def way(self, start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points [n, 2] from start to end, smoothed."""
         a, b = self.nearest(start), self.nearest(end)
-        _, before = dijkstra(self.matrix, directed=False, indices=a, return_predecessors=True)
+        _, before = dijkstra(self.matrix, directed=False, indices=[a], return_predecessors=True)
         nodes = [b]
-        while nodes[-1] != a and before[nodes[-1]] >= 0:
-            nodes.append(int(before[nodes[-1]]))
+        while nodes[-1] != a and before[0, nodes[-1]] >= 0:
+            nodes.append(int(before[0, nodes[-1]]))
         way = self.points().reshape(-1, 2)[nodes[::-1]]
         return np.concatenate([start[None], way[1:-1], end[None]]) if len(way) > 2 else np.stack([start, end])
 
@@ -175,6 +181,7 @@ def _lap(
     graph: _Graph,
     rng: np.random.Generator,
     start: int,
+    *,
     stops: int,
     sweep: float,
     before: _Leg | None = None,
@@ -222,10 +229,13 @@ def _spots(house: House, graph: _Graph, room: int, rng: np.random.Generator, cou
     candidates = points[inside]
     if len(candidates) == 0:
         return [here.centre]
-    chosen = [candidates[int(rng.integers(len(candidates)))]]
+    doors = [door.centre for door in house.doors if room in door.rooms]
+    chosen: list[NDArray[np.float64]] = []
+    open_floor = np.minimum(graph.plan.at(candidates), 1.0)
     while len(chosen) < count:
-        distance = np.min([np.linalg.norm(candidates - c, axis=1) for c in chosen], axis=0)
-        chosen.append(candidates[int((distance + rng.uniform(0, 0.3, len(distance))).argmax())])
+        away = [np.linalg.norm(candidates - p, axis=1) for p in (*doors, *chosen)] or [np.full(len(candidates), 2.0)]
+        score = np.minimum(np.min(away, axis=0), 2.0) + 1.5 * open_floor + rng.uniform(0, 0.5, len(candidates))
+        chosen.append(candidates[int(score.argmax())])
     return chosen
 
 
@@ -234,7 +244,14 @@ def _door_between(house: House, a: int, b: int) -> NDArray[np.float64]:
 
 
 def _walk(
-    house: House, plan: FloorPlan, legs: list[_Leg], pace: float, frames: int, rate_hz: float, rng: np.random.Generator
+    house: House,
+    plan: FloorPlan,
+    legs: list[_Leg],
+    rng: np.random.Generator,
+    *,
+    pace: float,
+    frames: int,
+    rate_hz: float,
 ) -> Tour:
     xy, yaw = [], []
     for leg in legs:
@@ -284,9 +301,9 @@ def _walk(
 
 
 def camera_pose(position: NDArray[np.float64], yaw: float, pitch: float, roll: float = 0.0) -> Transform:
-    """T_world_camera of an optical frame at ``position`` (metres) that looks along yaw and pitch (up positive), radians.
+    """T_world_camera of an optical frame at ``position`` (metres) that looks along yaw and pitch (up positive).
 
-    ``roll``: about the optical axis, clockwise as seen by the camera.
+    Angles in radians; ``roll``: about the optical axis, clockwise as seen by the camera.
     """
     forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
