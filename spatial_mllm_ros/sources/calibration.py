@@ -132,16 +132,23 @@ def read_sensor(folder: Path) -> SensorModel:
     path = folder / "sensor.yaml"
     if not path.exists():
         return SensorModel()
-    known = {f.name for f in dataclasses.fields(SensorModel)}
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(values, dict) or not set(values) <= known:
-            raise SourceError(f"{path} may hold only {', '.join(sorted(known))}")
-        numbers = {name: float(value) for name, value in values.items()}
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        return sensor_from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
+
+
+def sensor_from_yaml(values: Any, where: str) -> SensorModel:
+    """A mapping of fields of SensorModel; those that it lacks keep their defaults. Raises SourceError."""
+    known = {f.name for f in dataclasses.fields(SensorModel)}
+    if not isinstance(values, dict) or not set(values) <= known:
+        raise SourceError(f"{where} may hold only {', '.join(sorted(known))}")
+    try:
+        numbers = {name: float(value) for name, value in values.items()}
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{where}: {error}") from error
     if not all(np.isfinite(v) and v >= 0 for v in numbers.values()):
-        raise SourceError(f"{path}: standard deviations must be finite and not negative")
+        raise SourceError(f"{where}: standard deviations must be finite and not negative")
     return SensorModel(**numbers)
 
 

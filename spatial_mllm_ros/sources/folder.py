@@ -52,6 +52,7 @@ class RgbdFolderSource:
         self.remarks: Counter[str] = Counter()
         self._entries, self._missing = _list_entries(self._folder, camera_frame, world_frame)
         self._stamps = {entry.name: entry.stamp_ns for entry in self._entries}
+        self._names = {entry.stamp_ns: entry.name for entry in self._entries}
         zup = self._folder / "T_zup_from_world.txt"
         try:
             T_zup = read_transform(zup) if zup.exists() else None
@@ -74,6 +75,10 @@ class RgbdFolderSource:
             return self._stamps[name]
         except KeyError:
             raise KeyError(f"{self.info.name} has no frame {name!r}; names are as {self._entries[0].name!r}") from None
+
+    def name_of(self, stamp_ns: int) -> str | None:
+        """The name of the frame with that stamp, None when there is none."""
+        return self._names.get(stamp_ns)
 
     def frames(self) -> Iterator[Frame]:
         """Frames by increasing stamp. A damaged colour image is refused; damaged depth or poses are left out."""

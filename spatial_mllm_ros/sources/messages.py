@@ -1,0 +1,203 @@
+"""ROS messages to images, cameras and transforms.
+
+Messages are duck-typed: those of rclpy, rosbags and cyclonedds have the same fields. Encodings are those of
+sensor_msgs/image_encodings.hpp; 8UC3 and 8UC4, which name no colours, are taken as OpenCV's BGR.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_ros.scene.assembler import Depth
+from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.pose import Transform, from_quaternion
+from spatial_mllm_ros.sources.compressed import PNG, BadImage, decode_png16, encoded_image
+from spatial_mllm_ros.sources.rvl import decode_rvl
+
+# Encoding: channels, bytes of a channel, and OpenCV's conversion to RGB (None: it is RGB).
+COLOUR_ENCODINGS: dict[str, tuple[int, int, int | None]] = {
+    "rgb8": (3, 1, None),
+    "bgr8": (3, 1, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, 1, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, 1, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, 1, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, 1, cv2.COLOR_BGRA2RGB),
+    "rgb16": (3, 2, None),
+    "bgr16": (3, 2, cv2.COLOR_BGR2RGB),
+    "mono8": (1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, 1, cv2.COLOR_GRAY2RGB),
+    "mono16": (1, 2, cv2.COLOR_GRAY2RGB),
+    "yuv422": (2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, 1, cv2.COLOR_YUV2RGB_YUYV),
+    "yuyv": (2, 1, cv2.COLOR_YUV2RGB_YUYV),
+    # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's first two.
+    "bayer_rggb8": (1, 1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": (1, 1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": (1, 1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": (1, 1, cv2.COLOR_BayerGB2RGB),
+    "bayer_rggb16": (1, 2, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr16": (1, 2, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg16": (1, 2, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg16": (1, 2, cv2.COLOR_BayerGB2RGB),
+}
+DEPTH_ENCODINGS: dict[str, np.dtype] = {
+    "16UC1": np.dtype(np.uint16),
+    "mono16": np.dtype(np.uint16),
+    "32FC1": np.dtype(np.float32),
+}
+COMPRESSED_DEPTH_HEADER = 12
+LARGEST_ROW_PADDING = 256
+
+
+def stamp_ns(stamp: Any) -> int:
+    """builtin_interfaces/Time as integer nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def is_depth_encoding(encoding: str) -> bool:
+    """Whether sensor_msgs/Image.encoding, or the start of CompressedImage.format, is one that only depth has."""
+    return encoding.split(";", maxsplit=1)[0].strip() in ("16UC1", "32FC1") or "compressedDepth" in encoding
+
+
+def colour_image(message: Any) -> NDArray[np.uint8]:
+    """sensor_msgs/Image as uint8 RGB [height, width, 3]; 16-bit colours lose their low byte.
+
+    Raises BadImage for an unknown encoding or data that disagrees with its own header.
+    """
+    if message.encoding not in COLOUR_ENCODINGS:
+        hint = "; it is a depth image" if message.encoding in DEPTH_ENCODINGS else ""
+        raise BadImage("unknown_encoding", f"colour encoding {message.encoding!r} is not known{hint}")
+    channels, depth_bytes, conversion = COLOUR_ENCODINGS[message.encoding]
+    pixels = _pixels(message, channels, np.dtype(np.uint8 if depth_bytes == 1 else np.uint16))
+    if depth_bytes == 2:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if conversion is None:
+        return np.ascontiguousarray(pixels)
+    if message.encoding.startswith(("bayer", "yuv", "uyvy", "yuyv")) and (pixels.shape[0] < 2 or pixels.shape[1] % 2):
+        raise BadImage("data_size", f"{message.encoding} needs an even width and two rows, not {pixels.shape[:2]}")
+    if channels == 1:
+        pixels = pixels[..., 0]
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), conversion), np.uint8)
+
+
+def depth_image(message: Any) -> Depth:
+    """sensor_msgs/Image (REP-118) as depth [height, width]: uint16 mm (16UC1, mono16) or float32 m (32FC1).
+
+    Raises BadImage for another encoding or data that disagrees with its own header.
+    """
+    if message.encoding not in DEPTH_ENCODINGS:
+        raise BadImage(
+            "unknown_encoding", f"depth encoding {message.encoding!r} is not known, only {', '.join(DEPTH_ENCODINGS)}"
+        )
+    return np.ascontiguousarray(_pixels(message, 1, DEPTH_ENCODINGS[message.encoding])[..., 0])
+
+
+def compressed_colour(message: Any) -> tuple[EncodedImage, tuple[int, int]]:
+    """sensor_msgs/CompressedImage (JPEG or PNG) as an image to be decoded on demand, and its (width, height).
+
+    What counts is the data; of ``format`` ("jpeg", "rgb8; jpeg compressed bgr8") only whether the colours inside are
+    swapped. Raises BadImage for other compressions and for data that was cut off.
+    """
+    if "compressedDepth" in message.format:
+        raise BadImage("unknown_encoding", f"{message.format!r} is depth, not colour")
+    swapped = message.format.replace(" ", "").endswith("compressedrgb8")
+    return encoded_image(bytes(message.data), stored_as_rgb=swapped)
+
+
+def compressed_depth(message: Any) -> Depth:
+    """CompressedImage of compressed_depth_image_transport as depth [height, width]: uint16 mm or float32 m.
+
+    16UC1 as PNG or RVL, 32FC1 as PNG of quantised inverse depth; also a plain 16-bit PNG, as the ``compressed``
+    transport makes of 16UC1. The 12 bytes before the data are a format number and two float32, depthQuantA and
+    depthQuantB: depth = A / (value - B), 0 = no data. Raises BadImage.
+    """
+    data = bytes(message.data)
+    if data.startswith(PNG):
+        return decode_png16(data)
+    if len(data) <= COMPRESSED_DEPTH_HEADER:
+        raise BadImage("data_size", f"compressed depth of {len(data)} bytes is empty")
+    _, quant_a, quant_b = struct.unpack_from("<iff", data)
+    body = data[COMPRESSED_DEPTH_HEADER:]
+    if body.startswith(PNG):
+        values = decode_png16(body)
+    elif message.format.rstrip().endswith("rvl"):
+        values = decode_rvl(body)
+    else:
+        raise BadImage("unknown_compression", f"compressed depth {message.format!r} holds neither PNG nor RVL")
+    encoding = message.format.split(";")[0].strip()
+    if encoding in ("16UC1", "mono16"):
+        return values
+    if encoding != "32FC1":
+        raise BadImage("unknown_encoding", f"compressed depth {message.format!r} is neither 16UC1 nor 32FC1")
+    if not np.isfinite([quant_a, quant_b]).all() or quant_a <= 0:
+        raise BadImage("bad_depth", f"compressed depth has the quantisation A {quant_a}, B {quant_b}")
+    inverse = values.astype(np.float32) - np.float32(quant_b)
+    with np.errstate(divide="ignore"):
+        metres = np.float32(quant_a) / inverse
+    return np.where((values > 0) & (inverse > 0), metres, np.float32(np.nan))
+
+
+def camera_model(message: Any, rectified: bool = False) -> CameraModel:
+    """sensor_msgs/CameraInfo as the model of the image that goes with it.
+
+    K, D and the size are of the full sensor; ``roi`` and ``binning`` reduce them to the image's pixels.
+    rectified: the image was rectified (image_rect): P instead of K, and no distortion. Raises InvalidCamera.
+    """
+    if rectified:
+        P = np.asarray(message.p, np.float64)
+        if P.shape != (12,):
+            raise InvalidCamera(f"CameraInfo.p must have 12 elements, not {P.size}")
+        full = CameraModel.from_camera_info(message.width, message.height, P.reshape(3, 4)[:, :3].reshape(-1))
+    else:
+        full = CameraModel.from_camera_info(
+            message.width, message.height, message.k, message.d, message.distortion_model
+        )
+    roi, bx, by = message.roi, max(int(message.binning_x), 1), max(int(message.binning_y), 1)
+    width, height = int(roi.width) or full.width, int(roi.height) or full.height
+    if (bx, by, width, height) == (1, 1, full.width, full.height):
+        return full
+    return CameraModel(
+        width // bx,
+        height // by,
+        full.fx / bx,
+        full.fy / by,
+        (full.cx - int(roi.x_offset) + 0.5) / bx - 0.5,  # the corner, not the centre, of pixel 0 stays in place
+        (full.cy - int(roi.y_offset) + 0.5) / by - 0.5,
+        full.distortion_model,
+        full.distortion,
+    )
+
+
+def transform(message: Any) -> tuple[str, str, int, Transform]:
+    """geometry_msgs/TransformStamped as parent, child, stamp (ns) and T_parent_child. Raises InvalidTransform."""
+    t, q = message.transform.translation, message.transform.rotation
+    T = from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z))
+    return message.header.frame_id, message.child_frame_id, stamp_ns(message.header.stamp), T
+
+
+def _pixels(message: Any, channels: int, dtype: np.dtype) -> NDArray:
+    """Image.data as [height, width, channels] in the machine's byte order, without the padding of rows."""
+    width, height, step = int(message.width), int(message.height), int(message.step)
+    row = width * channels * dtype.itemsize
+    data = np.frombuffer(message.data, np.uint8)
+    what = f"{message.encoding} image of {width}x{height}"
+    if width <= 0 or height <= 0:
+        raise BadImage("data_size", f"{what} is empty")
+    if step < row or (step >= 2 * row and step - row > LARGEST_ROW_PADDING):
+        raise BadImage(
+            "row_step", f"{what} should have rows of {row} bytes, but step is {step}: is the encoding right?"
+        )
+    if data.size != step * height:
+        raise BadImage("data_size", f"{what} with step {step} needs {step * height} bytes, but has {data.size}")
+    if step == 2 * row and dtype.itemsize > 1:
+        raise BadImage("row_step", f"{what} has rows twice as long as the encoding says: is the encoding right?")
+    rows = data.reshape(height, step)[:, :row]
+    typed = np.ascontiguousarray(rows).view(dtype.newbyteorder(">" if message.is_bigendian else "<"))
+    return typed.astype(dtype, copy=False).reshape(height, width, channels)
