@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
 from spatial_mllm_ros.memory.track import PoseTrack
@@ -166,6 +169,17 @@ class SpatialMemory:
         """The up to ``k`` frames that cover the most space (ids in pick order); see ``StreamingSelector.select``."""
         with self._lock:
             return self._selector.select(k, window_start, window_end, region)
+
+    def seen_points(self, window_start: int = 0, window_end: int = 0) -> NDArray[np.float32]:
+        """Sampled surface points [n, 3] (metres, world) of the candidate frames within the window (ns, 0 = open)."""
+        with self._lock:
+            points = [
+                self._selector.world_points(i)
+                for i in self._selector.candidates
+                if self._frames[i].frame.stamp_ns >= window_start
+                and (not window_end or self._frames[i].frame.stamp_ns <= window_end)
+            ]
+            return np.concatenate(points) if points else np.empty((0, 3), dtype=np.float32)
 
     def correct_poses(self, poses: Mapping[int, Transform], camera_frame: str = "") -> int:
         """Replace poses by stamp (ns): {stamp: T_world_camera}; how many frames held were corrected.

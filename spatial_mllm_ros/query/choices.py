@@ -1,0 +1,148 @@
+"""From an answer to the one of the choices that says the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import ndtr
+
+from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.query.codes import AnswerType, ErrorCode, QueryError
+from spatial_mllm_ros.query.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
+
+_YES = {"yes", "true", "y", "correct", "right", "visible", "it is", "1"}
+_NO = {"no", "false", "n", "incorrect", "wrong", "not visible", "hidden", "it is not", "0"}
+_ORDINALS = (("first", "1st", "former"), ("second", "2nd", "latter"), ("third", "3rd"), ("fourth", "4th"))
+
+
+def choose(answer: Answer, request: Request, min_confidence: float) -> Answer:
+    """The answer as a CHOICE among ``request.choices``; unchanged when there are none or it is one already.
+
+    Raises QueryError: INVALID_REQUEST for choices that do not fit the question, ABSTAINED when two are equally good.
+    """
+    if answer.answer_type == AnswerType.CHOICE:
+        return _point_choice(answer, request) if not _is_direction(answer) else answer
+    if not request.choices:
+        return answer
+    if answer.answer_type == AnswerType.BOOLEAN:
+        return _yes_or_no(answer, request.choices)
+    if answer.answer_type == AnswerType.NUMBER:
+        return _number_choice(answer, request, min_confidence)
+    if answer.answer_type == AnswerType.VECTOR and answer.pose.frame_id == "":
+        return _extent_choice(answer, request.choices, min_confidence)
+    raise _unfit(request.choices, "name what the question asks for")
+
+
+def _is_direction(answer: Answer) -> bool:
+    return answer.unit == "m" and answer.answer_type == AnswerType.CHOICE
+
+
+def _point_choice(answer: Answer, request: Request) -> Answer:
+    """``choice_index`` of a comparison is an index into the points; make it one into the choices."""
+    if not request.choices:
+        return answer
+    named = [_point_named(choice, len(request.choices)) for choice in request.choices]
+    if answer.choice_index not in named:
+        raise _unfit(request.choices, "name the points, such as <p0>")
+    index = named.index(answer.choice_index)
+    return replace(answer, choice_index=index)
+
+
+def _point_named(choice: str, count: int) -> int | None:
+    text = choice.strip().lower()
+    marked = re.findall(r"p\s*(\d+)", text)
+    if len(marked) == 1:
+        return int(marked[0])
+    for index, words in enumerate(_ORDINALS[:count]):
+        if any(re.search(rf"\b{word}\b", text) for word in words):
+            return index
+    return None
+
+
+def _yes_or_no(answer: Answer, choices: Sequence[str]) -> Answer:
+    words = [re.sub(r"[^\w ]", "", choice.strip().lower()) for choice in choices]
+    wanted = _YES if answer.value else _NO
+    fitting = [i for i, w in enumerate(words) if w in wanted or w.split(" ")[0] in wanted & {"yes", "no", "true", "false"}]
+    if len(fitting) != 1:
+        raise _unfit(choices, "be yes and no")
+    return replace(answer, answer_type=AnswerType.CHOICE, choice_index=fitting[0], value=float("nan"))
+
+
+def _number_choice(answer: Answer, request: Request, min_confidence: float) -> Answer:
+    if answer.unit == "s" and all(re.fullmatch(r"\s*<t\d+>\s*", choice) for choice in request.choices):
+        return _moment_choice(answer, request)
+    kind = UNITS[answer.unit].kind
+    values = []
+    for choice in request.choices:
+        measures = [m for m in parse_measures(choice) if m[1] in (kind, "")]
+        if not measures:
+            raise _unfit(request.choices, f"be {_KIND_WORDS[kind]}")
+        # "between 1 m and 2 m" means its middle
+        in_base = [v if k else convert(v, answer.unit, _BASE[kind]) for v, k in measures]
+        values.append(float(np.mean(in_base)))
+    return _nearest(answer, np.array(values), convert(answer.value, answer.unit, _BASE[kind]),
+                    convert(answer.stddev, answer.unit, _BASE[kind]), request.choices, min_confidence)  # fmt: skip
+
+
+def _moment_choice(answer: Answer, request: Request) -> Answer:
+    stamps = []
+    for choice in request.choices:
+        index = int(re.findall(r"\d+", choice)[0])
+        if index >= len(request.times):
+            raise QueryError(ErrorCode.INVALID_REQUEST, f"choice {choice} names a moment that was not given")
+        stamps.append(request.times[index])
+    found = answer.evidence[-1].stamp_ns
+    nearest = int(np.argmin([abs(s - found) for s in stamps]))
+    return replace(answer, answer_type=AnswerType.CHOICE, choice_index=nearest)
+
+
+def _extent_choice(answer: Answer, choices: Sequence[str], min_confidence: float) -> Answer:
+    """Sizes such as "0.5 x 1.0 m": compared side by side, longest first."""
+    sides = sorted(answer.pose.position, reverse=True)
+    distances = []
+    for choice in choices:
+        given = sorted((v for v, k in parse_measures(choice) if k in (LENGTH, "")), reverse=True)
+        if not given:
+            raise _unfit(choices, "be sizes, such as 0.5 x 1.0 m")
+        compared = sides[: len(given)]
+        distances.append(float(np.abs(np.log(np.array(given[: len(compared)]) / np.array(compared))).mean()))
+    order = np.argsort(distances)
+    index = int(order[0])
+    confidence = float(ndtr((distances[order[1]] - distances[order[0]]) / 0.1)) if len(order) > 1 else 0.5
+    if confidence < min_confidence:
+        raise QueryError(ErrorCode.ABSTAINED, f"two of the choices fit equally well: {answer.answer}")
+    return replace(answer, answer_type=AnswerType.CHOICE, choice_index=index, confidence=confidence)
+
+
+def _nearest(
+    answer: Answer, values: np.ndarray, value: float, stddev: float, choices: Sequence[str], min_confidence: float
+) -> Answer:
+    order = np.argsort(np.abs(values - value), kind="stable")
+    index = int(order[0])
+    confidence = 1.0
+    if len(order) > 1 and stddev > 0:
+        halfway = (values[order[0]] + values[order[1]]) / 2
+        confidence = float(ndtr(abs(halfway - value) / stddev))
+    if confidence < min_confidence:
+        raise QueryError(ErrorCode.ABSTAINED, f"{answer.answer}: too close to call between two of the choices")
+    return replace(
+        answer,
+        answer=f"{choices[index]} (measured: {answer.answer})",
+        answer_type=AnswerType.CHOICE,
+        choice_index=index,
+        confidence=confidence,
+        confidence_method="gaussian",
+    )
+
+
+_BASE = {LENGTH: "m", AREA: "m2", ANGLE: "rad", TIME: "s", RATIO: ""}
+_KIND_WORDS = {LENGTH: "lengths", AREA: "areas", ANGLE: "angles", TIME: "times", RATIO: "shares, such as 40 %"}
+
+
+def _unfit(choices: Sequence[str], should: str) -> QueryError:
+    return QueryError(
+        ErrorCode.INVALID_REQUEST, f"the choices must {should}; given were {', '.join(map(repr, choices))[:300]}"
+    )

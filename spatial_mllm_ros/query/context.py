@@ -1,0 +1,397 @@
+"""What a geometry handler works with: one question, resolved against the memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
+from spatial_mllm_ros.memory.track import PoseTrack
+from spatial_mllm_ros.query.answer import NAN, Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
+from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.query.parser import ParsedQuestion
+from spatial_mllm_ros.query.space import LevelCache
+from spatial_mllm_ros.query.units import UNITS, convert, format_measure
+from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement, measure_point
+from spatial_mllm_ros.scene.pose import Transform, invert, to_quaternion
+from spatial_mllm_ros.scene.sensor import SensorModel
+
+TransformLookup = Callable[[str, str, int], Transform]
+"""(target frame, source frame, stamp in ns) -> T_target_source; LookupError when there is none."""
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """Parameters of answering.
+
+    min_confidence: a choice or a yes/no less certain than this is ABSTAINED. moment_tolerance_s: a moment means the
+    frame at most this far from it. max_gap_s: poses are not interpolated across longer gaps. level_frames: frames used
+    to find up, floor and ceiling. near_m: what "around the path" means. timeout_s: time limit where the request sets
+    none. max_keyframes: frames for a model's answer where the request sets none.
+    """
+
+    min_confidence: float = 0.6
+    moment_tolerance_s: float = 0.1
+    max_gap_s: float = 2.0
+    level_frames: int = 48
+    near_m: float = 3.0
+    timeout_s: float = 30.0
+    max_keyframes: int = 16
+
+
+@dataclass(eq=False)
+class Context:
+    """One question on its way to an answer. Methods raise QueryError with the code that fits."""
+
+    request: Request
+    parsed: ParsedQuestion
+    memory: SpatialMemory
+    sensor: SensorModel
+    config: QueryConfig
+    levels: LevelCache
+    lookup: TransformLookup | None = None
+    deadline: float = math.inf
+    cancelled: Callable[[], bool] = field(default=lambda: False)
+
+    # ---- what the question refers to
+
+    def check(self) -> None:
+        """Stop here when the time is up or the caller has gone; call it in loops."""
+        if self.cancelled():
+            raise QueryError(ErrorCode.CANCELLED, "the question was cancelled")
+        if time.monotonic() > self.deadline:
+            raise QueryError(ErrorCode.TIMEOUT, "the time limit passed before the answer was found; allow more time")
+
+    def point(self, role: int) -> tuple[PointMeasurement, StoredFrame]:
+        """The measured point in the given role of the question, and its frame."""
+        index = self.parsed.points[role]
+        asked = self.request.points[index]
+        stored = self.frame_of(asked, f"<p{index}>")
+        camera = stored.frame.camera
+        assert camera is not None
+        if not (math.isfinite(asked.u) and math.isfinite(asked.v)) or not camera.contains((asked.u, asked.v)):
+            raise QueryError(
+                ErrorCode.INVALID_REQUEST,
+                f"<p{index}> ({asked.u:g}, {asked.v:g}) is outside its {camera.width}x{camera.height} image",
+            )
+        if stored.frame.depth is None:
+            raise QueryError(
+                ErrorCode.NOT_SEEN, f"the image of <p{index}> came without depth, so the point cannot be placed in space"
+            )
+        measured = measure_point(stored.frame, stored.frame_id, asked.u, asked.v, self.sensor)
+        if measured is None:
+            raise QueryError(ErrorCode.NOT_SEEN, f"the depth camera measured nothing at <p{index}>")
+        return measured, stored
+
+    def box(self, role: int) -> tuple[ImageBox, StoredFrame]:
+        """The box in the given role, clipped to its image, and its frame."""
+        index = self.parsed.boxes[role]
+        asked = self.request.boxes[index]
+        stored = self.frame_of(asked, f"<box{index}>")
+        camera = stored.frame.camera
+        assert camera is not None
+        if not np.isfinite([asked.u_min, asked.v_min, asked.u_max, asked.v_max]).all():
+            raise QueryError(ErrorCode.INVALID_REQUEST, f"<box{index}> has coordinates that are not numbers")
+        if asked.u_min >= asked.u_max or asked.v_min >= asked.v_max:
+            raise QueryError(
+                ErrorCode.INVALID_REQUEST, f"<box{index}> is inside out: u_min < u_max and v_min < v_max are needed"
+            )
+        clipped = ImageBox(
+            asked.stamp_ns,
+            asked.camera_frame,
+            max(asked.u_min, 0.0),
+            max(asked.v_min, 0.0),
+            min(asked.u_max, camera.width - 1.0),
+            min(asked.v_max, camera.height - 1.0),
+        )
+        if clipped.u_min >= clipped.u_max or clipped.v_min >= clipped.v_max:
+            raise QueryError(
+                ErrorCode.INVALID_REQUEST, f"<box{index}> is outside its {camera.width}x{camera.height} image"
+            )
+        if stored.frame.depth is None:
+            raise QueryError(ErrorCode.NOT_SEEN, f"the image of <box{index}> came without depth")
+        return clipped, stored
+
+    def frame_of(self, asked: ImagePoint | ImageBox, name: str) -> StoredFrame:
+        """The frame in which a point or box was marked: exactly that image, not a neighbour."""
+        if asked.camera_frame and asked.camera_frame not in self.memory.cameras():
+            raise QueryError(
+                ErrorCode.INVALID_REQUEST,
+                f"{name} names camera {asked.camera_frame!r}; known are {', '.join(self.memory.cameras())}",
+            )
+        stored = self.memory.nearest(asked.stamp_ns, asked.camera_frame, tolerance_ns=1000)
+        if stored is None:
+            raise self._no_frame(asked.stamp_ns, asked.camera_frame, name)
+        self._require_window(stored.frame.stamp_ns, name)
+        return stored
+
+    def moment(self, role: int) -> int:
+        """Stamp (ns) of the moment in the given role."""
+        index = self.parsed.times[role]
+        stamp = self.request.times[index]
+        self._require_window(stamp, f"<t{index}>")
+        return stamp
+
+    def frame_at(self, role: int) -> StoredFrame:
+        """The frame nearest to the moment in the given role."""
+        index = self.parsed.times[role]
+        stamp = self.moment(role)
+        tolerance = int(self.config.moment_tolerance_s * 1e9)
+        stored = self.memory.nearest(stamp, self.camera_frame, tolerance)
+        if stored is None:
+            raise self._no_frame(stamp, self.camera_frame, f"<t{index}>")
+        return stored
+
+    @property
+    def camera_frame(self) -> str:
+        """The camera that the question is about: that of its first point or box, else the first one seen."""
+        for marked in (*self.request.points, *self.request.boxes):
+            if marked.camera_frame:
+                return marked.camera_frame
+        return self.memory.cameras()[0]
+
+    @property
+    def track(self) -> PoseTrack:
+        """Poses of ``camera_frame``."""
+        track = self.memory.track(self.camera_frame)
+        if track is None or not len(track):
+            raise QueryError(ErrorCode.NO_FRAMES, f"camera {self.camera_frame!r} has no poses yet")
+        return track
+
+    @property
+    def start(self) -> int:
+        """Stamp of the first pose within the request's window."""
+        stamps, _ = self.track.arrays(self.request.window_start, self.request.window_end)
+        if not len(stamps):
+            raise QueryError(ErrorCode.NO_FRAMES, "nothing was seen between window_start and window_end")
+        return int(stamps[0])
+
+    @property
+    def now(self) -> int:
+        """Stamp of the last pose within the request's window."""
+        stamps, _ = self.track.arrays(self.request.window_start, self.request.window_end)
+        if not len(stamps):
+            raise QueryError(ErrorCode.NO_FRAMES, "nothing was seen between window_start and window_end")
+        return int(stamps[-1])
+
+    def camera_at(self, stamp_ns: int, name: str = "that moment") -> CameraErrors:
+        """The camera's pose at a stamp, interpolated between its neighbours, with its error sources."""
+        T = self.track.at(stamp_ns, int(self.config.max_gap_s * 1e9))
+        key = stamp_ns
+        if T is None:
+            first, last = self.track.first or 0, self.track.last or 0
+            near = min((first, last), key=lambda s: abs(s - stamp_ns))
+            if abs(near - stamp_ns) > self.config.moment_tolerance_s * 1e9:
+                raise self._no_frame(stamp_ns, self.camera_frame, name)
+            T, key = self.track.at(near, 0), near
+            assert T is not None
+        stored = self.memory.nearest(key, self.camera_frame)
+        return CameraErrors(stored.frame_id if stored else ("pose", key), T, self.sensor)
+
+    def camera_in_role(self, role: int) -> CameraErrors:
+        """The camera's pose at the moment in the given role."""
+        return self.camera_at(self.moment(role), f"<t{self.parsed.times[role]}>")
+
+    def frames(self) -> list[StoredFrame]:
+        """Frames held within the request's window, of ``camera_frame``, by stamp."""
+        return self.memory.frames(self.request.window_start, self.request.window_end, self.camera_frame)
+
+    def level(self) -> Level:
+        """Up, floor and ceiling."""
+        return self.levels.level(self.memory)
+
+    def level_with_floor(self) -> Level:
+        """As ``level``, NOT_SEEN where the floor was not."""
+        level = self.level()
+        if level.floor_stddev_m is None:
+            raise QueryError(
+                ErrorCode.NOT_SEEN, "the floor was not seen (no large, lowest surface facing up), so nothing is above it"
+            )
+        return level
+
+    def _require_window(self, stamp_ns: int, name: str) -> None:
+        start, end = self.request.window_start, self.request.window_end
+        if (start and stamp_ns < start) or (end and stamp_ns > end):
+            raise QueryError(ErrorCode.INVALID_REQUEST, f"{name} lies outside the window of the question")
+
+    def _no_frame(self, stamp_ns: int, camera_frame: str, name: str) -> QueryError:
+        track = self.memory.track(camera_frame)
+        if track is not None and track.at(stamp_ns, int(self.config.moment_tolerance_s * 2e9)) is not None:
+            return QueryError(
+                ErrorCode.NO_FRAMES,
+                f"the image at {name} was dropped to stay within max_frames and max_bytes; raise them to look back further",
+            )
+        known = "no pose is known" if track is None or track.first is None or track.last is None else (
+            f"frames are known from {track.first / 1e9:.3f} s to {track.last / 1e9:.3f} s"
+        )
+        return QueryError(ErrorCode.INVALID_REQUEST, f"there is no frame at {name} ({stamp_ns / 1e9:.3f} s); {known}")
+
+    # ---- evidence
+
+    def camera_pose(self, stored: StoredFrame) -> PoseStamped:
+        """Pose of a frame's camera in the fixed frame."""
+        T = stored.frame.T_world_camera
+        assert T is not None
+        return pose_stamped(T, stored.frame.stamp_ns, stored.frame.world_frame)
+
+    def evidence(self, stored: StoredFrame, label: str = "", pixel: tuple[float, float] | None = None) -> Evidence:
+        """A frame, or one pixel of it, as evidence."""
+        u, v = pixel if pixel is not None else (NAN, NAN)
+        return Evidence(
+            EvidenceKind.FRAME if pixel is None else EvidenceKind.PIXEL,
+            stored.frame_id,
+            stored.frame.stamp_ns,
+            stored.frame.camera_frame,
+            self.camera_pose(stored),
+            label,
+            float(u),
+            float(v),
+        )
+
+    def box_evidence(self, stored: StoredFrame, box: ImageBox, label: str) -> Evidence:
+        """A box in a frame as evidence."""
+        return Evidence(
+            EvidenceKind.BOX,
+            stored.frame_id,
+            stored.frame.stamp_ns,
+            stored.frame.camera_frame,
+            self.camera_pose(stored),
+            label,
+            u_min=box.u_min,
+            v_min=box.v_min,
+            u_max=box.u_max,
+            v_max=box.v_max,
+        )
+
+    def point_evidence(self, role: int, stored: StoredFrame) -> Evidence:
+        """The marked pixel in the given role as evidence."""
+        index = self.parsed.points[role]
+        asked = self.request.points[index]
+        return self.evidence(stored, f"<p{index}>", (asked.u, asked.v))
+
+    def moment_evidence(self, stamp_ns: int, label: str) -> tuple[Evidence, ...]:
+        """The frame nearest to a stamp, where it is still held."""
+        stored = self.memory.nearest(stamp_ns, self.camera_frame, int(self.config.moment_tolerance_s * 1e9))
+        return () if stored is None else (self.evidence(stored, label),)
+
+    # ---- answers
+
+    def number(
+        self,
+        value: float,
+        stddev: float,
+        unit: str,
+        evidence: tuple[Evidence, ...],
+        words: str = "{}",
+        scale: ScaleSource = ScaleSource.DEPTH,
+    ) -> Answer:
+        """A NUMBER; ``words`` has {} where the value, in the unit of the question, belongs."""
+        text = words.format(self.in_words(value, stddev, unit))
+        return Answer(
+            answer=text,
+            answer_type=AnswerType.NUMBER,
+            value=value,
+            stddev=stddev,
+            unit=unit,
+            confidence=number_confidence(value, stddev, unit),
+            confidence_method="gaussian, within 10 % or " + _TOLERANCE_WORDS.get(unit, "0.05"),
+            source=AnswerSource.GEOMETRY,
+            scale_source=scale if unit in ("m", "m2") else ScaleSource.NONE,
+            evidence=evidence,
+        )
+
+    def in_words(self, value: float, stddev: float, unit: str) -> str:
+        """A measure as text, in the unit of the question where that measures the same kind of thing."""
+        asked = self.parsed.unit
+        shown = asked if asked and UNITS[asked].kind == UNITS[unit].kind else {"": "percent"}.get(unit, unit)
+        return format_measure(convert(value, unit, shown), convert(stddev, unit, shown), shown)
+
+    def boolean(self, probability: float, evidence: tuple[Evidence, ...], yes: str, no: str, method: str) -> Answer:
+        """A BOOLEAN from the probability of yes; ABSTAINED when it is too close to call."""
+        value = probability >= 0.5
+        confidence = probability if value else 1 - probability
+        self.require_confidence(confidence, f"it is too close to call ({probability:.0%} for yes)")
+        return Answer(
+            answer=f"{'Yes' if value else 'No'}: {yes if value else no}",
+            answer_type=AnswerType.BOOLEAN,
+            value=float(value),
+            confidence=confidence,
+            confidence_method=method,
+            source=AnswerSource.GEOMETRY,
+            scale_source=ScaleSource.DEPTH,
+            evidence=evidence,
+        )
+
+    def require_confidence(self, confidence: float, message: str) -> None:
+        """ABSTAINED below the configured confidence."""
+        if confidence < self.config.min_confidence:
+            raise QueryError(ErrorCode.ABSTAINED, message)
+
+    def position(self, world: NDArray[np.float64], stamp_ns: int) -> PoseStamped:
+        """A world position [3] as asked for: in ``frame_id`` of the request, or in the fixed frame."""
+        T, frame_id = self._to_requested(stamp_ns)
+        x, y, z = (T[:3, :3] @ world + T[:3, 3]).tolist()
+        return PoseStamped(stamp_ns, frame_id, (x, y, z))
+
+    def vector(self, world: NDArray[np.float64], stamp_ns: int) -> PoseStamped:
+        """A world displacement [3] as asked for: in ``frame_id`` of the request, or in the fixed frame."""
+        T, frame_id = self._to_requested(stamp_ns)
+        x, y, z = (T[:3, :3] @ world).tolist()
+        return PoseStamped(stamp_ns, frame_id, (x, y, z))
+
+    def extents(self, sides: tuple[float, float, float], stamp_ns: int) -> PoseStamped:
+        """Length, width and height as a vector: along the thing's own axes, so in no frame."""
+        return PoseStamped(stamp_ns, "", sides)
+
+    def placed(self, answer: Answer, world: NDArray[np.float64]) -> Answer:
+        """The answer with a world position [3] in its pose."""
+        return replace(answer, pose=self.position(world, self.now))
+
+    def pose(self, T_world: Transform, stamp_ns: int) -> PoseStamped:
+        """A world pose as asked for: in ``frame_id`` of the request, or in the fixed frame."""
+        T, frame_id = self._to_requested(stamp_ns)
+        return pose_stamped(T @ T_world, stamp_ns, frame_id)
+
+    def _to_requested(self, stamp_ns: int) -> tuple[Transform, str]:
+        wanted, world = self.request.frame_id, self.memory.world_frame
+        if wanted in ("", world):
+            return np.eye(4), world
+        if wanted in self.memory.cameras():
+            track = self.memory.track(wanted)
+            T = None if track is None else track.at(stamp_ns, int(self.config.max_gap_s * 1e9))
+            if T is not None:
+                return invert(T), wanted
+        elif self.lookup is not None:
+            try:
+                return self.lookup(wanted, world, stamp_ns), wanted
+            except LookupError as error:
+                raise QueryError(ErrorCode.TF_ERROR, f"positions in {wanted!r}: {error}") from error
+        raise QueryError(
+            ErrorCode.TF_ERROR,
+            f"positions cannot be given in {wanted!r}: known frames are {', '.join((world, *self.memory.cameras()))}",
+        )
+
+
+_TOLERANCE = {"m": 0.05, "deg": 5.0, "s": 0.5, "m2": 0.5, "": 0.05}
+_TOLERANCE_WORDS = {"m": "0.05 m", "deg": "5 deg", "s": "0.5 s", "m2": "0.5 m2"}
+
+
+def number_confidence(value: float, stddev: float, unit: str) -> float:
+    """Probability that a Gaussian error stays within 10 % of the value, or within a small absolute tolerance."""
+    if not stddev > 0:
+        return 1.0
+    return float(erf(max(0.1 * abs(value), _TOLERANCE.get(unit, 0.05)) / (stddev * math.sqrt(2))))
+
+
+def pose_stamped(T: Transform, stamp_ns: int, frame_id: str) -> PoseStamped:
+    """A 4x4 transform as position and quaternion."""
+    x, y, z = T[:3, 3].tolist()
+    qx, qy, qz, qw = to_quaternion(T).tolist()
+    return PoseStamped(stamp_ns, frame_id, (x, y, z), (qx, qy, qz, qw))

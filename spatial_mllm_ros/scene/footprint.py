@@ -1,0 +1,67 @@
+"""Outlines seen from above."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+
+
+def smallest_rectangle(points: NDArray[np.floating], trim: float = 0.5) -> tuple[float, float]:
+    """Sides (longer, shorter) of the smallest rectangle round points [n, 2], in their unit.
+
+    The rectangle's direction is that of a side of the convex hull (Freeman and Shapira 1975); ``trim`` percent of the
+    points are left out at either end of each side, so that stray ones do not count.
+    """
+    p = np.asarray(points, dtype=np.float64)
+    try:
+        hull = p[ConvexHull(p).vertices]
+    except (QhullError, ValueError):  # fewer than three points, or all on a line
+        spread = np.ptp(p, axis=0) if len(p) else np.zeros(2)
+        return float(np.hypot(*spread)), 0.0
+    edges = np.diff(np.vstack([hull, hull[:1]]), axis=0)
+    angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2), 3))
+    best = (np.inf, 0.0, 0.0)
+    for angle in angles:
+        a, b = _sides(p, angle, trim)
+        best = min(best, (a * b, a, b))
+    return max(best[1:]), min(best[1:])
+
+
+def _sides(p: NDArray[np.float64], angle: float, trim: float) -> tuple[float, float]:
+    c, s = np.cos(angle), np.sin(angle)
+    q = p @ np.array([[c, -s], [s, c]])
+    low, high = np.percentile(q, [trim, 100 - trim], axis=0)
+    return float(high[0] - low[0]), float(high[1] - low[1])
+
+
+def filled_outline(points: NDArray[np.floating], cell: float) -> tuple[float, float]:
+    """Area and perimeter of what points [n, 2] cover, gaps closed and enclosed holes filled, in their unit.
+
+    Rasterised in cells of ``cell``. Gaps up to six cells are closed. Enclosed holes are filled where they are wider than
+    four cells (furniture whose top was not seen), not where they are narrower (the core of a wall).
+    """
+    p = np.asarray(points, dtype=np.float64)
+    pad = 8
+    low = p.min(axis=0) - pad * cell
+    index = np.floor((p - low) / cell).astype(int)
+    grid = np.zeros(index.max(axis=0) + 1 + pad, dtype=bool)
+    grid[tuple(index.T)] = True
+    disc = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 3)
+    closed = ndimage.binary_closing(grid, disc) | grid
+    holes = ndimage.binary_fill_holes(closed) & ~closed
+    core = ndimage.binary_erosion(holes, iterations=2)
+    labels, _ = ndimage.label(holes)
+    wide = np.unique(labels[core])
+    filled = closed | (np.isin(labels, wide[wide > 0]) & holes)
+    largest, count = ndimage.label(filled)
+    if count > 1:
+        sizes = np.bincount(largest.ravel())
+        sizes[0] = 0
+        filled = sizes[largest] > 0.02 * sizes.max()
+    inner = ndimage.binary_erosion(filled)
+    border = int(np.count_nonzero(filled & ~inner))
+    perimeter = border * cell
+    # a surface lies anywhere within its border cell: half of it is too much on average
+    return float(np.count_nonzero(filled)) * cell**2 - perimeter * cell / 2, perimeter
