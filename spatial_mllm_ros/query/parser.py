@@ -1,0 +1,312 @@
+"""From the text of a question to a typed one, by rule: exact, quick and the same every time.
+
+A question is geometric only if every word of it is understood: the words become the concepts of the table
+(families.yaml) and the first family with a form of exactly these concepts wins. Everything else is free-form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spatial_mllm_ros.query.codes import AnswerType
+from spatial_mllm_ros.query.table import SILENT, Family, Table, built_in_table, wording_key
+from spatial_mllm_ros.query.units import UNITS
+from spatial_mllm_ros.query.words import (
+    KINDS,
+    Slot,
+    check_question,
+    decode_question,
+    invalid,
+    normalise,
+    placeholders,
+    words_of,
+)
+
+__all__ = ["ParsedQuestion", "QuestionParser", "decode_question"]
+
+_MOST_WORDS = 150  # no question about geometry is longer
+_THINGS = {"P": "point", "BOX": "box", "T": "time"}
+_TIME_WORDS = {"NOW", "TIME", "MOMENT"}  # "at the moment <t0>" is not now
+
+
+@dataclass(frozen=True)
+class ParsedQuestion:
+    """A question of a family of the table.
+
+    ``points``, ``boxes`` and ``times`` are indices into the request's, in the order of their roles: the subject of a
+    comparison or difference first, a span's start before its end. ``unit`` is the key (units.UNITS) of the unit asked
+    for, '' when none is. ``from_start``: the span begins where the recording does. ``now``: the present is meant, as
+    the instant or as the end of the span. ``negated``: the yes/no answer is the opposite of the family's. ``signed``:
+    a difference whose sign is asked for ("how much higher"), not only its size.
+    """
+
+    family: str
+    points: tuple[int, ...] = ()
+    boxes: tuple[int, ...] = ()
+    times: tuple[int, ...] = ()
+    unit: str = ""
+    from_start: bool = False
+    now: bool = False
+    negated: bool = False
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Concepts in order, with the placeholder where one is a slot, and the units named."""
+
+    concepts: tuple[str, ...]
+    slots: tuple[Slot | None, ...]
+    units: tuple[str, ...]
+
+    def of(self, kind: str) -> tuple[int, ...]:
+        """Indices of the slots of a kind in order, each once."""
+        return tuple(dict.fromkeys(s.index for s in self.slots if s and s.kind == kind))
+
+
+class QuestionParser:
+    """Parses questions by ``table`` (default: the built-in one). Safe to share between threads."""
+
+    def __init__(self, table: Table | None = None) -> None:
+        self.table = built_in_table() if table is None else table
+        self._speller = self.table.speller()
+
+    def parse(
+        self, text: str, points: int, boxes: int, times: int, choices: Sequence[str] = ()
+    ) -> ParsedQuestion | None:
+        """The typed question, or None when it is free-form. ``points``, ``boxes``, ``times``: how many the request has.
+
+        QueryError (INVALID_REQUEST): no readable text, a placeholder of the question or of ``choices`` that the request
+        does not have, or a question that lacks a placeholder it needs.
+        """
+        check_question(text)
+        text = normalise(text)
+        given = {"P": points, "BOX": boxes, "T": times}
+        for kind, index in placeholders(" ".join([text, *map(normalise, choices)])):
+            if index >= given[KINDS[kind]]:
+                name = _THINGS[KINDS[kind]]
+                raise invalid(
+                    f"<{kind}{index}> is not in the request, which has {given[KINDS[kind]]} {_plural(name)}: "
+                    f"add the {name} or correct the placeholder"
+                )
+        words = words_of(text)
+        if len(words) > _MOST_WORDS or any(isinstance(w, Slot) and w.index >= given[w.kind] for w in words):
+            return None
+        return self._by_wording(words) or self._by_concepts(words, given)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of ``text`` that are not in the vocabulary and so make the question free-form."""
+        check_question(text)
+        unknown: list[str] = []
+        self._understand(words_of(normalise(text)), unknown)
+        return tuple(dict.fromkeys(unknown))
+
+    def _by_wording(self, words: list[str | Slot]) -> ParsedQuestion | None:
+        key, slots = wording_key(words)
+        if key not in self.table.wordings:
+            return None
+        name, roles = self.table.wordings[key]
+        meant = {role: slot.index for role, slot in zip(roles, slots, strict=True)}
+        by_kind = {
+            kind: tuple(meant[r] for r in sorted({r for r in roles if r.kind == kind}, key=lambda r: r.index))
+            for kind in _THINGS
+        }
+        now = self.table.families[name].when == "instant" and not by_kind["T"]
+        return ParsedQuestion(name, by_kind["P"], by_kind["BOX"], by_kind["T"], now=now)
+
+    def _by_concepts(self, words: list[str | Slot], given: dict[str, int]) -> ParsedQuestion | None:
+        question = self._understand(words)
+        if question is None:
+            return None
+        named = {kind: len(question.of(kind)) for kind in _THINGS}
+        concepts, line = frozenset(question.concepts), f" {' '.join(question.concepts)} "
+        if not any(named.values()):
+            # "Which point is nearer?": the request itself says which ones, when it has just what the family needs.
+            implied = frozenset(kind for kind, count in given.items() if count)
+            for family in self._fitting(concepts | implied, line + " ".join(_tail(given)), question):
+                if not _misfit(family, given):
+                    return _typed(family, question, given)
+        lacking: QueryErrorReason | None = None
+        for family in self._fitting(concepts, line, question):
+            misfit = _misfit(family, named)
+            if not misfit:
+                return _typed(family, question, {})
+            filled = {kind: given[kind] if kind in misfit else 0 for kind in _THINGS}
+            if not _misfit(family, {kind: named[kind] or filled[kind] for kind in _THINGS}):
+                return _typed(family, question, {k: n for k, n in filled.items() if not named[k]})
+            if any(named.values()) and not lacking and all(named[k] < least for k, least in misfit.items()):
+                lacking = (family, misfit)
+        if lacking:
+            raise invalid(_lack(*lacking, named))
+        return None
+
+    def _fitting(self, concepts: frozenset[str], line: str, question: _Question) -> list[Family]:
+        dimensions = {UNITS[u].kind for u in question.units}
+        return [
+            family
+            for family in self.table.families.values()
+            if dimensions <= _dimensions(family) and any(form.fits(concepts, line) for form in family.forms)
+        ]
+
+    def _understand(self, words: list[str | Slot], unknown: list[str] | None = None) -> _Question | None:
+        """``words`` as concepts, longest phrase first; None at the first unknown word, unless these are collected."""
+        spelt = [w if isinstance(w, Slot) else self._speller.repair(w) for w in words]
+        if unknown is None and None in spelt:
+            return None
+        concepts: list[tuple[str, Slot | None]] = []
+        units: list[str] = []
+        i = 0
+        while i < len(spelt):
+            word = spelt[i]
+            if isinstance(word, Slot):
+                concepts.append((word.kind, word))
+                i += 1
+                continue
+            concept, length = self._phrase(spelt, i)
+            if concept is None:
+                if unknown is None:
+                    return None
+                unknown.append(str(words[i]))
+            elif concept.startswith("UNIT "):
+                units.append(concept[5:])
+                concepts.append((f"{UNITS[units[-1]].kind.upper()}_UNIT", None))
+            elif concept != SILENT:
+                concepts.append((concept, None))
+            i += length
+        concepts = [
+            (concept, slot)
+            for (concept, slot), (following, _) in zip(concepts, [*concepts[1:], ("", None)], strict=True)
+            if not (concept in _TIME_WORDS and following == "T" and concept == "NOW")
+            and not (concept == "COUNT" and following.endswith("_UNIT"))
+        ]
+        return _Question(tuple(c for c, _ in concepts), tuple(s for _, s in concepts), tuple(dict.fromkeys(units)))
+
+    def _phrase(self, words: Sequence[str | Slot | None], start: int) -> tuple[str | None, int]:
+        """The concept of the longest phrase at ``start`` and its number of words; None for a word without one."""
+        node, found, length = self.table.phrases, None, 1
+        for i in range(start, len(words)):
+            word = words[i]
+            if not isinstance(word, str) or word not in node:
+                break
+            node = node[word]
+            if "" in node:
+                found, length = node[""], i - start + 1
+        return found, length
+
+
+QueryErrorReason = tuple[Family, dict[str, int]]
+
+
+def _dimensions(family: Family) -> set[str]:
+    if family.name == "unseen":
+        return {UNITS["percent"].kind}
+    return {UNITS[family.unit].kind} if family.unit in UNITS and family.unit else set()
+
+
+def _tail(given: dict[str, int]) -> list[str]:
+    return [kind for kind, count in given.items() for _ in range(count)]
+
+
+def _misfit(family: Family, counts: dict[str, int]) -> dict[str, int]:
+    """Slots whose count is outside what the family takes -> the least it takes; empty when all fit."""
+    wrong = {kind: least for kind, (least, most) in family.slots.items() if not least <= counts[kind] <= most}
+    if not wrong and family.together is not None and counts["P"] + counts["BOX"] != family.together:
+        wrong = {"P": family.together}
+    return wrong
+
+
+def _lack(family: Family, misfit: dict[str, int], named: dict[str, int]) -> str:
+    needs = " and ".join(f"{n} {_plural(_THINGS[kind]) if n > 1 else _THINGS[kind]}" for kind, n in misfit.items())
+    has = " and ".join(f"{named[kind]}" for kind in misfit)
+    example = family.examples[0]
+    return f'a question about {family.answers} needs {needs}, this one names {has}: ask for example "{example}"'
+
+
+def _plural(name: str) -> str:
+    return name + ("es" if name.endswith("x") else "s")
+
+
+def _typed(family: Family, question: _Question, implied: dict[str, int]) -> ParsedQuestion:
+    slots = {kind: question.of(kind) or tuple(range(implied.get(kind, 0))) for kind in _THINGS}
+    concepts = question.concepts
+    points, signed = _roles(family, question, slots["P"])
+    times, from_start, now = _span(family, question, slots["T"])
+    return ParsedQuestion(
+        family.name, points, slots["BOX"], times, question.units[0] if question.units else "", from_start, now,
+        family.answer_type is AnswerType.BOOLEAN and _negated(concepts), signed,
+    )  # fmt: skip
+
+
+def _roles(family: Family, question: _Question, points: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+    """``points`` with the subject first, and whether a sign is asked for."""
+    concepts, marks = question.concepts, ("THAN", "COMPARED", "AS")
+    if family.roles == "text" or len(points) != 2:
+        return points, False
+    lower = "LOWER" in concepts or "BELOW" in concepts
+    reference = next((_slot_after(question, i) for i, c in enumerate(concepts) if c in marks), None)
+    if reference is None:
+        placed = (_slot_after(question, i) for i, c in enumerate(concepts) if c in ("ABOVE", "BELOW"))
+        reference = next((index for index in placed if index is not None), None)
+    if reference is None and family.roles == "difference" and "FROM" in concepts and "TO" in concepts:
+        reference = _slot_after(question, concepts.index("FROM"))
+        return _subject_first(points, reference, False), False
+    signed = family.roles == "difference" and reference is not None
+    return _subject_first(points, reference, lower and family.roles == "difference"), signed
+
+
+def _subject_first(points: tuple[int, ...], reference: int | None, swap: bool) -> tuple[int, ...]:
+    first, second = points
+    if reference == first:
+        first, second = second, first
+    return (second, first) if swap else (first, second)
+
+
+def _slot_after(question: _Question, i: int) -> int | None:
+    """The point that follows concept ``i`` directly, or after words such as "the thing at"."""
+    for concept, slot in zip(question.concepts[i + 1 :], question.slots[i + 1 :], strict=True):
+        if slot is not None and slot.kind == "P":
+            return slot.index
+        if concept not in ("THING", "IN", "TO", "FROM", "POSITION"):
+            return None
+    return None
+
+
+def _span(family: Family, question: _Question, times: tuple[int, ...]) -> tuple[tuple[int, ...], bool, bool]:
+    """Times with the start first, whether the span is from the recording's start, and whether it is until now."""
+    concepts = question.concepts
+    present = "NOW" in concepts or "HERE" in concepts
+    if family.when != "span":
+        return times, False, (family.when == "instant" and not times) or (present and not times)
+    if not times:
+        return times, True, True
+    starts = [t for c in ("FROM", "SINCE", "AFTER", "THAN") if (t := _time_after(question, c)) is not None]
+    ends = [t for c in ("UNTIL", "BEFORE", "TO") if (t := _time_after(question, c)) is not None]
+    if len(times) == 1:
+        if "START" in concepts or (ends and not starts):
+            return times, True, False
+        return times, False, True
+    if "EARLIER" in concepts:
+        starts, ends = ends, starts
+    if (starts and starts[0] == times[1]) or (ends and not starts and ends[0] == times[0]):
+        return (times[1], times[0]), False, False
+    return times, False, False
+
+
+def _time_after(question: _Question, concept: str) -> int | None:
+    for i, (c, slot) in enumerate(zip(question.concepts[1:], question.slots[1:], strict=True)):
+        if c == "T" and slot is not None:
+            back = [
+                x for x in question.concepts[max(0, i - 2) : i + 1] if x not in ("TIME", "MOMENT", "IN", "POSITION")
+            ]
+            if back and back[-1] == concept:
+                return slot.index
+    return None
+
+
+def _negated(concepts: tuple[str, ...]) -> bool:
+    """Whether yes means no. "Isn't <p0> closer?" asks what "is <p0> closer?" does; "is <p0> not visible?" does not."""
+    subject = next((i for i, c in enumerate(concepts) if c in ("P", "BOX", "CAMERA", "ME")), 0)
+    nots = sum(c == "NOT" or (c == "NT" and i > subject) for i, c in enumerate(concepts))
+    hidden = "HIDDEN" in concepts and "OR" not in concepts
+    return (nots + hidden) % 2 == 1
