@@ -150,7 +150,7 @@ def armchair(rng: Rng) -> Piece:
 
 
 def bed(rng: Rng) -> Piece:
-    long, wide = 2.06, rng.uniform(1.0, 1.6)
+    long, wide, head = 2.06, rng.uniform(1.0, 1.6), rng.uniform(0.85, 1.05)
     wood_colour = _pick(rng, ["brown", "beige", "white"])
     colour = _pick(rng, ["blue", "green", "red", "purple", "grey", "teal", "pink"])
     wood, cloth = _wood(rng, wood_colour), _material(rng, _pick(rng, ["stripes", "fabric", "checker"]), colour, 0.7)
@@ -158,7 +158,7 @@ def bed(rng: Rng) -> Piece:
     parts = [
         box((long - 0.06, wide, 0.2), (0.03, 0, 0.2), wood),
         *_legs(long - 0.1, wide, 0.1, 0.07, wood),
-        box((0.06, wide, rng.uniform(0.85, 1.05)), (-long / 2 + 0.03, 0, 0.5), wood),
+        box((0.06, wide, head), (-long / 2 + 0.03, 0, head / 2), wood),
         box((long - 0.1, wide - 0.04, 0.16), (0.03, 0, 0.38), white),
         box((long * 0.66, wide - 0.01, 0.05), (0.2 * long - 0.07, 0, 0.485), cloth),
     ]

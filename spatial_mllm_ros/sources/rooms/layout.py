@@ -318,7 +318,7 @@ class _Builder:
             placed = self._free_standing(index, room, builder(rng))
             if placed is not None and builder in (make.table, make.round_table):
                 self._chairs_round(index, room, placed)
-        for builder in (make.plant, make.carton, make.waste_bin, make.carton, make.stool):
+        for builder in (make.plant, make.carton, make.waste_bin, make.carton, make.stool, make.carton):
             if rng.random() < 0.65:
                 self._anywhere(index, room, builder(rng))
         self._pictures(index, room)

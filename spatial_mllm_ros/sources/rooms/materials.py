@@ -147,7 +147,6 @@ def _stripes(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _books(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    _, v = _grid()
     image = np.empty((TEXELS, TEXELS, 3))
     colours = np.array(list(COLOURS.values()), dtype=np.float64)
     at = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,28 +88,28 @@ def lathe(
     p = np.asarray(profile, dtype=np.float64)
     steps = np.diff(p, axis=0)
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(steps, axis=1))])
-    tilt = np.stack([steps[:, 1], -steps[:, 0]], axis=1) / np.linalg.norm(steps, axis=1, keepdims=True)
-    angle = np.linspace(0.0, 2 * np.pi, segments + 1)
-    radial = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    tilt = _unit(np.stack([steps[:, 1], -steps[:, 0]], axis=1))
+    n_low = n_high = tilt
+    if smooth:
+        n_low = _unit(tilt + np.concatenate([tilt[:1], tilt[:-1]]))
+        n_high = _unit(tilt + np.concatenate([tilt[1:], tilt[-1:]]))
+    # Per ring and segment a rectangle: low here, low there, high there, high here.
+    radius = np.stack([p[:-1, 0], p[:-1, 0], p[1:, 0], p[1:, 0]], axis=1)[:, None]
+    height = np.stack([p[:-1, 1], p[:-1, 1], p[1:, 1], p[1:, 1]], axis=1)[:, None]
+    normal = np.stack([n_low, n_low, n_high, n_high], axis=1)[:, None]
+    along = np.stack([length[:-1], length[:-1], length[1:], length[1:]], axis=1)[:, None]
+    number = np.arange(segments)[:, None] + np.array([0, 1, 1, 0])
+    c, s = np.cos(2 * np.pi * number / segments), np.sin(2 * np.pi * number / segments)
+    xyz = np.stack(np.broadcast_arrays(radius * c, radius * s, height), axis=-1)
+    normals = np.stack(np.broadcast_arrays(normal[..., 0] * c, normal[..., 0] * s, normal[..., 1]), axis=-1)
     girth = 2 * np.pi * p[:, 0].max()
-    out = []
-    for k, (low, high) in enumerate(pairwise(p)):
-        n_low = n_high = tilt[k]
-        if smooth:
-            n_low = _unit(tilt[k] + tilt[max(k - 1, 0)])
-            n_high = _unit(tilt[k] + tilt[min(k + 1, len(tilt) - 1)])
-        for i in range(segments):
-            ring = [(low, i, n_low, length[k]), (low, i + 1, n_low, length[k])]
-            ring += [(high, i + 1, n_high, length[k + 1]), (high, i, n_high, length[k + 1])]
-            for triangle in ((0, 1, 2), (0, 2, 3)):
-                rows = [ring[j] for j in triangle]
-                xyz = np.array([(*(q[0] * radial[j]), q[1]) for q, j, _, _ in rows])
-                if np.linalg.norm(np.cross(xyz[1] - xyz[0], xyz[2] - xyz[0])) < 1e-12:
-                    continue
-                normal = np.array([(*(n[0] * radial[j]), n[1]) for _, j, n, _ in rows])
-                out.append((xyz, normal, [(girth * j / segments, s) for _, j, _, s in rows]))
-    corners = np.array([t[0] for t in out]) + np.asarray(centre, dtype=np.float64)
-    return Mesh(corners, np.array([t[1] for t in out]), np.array([t[2] for t in out]), material)
+    uv = np.stack(np.broadcast_arrays(girth * number / segments, along), axis=-1)
+    halves = np.array([[0, 1, 2], [0, 2, 3]])
+    corners, normals, uv = (x[:, :, halves].reshape(-1, 3, x.shape[-1]) for x in (xyz, normals, uv))
+    # At radius 0 one of both triangles has no area.
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    real = area > 1e-12
+    return Mesh(corners[real] + np.asarray(centre, dtype=np.float64), normals[real], uv[real], material)
 
 
 def cylinder(radius: float, height: float, centre: Sequence[float], material: Material, segments: int = 20) -> Mesh:
@@ -138,4 +137,4 @@ def joined(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return x / np.linalg.norm(x)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
