@@ -1,0 +1,361 @@
+"""ROS messages to images: every encoding, and every way in which a message may lie about itself."""
+
+from __future__ import annotations
+
+import array
+import struct
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from spatial_mllm_ros.scene.camera import InvalidCamera
+from spatial_mllm_ros.scene.pose import InvalidTransform
+from spatial_mllm_ros.sources import messages
+from spatial_mllm_ros.sources.compressed import BadImage, decode_png16, decode_rgb, image_size
+from spatial_mllm_ros.sources.rvl import decode_rvl
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+SMOOTH = np.stack(np.meshgrid(np.arange(64) * 3, np.arange(48) * 4), -1).astype(np.uint8)
+SMOOTH = np.concatenate([SMOOTH, 255 - SMOOTH[..., :1]], axis=-1)  # 48 x 64, channels that cannot be confused
+DEPTH = np.random.default_rng(1).integers(0, 9000, (6, 8)).astype(np.uint16)
+
+
+def image(encoding: str, pixels: np.ndarray, *, padding: int = 0, big: bool = False, **changes) -> SimpleNamespace:
+    """sensor_msgs/Image with rows of ``pixels`` in their own type, padded."""
+    height, width = pixels.shape[:2]
+    rows = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).reshape(height, -1).view(np.uint8)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    fields = {
+        "encoding": encoding,
+        "width": width,
+        "height": height,
+        "step": rows.shape[1],
+        "is_bigendian": int(big),
+        "data": rows.tobytes(),
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def compressed(kind: str, data: bytes) -> SimpleNamespace:
+    return SimpleNamespace(format=kind, data=np.frombuffer(data, np.uint8))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+
+
+ALPHA = np.full((6, 8, 1), 9, np.uint8)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("rgb8", RGB),
+        ("bgr8", RGB[..., ::-1]),
+        ("8UC3", RGB[..., ::-1]),
+        ("rgba8", np.concatenate([RGB, ALPHA], axis=-1)),
+        ("bgra8", np.concatenate([RGB[..., ::-1], ALPHA], axis=-1)),
+        ("8UC4", np.concatenate([RGB[..., ::-1], ALPHA], axis=-1)),
+    ],
+)
+def test_colour_encodings(encoding, pixels, padding):
+    out = messages.colour_image(image(encoding, pixels, padding=padding))
+    assert_array_equal(out, RGB)
+    assert out.flags.c_contiguous
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(("encoding", "flip"), [("rgb16", 1), ("bgr16", -1)])
+def test_16_bit_colours_keep_their_high_byte(encoding, flip, big):
+    pixels = RGB[..., ::flip].astype(np.uint16) * 256 + 5
+    assert_array_equal(messages.colour_image(image(encoding, pixels, big=big)), RGB)
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1", "mono16"])
+def test_grey(encoding):
+    grey = RGB[..., 0].astype(np.uint16) * 256 if encoding == "mono16" else RGB[..., 0]
+    assert_array_equal(messages.colour_image(image(encoding, grey)), np.repeat(RGB[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8", "bayer_rggb16"])
+def test_bayer_patterns(encoding):
+    """Red and blue are not swapped, whatever the pattern begins with."""
+    pattern = ["rgb".index(c) for c in encoding.removeprefix("bayer_")[:4]]
+    mosaic = np.zeros(SMOOTH.shape[:2], np.uint8)
+    for i, channel in enumerate(pattern):
+        mosaic[i // 2 :: 2, i % 2 :: 2] = SMOOTH[i // 2 :: 2, i % 2 :: 2, channel]
+    if encoding.endswith("16"):
+        mosaic = mosaic.astype(np.uint16) * 256
+    out = messages.colour_image(image(encoding, mosaic))
+    assert np.abs(out[4:-4, 4:-4].astype(int) - SMOOTH[4:-4, 4:-4]).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("encoding", "order"), [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")]
+)
+def test_yuv422(encoding, order):
+    yuv = cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2YUV)
+    packed = np.zeros((*SMOOTH.shape[:2], 2), np.uint8)
+    luma, chroma = (1, 0) if order == "uyvy" else (0, 1)
+    packed[..., luma] = yuv[..., 0]
+    packed[:, ::2, chroma] = yuv[:, ::2, 1]
+    packed[:, 1::2, chroma] = yuv[:, ::2, 2]
+    out = messages.colour_image(image(encoding, packed)).astype(int)
+    # OpenCV's packed formats are of limited range (16 to 235), its YUV is not: compare which channel is which.
+    for channel in range(3):
+        assert np.corrcoef(out[..., channel].ravel(), SMOOTH[..., channel].ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("padding", [0, 6])
+def test_depth_encodings(big, padding):
+    metres = (DEPTH / 1000).astype(np.float32)
+    metres[0, 0] = np.nan
+    for encoding in ("16UC1", "mono16"):
+        out = messages.depth_image(image(encoding, DEPTH, padding=padding, big=big))
+        assert_array_equal(out, DEPTH)
+        assert out.dtype == np.uint16
+    out = messages.depth_image(image("32FC1", metres, padding=padding, big=big))
+    assert_array_equal(out, metres)
+    assert out.dtype == np.float32
+
+
+def test_data_may_be_what_rclpy_or_rosbags_give():
+    for data in (array.array("B", RGB.tobytes()), RGB.reshape(-1), memoryview(RGB.tobytes())):
+        assert_array_equal(messages.colour_image(image("rgb8", RGB, data=data)), RGB)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (image("rgb9", RGB), "unknown_encoding"),
+        (image("16UC1", DEPTH), "unknown_encoding"),
+        (image("rgb8", RGB, data=RGB.tobytes()[:-1]), "data_size"),
+        (image("rgb8", RGB, data=RGB.tobytes() + b"x"), "data_size"),
+        (image("rgb8", RGB, data=b""), "data_size"),
+        (image("rgb8", RGB, width=0), "data_size"),
+        (image("rgb8", RGB, step=8), "row_step"),
+        (image("rgba8", RGB), "row_step"),
+        (image("yuyv", RGB[:, :7, :2]), "data_size"),
+    ],
+)
+def test_colour_that_contradicts_itself(message, reason):
+    with pytest.raises(BadImage) as error:
+        messages.colour_image(message)
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (image("rgb8", RGB), "unknown_encoding"),
+        (image("16UC1", DEPTH.astype(np.float32)), "row_step"),
+        (image("32FC1", DEPTH), "row_step"),
+        (image("32FC1", DEPTH, step=32), "data_size"),
+    ],
+)
+def test_mislabelled_depth(message, reason):
+    """16UC1 over float data would give depths that look almost like depths."""
+    with pytest.raises(BadImage) as error:
+        messages.depth_image(message)
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bgr8; png compressed bgr8", ""])
+def test_compressed_colour_stays_compressed_until_it_is_looked_at(kind):
+    bgr = cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2BGR)
+    data = png(bgr) if "png" in kind else jpeg(bgr)
+    encoded, size = messages.compressed_colour(compressed(kind, data))
+    assert size == (64, 48)
+    assert encoded.data == data
+    assert np.abs(encoded.decode().astype(int) - SMOOTH).mean() < 4
+
+
+def test_colours_swapped_by_their_writer():
+    """ "compressed rgb8": RGB was handed to an encoder for BGR, and image_transport's reader knows it."""
+    encoded, _ = messages.compressed_colour(compressed("rgb8; png compressed rgb8", png(SMOOTH)))
+    assert_array_equal(encoded.decode(), SMOOTH)
+
+
+@pytest.mark.parametrize("cut", [3, 20, 200, -13])
+def test_truncated_images_are_told_before_decoding(cut):
+    """Decoders fill the missing rows with grey and say nothing."""
+    for data, reason in ((jpeg(SMOOTH), "jpeg"), (png(SMOOTH), "png")):
+        with pytest.raises(BadImage) as error:
+            image_size(data[:cut])
+        assert error.value.reason in (f"truncated_{reason}", "unknown_compression")
+        with pytest.raises(BadImage):
+            decode_rgb(data[:cut])
+    assert image_size(jpeg(SMOOTH) + b"\0" * 100) == (64, 48)
+
+
+def test_damaged_inside():
+    """The end is there, the middle is not."""
+    data = bytearray(png(RGB))
+    data[40:60] = bytes(20)
+    with pytest.raises(BadImage):
+        decode_rgb(bytes(data))
+    with pytest.raises(BadImage, match="no frame header"):
+        image_size(b"\xff\xd8\xff\xe0" + bytes(50) + b"\xff\xd9")
+    with pytest.raises(BadImage) as error:
+        messages.compressed_colour(compressed("h264", b"\0\0\0\1gibberish"))
+    assert error.value.reason == "unknown_compression"
+
+
+def test_compressed_depth_png():
+    data = struct.pack("<iff", 0, 0.0, 0.0) + png(DEPTH)
+    assert_array_equal(messages.compressed_depth(compressed("16UC1; compressedDepth png", data)), DEPTH)
+    assert_array_equal(messages.compressed_depth(compressed("16UC1; compressedDepth", data)), DEPTH)
+    assert_array_equal(messages.compressed_depth(compressed("16UC1; png compressed", png(DEPTH))), DEPTH)
+
+
+def test_compressed_depth_inverse():
+    """The quantisation of compressed_depth_image_transport: precision 100, range 10 m."""
+    quantisation, largest = 100.0, 10.0
+    a = quantisation * (quantisation + 1)
+    b = 1 - a / largest
+    metres = np.linspace(0.5, 9, 48, dtype=np.float32).reshape(6, 8)
+    values = np.rint(a / metres + b).astype(np.uint16)
+    values[0, 0] = 0
+    data = struct.pack("<iff", 0, a, b) + png(values)
+    out = messages.compressed_depth(compressed("32FC1; compressedDepth png", data))
+    assert np.isnan(out[0, 0])
+    assert_allclose(out.ravel()[1:], metres.ravel()[1:], rtol=6e-3)
+
+
+def rvl(depth: np.ndarray) -> bytes:
+    """Straightforward RVL encoder, one nibble after the other."""
+    nibbles: list[int] = []
+
+    def put(value: int) -> None:
+        while True:
+            nibble, value = value & 7, value >> 3
+            nibbles.append(nibble | (8 if value else 0))
+            if not value:
+                return
+
+    flat, at, previous = depth.reshape(-1).astype(int).tolist(), 0, 0
+    while at < len(flat):
+        zeros = at
+        while at < len(flat) and flat[at] == 0:
+            at += 1
+        put(at - zeros)
+        end = at
+        while end < len(flat) and flat[end] != 0:
+            end += 1
+        put(end - at)
+        for value in flat[at:end]:
+            delta = value - previous
+            put((delta << 1) ^ (delta >> 63))
+            previous = value
+        at = end
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [int("".join(f"{n:x}" for n in nibbles[i : i + 8]), 16) for i in range(0, len(nibbles), 8)]
+    return struct.pack(f"<II{len(words)}I", depth.shape[1], depth.shape[0], *words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.data())
+def test_rvl(height, width, data):
+    values = data.draw(st.lists(st.sampled_from([0, 0, 1, 900, 901, 65535]), min_size=height * width))
+    depth = np.array(values[: height * width], np.uint16).reshape(height, width)
+    assert_array_equal(decode_rvl(rvl(depth)), depth)
+
+
+def test_rvl_in_a_message_and_damaged():
+    head = struct.pack("<iff", 0, 0.0, 0.0)
+    data = rvl(DEPTH)
+    assert_array_equal(messages.compressed_depth(compressed("16UC1; compressedDepth rvl", head + data)), DEPTH)
+    for bad in (data[:5], data[:20], struct.pack("<II", 10**6, 10**6), data[:8] + b"\xff" * 80, data[:8] + bytes(80)):
+        with pytest.raises(BadImage) as error:
+            decode_rvl(bad)
+        assert "rvl" in error.value.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        ("16UC1; compressedDepth png", b"", "data_size"),
+        ("16UC1; compressedDepth png", bytes(50), "unknown_compression"),
+        ("16UC1; compressedDepth png", bytes(12) + png(DEPTH)[:-20], "truncated_png"),
+        ("16UC1; compressedDepth png", bytes(12) + png(RGB), "bad_depth"),
+        ("rgb8; compressedDepth png", bytes(12) + png(DEPTH), "unknown_encoding"),
+        ("32FC1; compressedDepth png", bytes(12) + png(DEPTH), "bad_depth"),
+    ],
+)
+def test_compressed_depth_that_cannot_be(kind, data, reason):
+    with pytest.raises(BadImage) as error:
+        messages.compressed_depth(compressed(kind, data))
+    assert error.value.reason == reason
+
+
+def test_eight_bit_depth_is_no_depth():
+    with pytest.raises(BadImage):
+        decode_png16(png(RGB[..., 0]))
+
+
+def camera_info(**changes) -> SimpleNamespace:
+    fields = {
+        "width": 640,
+        "height": 480,
+        "k": np.array([500.0, 0, 320, 0, 510, 240, 0, 0, 1]),
+        "d": [0.1, 0.2, 0.0, 0.0, 0.0],
+        "distortion_model": "plumb_bob",
+        "p": [400.0, 0, 300, 0, 0, 410, 200, 0, 0, 0, 1, 0],
+        "binning_x": 0,
+        "binning_y": 0,
+        "roi": SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0),
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def test_camera_info():
+    camera = messages.camera_model(camera_info())
+    assert (camera.fx, camera.cy, camera.distortion[1]) == (500, 240, 0.2)
+    rectified = messages.camera_model(camera_info(), rectified=True)
+    assert (rectified.fx, rectified.cy, rectified.distortion) == (400, 200, ())
+
+
+def test_binning_and_region_of_interest():
+    """A scene point keeps its place in the world when the image is cut and reduced."""
+    full = messages.camera_model(camera_info())
+    roi = SimpleNamespace(x_offset=100, y_offset=40, width=400, height=300)
+    part = messages.camera_model(camera_info(roi=roi, binning_x=2, binning_y=2))
+    assert (part.width, part.height) == (200, 150)
+    point = np.array([0.1, -0.2, 2.0])
+    assert_allclose((part.project(point) + 0.5) * 2 - 0.5 + (100, 40), full.project(point))
+
+
+@pytest.mark.parametrize("changes", [{"k": np.zeros(9)}, {"width": 0}, {"distortion_model": "magic"}])
+def test_uncalibrated_cameras(changes):
+    with pytest.raises(InvalidCamera):
+        messages.camera_model(camera_info(**changes))
+
+
+def stamped(**rotation) -> SimpleNamespace:
+    q = {"x": 0.0, "y": 0.0, "z": 0.0, "w": 1.0, **rotation}
+    return SimpleNamespace(
+        header=SimpleNamespace(stamp=SimpleNamespace(sec=3, nanosec=5), frame_id="map"),
+        child_frame_id="base",
+        transform=SimpleNamespace(translation=SimpleNamespace(x=1.0, y=2.0, z=3.0), rotation=SimpleNamespace(**q)),
+    )
+
+
+def test_transforms():
+    parent, child, stamp, T = messages.transform(stamped())
+    assert (parent, child, stamp) == ("map", "base", 3_000_000_005)
+    assert_array_equal(T[:3, 3], (1, 2, 3))
+    with pytest.raises(InvalidTransform):
+        messages.transform(stamped(w=0.0))
+    with pytest.raises(InvalidTransform):
+        messages.transform(stamped(w=float("nan")))
