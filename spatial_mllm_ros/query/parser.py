@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spatial_mllm_ros.query.codes import AnswerType
 from spatial_mllm_ros.query.table import SILENT, Family, Table, built_in_table, wording_key
@@ -27,7 +28,10 @@ __all__ = ["ParsedQuestion", "QuestionParser", "decode_question"]
 
 _MOST_WORDS = 150  # no question about geometry is longer
 _THINGS = {"P": "point", "BOX": "box", "T": "time"}
-_TIME_WORDS = {"NOW", "TIME", "MOMENT"}  # "at the moment <t0>" is not now
+_AUXILIARY = "AUXILIARY"
+_AUXILIARIES = frozenset("is are was were do does did has have had can could will would should may might am".split())
+_SUBJECTS = frozenset({"P", "BOX", "T", "CAMERA", "ME", "THING", "ROOM", "CEILING", "FLOOR", "PLACE", "NT"})
+_QUESTION_WORDS = frozenset({"what", "how", "which", "where", "when", "who", "whose", "whichever", "whereabouts"})
 
 
 @dataclass(frozen=True)
@@ -156,43 +160,74 @@ class QuestionParser:
             return None
         concepts: list[tuple[str, Slot | None]] = []
         units: list[str] = []
+        asks = False
         i = 0
-        while i < len(spelt):
+        for length, concept in self._phrases(spelt):
             word = spelt[i]
+            asks |= word in _QUESTION_WORDS and concept not in (SILENT, "THING")
             if isinstance(word, Slot):
                 concepts.append((word.kind, word))
-                i += 1
-                continue
-            concept, length = self._phrase(spelt, i)
-            if concept is None:
+            elif concept is None:
                 if unknown is None:
                     return None
                 unknown.append(str(words[i]))
+            elif concept == SILENT and length == 1 and word in _AUXILIARIES:
+                concepts.append((_AUXILIARY, None))
             elif concept.startswith("UNIT "):
                 units.append(concept[5:])
                 concepts.append((f"{UNITS[units[-1]].kind.upper()}_UNIT", None))
             elif concept != SILENT:
                 concepts.append((concept, None))
             i += length
-        concepts = [
-            (concept, slot)
-            for (concept, slot), (following, _) in zip(concepts, [*concepts[1:], ("", None)], strict=True)
-            if not (concept in _TIME_WORDS and following == "T" and concept == "NOW")
-            and not (concept == "COUNT" and following.endswith("_UNIT"))
-        ]
+        concepts = _tidied(concepts, asks)
         return _Question(tuple(c for c, _ in concepts), tuple(s for _, s in concepts), tuple(dict.fromkeys(units)))
 
-    def _phrase(self, words: Sequence[str | Slot | None], start: int) -> tuple[str | None, int]:
-        """The concept of the longest phrase at ``start`` and its number of words; None for a word without one."""
-        node, found, length = self.table.phrases, None, 1
-        for i in range(start, len(words)):
-            word = words[i]
-            if not isinstance(word, str) or word not in node:
-                break
-            node = node[word]
-            if "" in node:
-                found, length = node[""], i - start + 1
-        return found, length
+    def _phrases(self, words: Sequence[str | Slot | None]) -> list[tuple[int, str | None]]:
+        """``words`` cut into phrases, with the fewest words left unknown and then the fewest, first longest, phrases.
+
+        Each as its number of words and its concept (None: an unknown word or a placeholder).
+        """
+        best: list[tuple[int, int, int, str | None]] = [(0, 0, 0, None)]  # for the last i words: unknown, phrases, ...
+        for start in range(len(words) - 1, -1, -1):
+            word = words[start]
+            unknown, phrases, _, _ = best[-1]
+            cut = (unknown + (not isinstance(word, Slot)), phrases + 1, 1, None)
+            node: Any = self.table.phrases
+            for i in range(start, len(words)):
+                word = words[i]
+                node = node.get(word) if isinstance(word, str) else None
+                if node is None:
+                    break
+                if "" in node:
+                    unknown, phrases, _, _ = best[len(words) - i - 1]
+                    if (unknown, phrases + 1) <= cut[:2]:
+                        cut = (unknown, phrases + 1, i - start + 1, node[""])
+            best.append(cut)
+        found, start = [], 0
+        while start < len(words):
+            _, _, length, concept = best[len(words) - start]
+            found.append((length, concept))
+            start += length
+        return found
+
+
+def _tidied(concepts: list[tuple[str, Slot | None]], asks: bool) -> list[tuple[str, Slot | None]]:
+    """``concepts`` with what only its neighbours explain resolved.
+
+    "How many" goes when a unit follows it, "at the moment" when a time does. Auxiliaries go, and a question for yes or
+    no, one that an auxiliary or its inversion opens and that ``asks`` no what, how or which, gets YESNO instead.
+    """
+    names = [concept for concept, _ in concepts]
+    inverted = any(
+        a == _AUXILIARY and (i == 0 or b in _SUBJECTS) for i, (a, b) in enumerate(zip(names, [*names[1:], ""], strict=True))
+    )
+    kept = [pair for pair in concepts if pair[0] != _AUXILIARY]
+    kept = [
+        (concept, slot)
+        for (concept, slot), (following, _) in zip(kept, [*kept[1:], ("", None)], strict=True)
+        if not (concept == "NOW" and following == "T") and not (concept == "COUNT" and following.endswith("_UNIT"))
+    ]
+    return [("YESNO", None), *kept] if inverted and not asks else kept
 
 
 QueryErrorReason = tuple[Family, dict[str, int]]

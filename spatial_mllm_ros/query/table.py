@@ -16,6 +16,7 @@ from spatial_mllm_ros.query.words import Slot, Speller, normalise, words_of
 
 BUILT_IN = Path(__file__).with_name("families.yaml")
 SLOTS = ("P", "BOX", "T")
+YES_OR_NO = "YESNO"  # the concept that the parser adds to a question for yes or no
 ROLES = ("text", "compare", "difference")
 WHEN = ("", "instant", "span")
 SILENT = "SILENT"
@@ -131,7 +132,7 @@ def _load(table: Table, path: Path, concepts: frozenset[str] | None) -> frozense
     try:
         content = _mapping(content if content is not None else {}, _TOP if concepts is None else _TOP_USER)
         vocabulary = _mapping(content.get("vocabulary", {}), concepts)
-        known = concepts or frozenset(vocabulary) | {f"{u.kind.upper()}_UNIT" for u in UNITS.values()} | set(SLOTS)
+        known = concepts or frozenset(vocabulary) | {f"{u.kind.upper()}_UNIT" for u in UNITS.values()} | {*SLOTS, YES_OR_NO}
         for concept, phrases in vocabulary.items():
             row = f"vocabulary {concept}"
             for phrase in _strings(phrases):
@@ -189,6 +190,7 @@ def _family(row: dict[str, Any], neutral: frozenset[str], known: frozenset[str])
     together = int(row["together"]) if "together" in row else None
     slots = {slot: _span(row.get(key, 0)) for slot, key in zip(SLOTS, ("points", "boxes", "times"), strict=True)}
     taken = neutral | {slot for slot, (_, most) in slots.items() if most}
+    taken |= {YES_OR_NO} if row["type"] == "BOOLEAN" else set()
     forms = tuple(_form(_mapping(f, frozenset({"needs", "may", "never"})), taken, known) for f in row["forms"])
     return Family(
         row["name"], row["answers"], AnswerType[row["type"]], unit, slots, together, roles, when, forms,

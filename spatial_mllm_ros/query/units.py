@@ -32,6 +32,7 @@ def _unit(key: str, kind: str, factor: float, symbol: str, *words: str) -> Unit:
 
 def _square(key: str, factor: float, symbol: str, *names: str) -> Unit:
     words = [f"{prefix} {name}" for name in names for prefix in ("square", "sq")]
+    words += ["square footage"] if key == "ft" else []
     return Unit(key + "2", AREA, factor**2, symbol + "²", (key + "2", *words))
 
 

@@ -23,7 +23,7 @@ _TOKEN = re.compile(
 _BRACKETED = re.compile(r"<\s*(p|t|box)\s*([0-9]+)\s*>")
 _SILENT = frozenset(".,;:!?()[]{}\"'-‐–—…_*~<>|“”«»¿¡#&")
 _SIGNS = {"%": ("percent",), "°": ("degrees",), "/": ("or",)}
-_ARTICLES = frozenset({"a", "an", "the"})
+_ARTICLES = frozenset({"a", "an", "the", "teh"})
 _ENDINGS = {
     "'s": (),
     "'d": (),
