@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from spatial_mllm_ros.sources.rooms.materials import TEXELS, Material, texture
 from spatial_mllm_ros.sources.source import SourceError
 
 LEVELS = 6  # of the texture pyramids: 256, 128, ... 8 texels
-FAR = 1e6  # metres; a ray that meets nothing within it meets nothing
+BAND = 16384  # pixels rendered at a time: what they need stays in the processor's cache, which halves the time
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,31 +105,43 @@ class RayCaster:
 
     def render(self, camera: CameraModel, T_world_camera: Transform, colour: bool = True) -> View:
         """The image that a camera sees from a pose; without ``colour`` only geometry, which is twice as fast."""
-        shape = (camera.height, camera.width)
         rays = camera.rays().reshape(-1, 3)
-        directions = rays @ T_world_camera[:3, :3].T.astype(np.float32)
-        origins = np.empty_like(directions)
-        origins[:] = T_world_camera[:3, 3]
-        hits = self._scene.run(origins, directions, output=1)
-        prim, t = hits["primID"], hits["tfar"]
-        missed = prim < 0
-        if missed.any():
-            prim = np.where(missed, 0, prim)
-            t = np.where(missed, np.float32(0), t)
+        lengths = _ray_lengths(camera)
+        R = T_world_camera[:3, :3].T.astype(np.float32)
+        # |distance of the camera to a triangle's plane| / |distance to the hit| = cosine to the normal
         height = np.abs(self._normal @ T_world_camera[:3, 3] - self._offset) * self._measurable
-        facing = height.astype(np.float32)[prim]
-        facing /= np.maximum(t, np.float32(1e-6)) * _ray_lengths(camera)
-        thing = self._thing16[prim]
-        if missed.any():
-            thing[missed], facing[missed] = -1, 0.0
-        image = None
-        if colour:
-            if self._shading is None:
-                self._shading = _Shading(self, *self._shading_parts)
-            image = self._shading.image(prim, hits["u"], hits["v"], t, camera.fx).reshape(*shape, 3)
+        height = height.astype(np.float32)
+        if colour and self._shading is None:
+            self._shading = _Shading(self, *self._shading_parts)
+        depth, facing = np.empty(len(rays), dtype=np.float32), np.empty(len(rays), dtype=np.float32)
+        thing = np.empty(len(rays), dtype=np.int16)
+        image = np.empty((len(rays), 3), dtype=np.uint8) if colour else None
+        origins = np.empty((min(BAND, len(rays)), 3), dtype=np.float32)
+        origins[:] = T_world_camera[:3, 3]
+        for first in range(0, len(rays), BAND):
+            band = slice(first, min(first + BAND, len(rays)))
+            directions = rays[band] @ R
+            hits = self._scene.run(origins[: len(directions)], directions, output=1)
+            prim, t = hits["primID"], hits["tfar"]
+            missed = prim < 0
             if missed.any():
-                image[missed.reshape(shape)] = 0
-        return View(t.reshape(shape), thing.reshape(shape), facing.reshape(shape), image)
+                prim, t = np.where(missed, 0, prim), np.where(missed, np.float32(0), t)
+            depth[band] = t
+            facing[band] = height[prim] / (np.maximum(t, np.float32(1e-6)) * lengths[band])
+            thing[band] = self._thing16[prim]
+            if image is not None and self._shading is not None:
+                image[band] = self._shading.image(prim, hits["u"], hits["v"], t, camera.fx)
+            if missed.any():
+                facing[band][missed], thing[band][missed] = 0.0, -1
+                if image is not None:
+                    image[band][missed] = 0
+        shape = (camera.height, camera.width)
+        return View(
+            depth.reshape(shape),
+            thing.reshape(shape),
+            facing.reshape(shape),
+            None if image is None else image.reshape(*shape, 3),
+        )
 
 
 def embree_scene(triangles: NDArray[np.float64]) -> Any:
@@ -150,15 +163,9 @@ def embree_scene(triangles: NDArray[np.float64]) -> Any:
     return scene
 
 
-_LENGTHS: dict[CameraModel, NDArray[np.float32]] = {}
-
-
+@lru_cache(maxsize=16)
 def _ray_lengths(camera: CameraModel) -> NDArray[np.float32]:
-    if camera not in _LENGTHS:
-        if len(_LENGTHS) > 16:
-            _LENGTHS.clear()
-        _LENGTHS[camera] = np.linalg.norm(camera.rays(), axis=2).ravel().astype(np.float32)
-    return _LENGTHS[camera]
+    return np.linalg.norm(camera.rays(), axis=2).ravel().astype(np.float32)
 
 
 class _Shading:
