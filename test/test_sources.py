@@ -352,6 +352,7 @@ def test_open_source_finds_out(folder, tum, video, tmp_path):
 def test_open_source_says_what_it_understands(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0")
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag" / "metadata.yaml").write_text("rosbag2_bagfile_information: {version: 5}")
     for spec, words in (
@@ -365,6 +366,8 @@ def test_open_source_says_what_it_understands(tmp_path):
         assert "rosbag2" in str(error.value)
     with pytest.raises(SourceError, match="cannot be opened"):
         open_source(str(tmp_path / "bag"))
+    with pytest.raises(SourceError, match="rosbags-convert"):
+        open_source(str(tmp_path / "old.bag"))
 
 
 # ---- Pacing

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from spatial_mllm_ros.scene.camera import InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.scene.sensor import SensorModel
-from spatial_mllm_ros.scene.transform_tree import TransformError, TransformTree, frame_name
+from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.calibration import seconds_to_ns, sensor_from_yaml
 from spatial_mllm_ros.sources.compressed import BadImage
@@ -32,8 +31,7 @@ from spatial_mllm_ros.sources.topics import (
     TF_TYPE,
     CameraTopics,
     Topic,
-    find_cameras,
-    info_of,
+    choose_cameras,
     is_rectified,
 )
 
@@ -42,7 +40,10 @@ SENSOR_KEY = "spatial_mllm_ros.sensor"
 LOOK_FOR_ROOT_NS = 10_000_000_000
 STAMP_TOLERANCE_NS = 500_000
 WHAT_TO_DO = "if the recorder was killed or the copy is incomplete, copy it again or repair it with `ros2 bag reindex`"
-NONE = "none"
+
+
+PATIENT = AssemblerSettings(wait_ns=1_000_000_000, queue_size=200)
+"""Nobody waits for a recording, so that transforms may come later than a live camera would wait for them."""
 
 
 class BagSource:
@@ -51,7 +52,8 @@ class BagSource:
     Its messages go through a FrameAssembler by their own stamps. Topics are found by type and name (see
     ``find_cameras``) unless given; ``depth="none"`` leaves depth out. ``all_cameras`` gives every camera's frames, else
     only the likeliest main camera's. world_frame: the fixed frame; empty: map, odom or world, whichever the camera
-    hangs below at the start, else the top of its TF tree.
+    hangs below at the start, else the top of its TF tree. max_gap_ns: longest silence of a transform that is
+    interpolated across, None for any: a localiser slower than 2 Hz needs more than the default.
 
     Static transforms hold from the beginning, wherever they were recorded. ``refused`` and ``remarks`` are those of the
     assembler, ``refused`` with what did not decode besides: ``undecodable_message`` and the reasons of BadImage,
@@ -68,10 +70,12 @@ class BagSource:
         depth_camera_info: str = "",
         world_frame: str = "",
         all_cameras: bool = False,
-        settings: AssemblerSettings | None = None,
+        settings: AssemblerSettings = PATIENT,
+        max_gap_ns: int | None = 500_000_000,
     ) -> None:
         self._path = _bag_file(Path(path))
         self._settings = settings
+        self._max_gap_ns = max_gap_ns
         # The types read here have not changed between ROS 2 releases, so that definitions in the bag are not needed,
         # and one that cannot be parsed, of a type that nobody asked for, is no obstacle.
         self._types = get_typestore(Stores.ROS2_JAZZY)
@@ -80,7 +84,7 @@ class BagSource:
         with self._open() as reader:
             topics = self._topics(reader)
             asked = CameraTopics(colour, camera_info or None, depth or None, depth_camera_info or None)
-            self.cameras = _choose(self._path, topics, asked, all_cameras)
+            self.cameras = choose_cameras(self._path, topics, asked, all_cameras)
             self._tf_topics = {c.topic for c in reader.connections if c.msgtype == TF_TYPE}
             self._statics = self._static_transforms(reader)
             frame_id = next(t.frame_id for t in topics if t.name == self.cameras[0].colour)
@@ -116,7 +120,8 @@ class BagSource:
         """Frames as the FrameAssembler completes them. A bag that breaks off gives what it has, then SourceError."""
         uncalibrated = [camera.colour for camera in self.cameras if camera.info is None]
         colour_only = [camera.colour for camera in self.cameras if camera.depth is None]
-        assembler = FrameAssembler(TransformTree(), self._world_frame, self._settings, colour_only, uncalibrated)
+        tree = TransformTree(max_gap_ns=self._max_gap_ns)
+        assembler = FrameAssembler(tree, self._world_frame, self._settings, colour_only, uncalibrated)
         self.refused, self.remarks = assembler.refused, assembler.remarks
         for static in self._statics:
             assembler.add_transform(*static, static=True)
@@ -125,7 +130,7 @@ class BagSource:
         try:
             with self._open() as reader:
                 wanted = [c for c in reader.connections if (c.topic, c.msgtype) in handlers]
-                for connection, message in self._messages(reader, wanted):
+                for connection, message in self._messages(reader, wanted, refused=assembler.refused):
                     yield from handlers[connection.topic, connection.msgtype](message)
         except SourceError as error:
             broken = error
@@ -154,9 +159,13 @@ class BagSource:
             reader.close()
 
     def _messages(
-        self, reader: Reader, connections: list[Connection], stop: int | None = None
+        self,
+        reader: Reader,
+        connections: list[Connection],
+        stop: int | None = None,
+        refused: Counter[str] | None = None,
     ) -> Iterator[tuple[Connection, Any]]:
-        """Decoded messages in order of recording; those that do not decode are counted."""
+        """Decoded messages in order of recording, until ``stop``; those that do not decode are left out and counted."""
         if not connections:
             return
         raw = reader.messages(connections, stop=stop)
@@ -170,7 +179,8 @@ class BagSource:
             try:
                 message = self._types.deserialize_cdr(data, connection.msgtype)
             except (SerdeError, ValueError, KeyError, IndexError, AssertionError):
-                self.refused["undecodable_message"] += 1
+                if refused is not None:
+                    refused["undecodable_message"] += 1
                 continue
             yield connection, message
 
@@ -193,7 +203,7 @@ class BagSource:
                 try:
                     yield messages.transform(stamped)
                 except InvalidTransform:
-                    self.refused["tf_invalid"] += 1
+                    continue  # counted when the frames are read
 
     def _static_transforms(self, reader: Reader) -> list[tuple[str, str, int, Any]]:
         """The first static transform of every frame."""
@@ -203,16 +213,20 @@ class BagSource:
         return list(first.values())
 
     def _find_root(self, reader: Reader, frame_id: str) -> str:
-        """The fixed frame that the camera hangs below in the first seconds; '' when there is none."""
+        """The fixed frame that the camera hangs below in the first seconds, map before odom; '' when there is none."""
         tree = TransformTree()
         moving = self._transforms(reader, static=False, stop=reader.start_time + LOOK_FOR_ROOT_NS)
+        best = ""
         for is_static, transforms in ((True, iter(self._statics)), (False, moving)):
             for parent, child, stamp, T in transforms:
                 try:
                     tree.add(parent, child, stamp, T, is_static)
                 except (TransformError, InvalidTransform):
                     continue  # counted when the frames are read
-        return tree.root_of(frame_id) or ""
+                best = min(best, tree.root_of(frame_id) or "", key=_preference)
+                if best == PREFERRED_ROOTS[0]:
+                    return best
+        return best
 
     def _handlers(self, assembler: FrameAssembler) -> dict[tuple[str, str], Callable[[Any], list[Frame]]]:
         """What is done with a message, by topic and type."""
@@ -292,6 +306,13 @@ def _transform_handler(assembler: FrameAssembler, static: bool) -> Callable[[Any
     return handle
 
 
+def _preference(root: str) -> int:
+    """Smaller for a frame that is rather the fixed one; the earlier of two equal ones stays."""
+    if root in PREFERRED_ROOTS:
+        return PREFERRED_ROOTS.index(root)
+    return len(PREFERRED_ROOTS) + (root == "")
+
+
 def _is_static(topic: str) -> bool:
     return topic.endswith("tf_static")
 
@@ -315,33 +336,6 @@ def _bag_file(path: Path) -> Path:
             )
         return files[0]
     return path
-
-
-def _choose(path: Path, topics: list[Topic], asked: CameraTopics, all_cameras: bool) -> list[CameraTopics]:
-    """The cameras to read, with the topics that were asked for put in. Raises SourceError when one is not there."""
-    images = {t.name: t for t in topics if t.type in IMAGE_TYPES}
-    infos = {t.name: t for t in topics if t.type == INFO_TYPE}
-    for name, there in ((asked.colour, images), (asked.depth, images), (asked.info, infos), (asked.depth_info, infos)):
-        if name and name != NONE and name not in there:
-            names = ", ".join(there) or "none"
-            raise SourceError(f"{path} has no messages on {name}; topics of that kind: {names}")
-    cameras = find_cameras(topics)
-    if asked.colour:
-        beside = info_of(images[asked.colour], list(infos.values()))
-        cameras = [c for c in cameras if c.colour == asked.colour] or [CameraTopics(asked.colour, beside)]
-    if not cameras:
-        raise SourceError(
-            f"{path} has no colour images; it needs messages of type {' or '.join(IMAGE_TYPES)}. Image topics in it: "
-            f"{', '.join(images) or 'none'}"
-        )
-    if all_cameras and asked == CameraTopics(""):
-        return cameras
-    camera = cameras[0]
-    if asked.depth == NONE:
-        camera = replace(camera, depth=None, depth_info=None)
-    elif asked.depth:
-        camera = replace(camera, depth=asked.depth, depth_info=info_of(images[asked.depth], list(infos.values())))
-    return [replace(camera, info=asked.info or camera.info, depth_info=asked.depth_info or camera.depth_info)]
 
 
 def _sensor(custom: dict[str, str]) -> SensorModel:

@@ -61,6 +61,8 @@ def _open_file(path: Path) -> Source | None:
         return BagSource(path.parent)
     if path.suffix in BAG_SUFFIXES:
         return BagSource(path)
+    if path.suffix == ".bag":
+        raise SourceError(f"{path} is a ROS 1 bag: convert it with `rosbags-convert --src {path} --dst FOLDER`")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(path)
     return None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from spatial_mllm_ros.sources.messages import is_depth_encoding
+from spatial_mllm_ros.sources.source import SourceError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 TF_TYPE = "tf2_msgs/msg/TFMessage"
+NONE = "none"
 TRANSPORTS = ("/compressed", "/compressedDepth")
 NOT_A_COLOUR_IMAGE = re.compile(r"depth|disparity|mask|segment|label|debug|infra|(^|[/_])ir\d?([/_]|$)")
 A_COLOUR_IMAGE = re.compile(r"colou?r|rgb")
@@ -74,6 +77,37 @@ def find_cameras(topics: Sequence[Topic]) -> list[CameraTopics]:
             )
         )
     return cameras
+
+
+def choose_cameras(path: Path, topics: Sequence[Topic], asked: CameraTopics, all_cameras: bool) -> list[CameraTopics]:
+    """The cameras of the recording at ``path`` to be read, with the topics that were asked for put in.
+
+    asked: '' for colour and None for the others: to be found. NONE for depth: there is to be none.
+    Raises SourceError when a topic is not there, or no colour images are.
+    """
+    images = {t.name: t for t in topics if t.type in IMAGE_TYPES}
+    infos = {t.name: t for t in topics if t.type == INFO_TYPE}
+    for name, there in ((asked.colour, images), (asked.depth, images), (asked.info, infos), (asked.depth_info, infos)):
+        if name and name != NONE and name not in there:
+            names = ", ".join(there) or "none"
+            raise SourceError(f"{path} has no messages on {name}; topics of that kind: {names}")
+    cameras = find_cameras(topics)
+    if asked.colour:
+        beside = info_of(images[asked.colour], list(infos.values()))
+        cameras = [c for c in cameras if c.colour == asked.colour] or [CameraTopics(asked.colour, beside)]
+    if not cameras:
+        raise SourceError(
+            f"{path} has no colour images; it needs messages of type {' or '.join(IMAGE_TYPES)}. Image topics in it: "
+            f"{', '.join(images) or 'none'}"
+        )
+    if all_cameras and asked == CameraTopics(""):
+        return cameras
+    camera = cameras[0]
+    if asked.depth == NONE:
+        camera = replace(camera, depth=None, depth_info=None)
+    elif asked.depth:
+        camera = replace(camera, depth=asked.depth, depth_info=info_of(images[asked.depth], list(infos.values())))
+    return [replace(camera, info=asked.info or camera.info, depth_info=asked.depth_info or camera.depth_info)]
 
 
 def info_of(image: Topic, infos: Sequence[Topic]) -> str | None:
