@@ -1,0 +1,32 @@
+"""The command line: spatial-mllm."""
+
+from __future__ import annotations
+
+import click
+
+from spatial_mllm_ros import __version__
+from spatial_mllm_ros.commands.ask import ask_command
+from spatial_mllm_ros.commands.common import Group
+from spatial_mllm_ros.commands.replay import replay_command
+
+EPILOG = """
+\b
+Start here:
+  spatial-mllm demo                                   ask ten questions while a simulated robot walks
+  spatial-mllm ask rendered "How high is the ceiling?"
+  spatial-mllm replay path/to/recording --report out
+  spatial-mllm doctor                                 what is installed, what is missing
+"""
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="spatial-mllm")
+def main() -> None:
+    """Ask a robot about the space it has seen; get a typed, metric answer with its evidence."""
+
+
+main.add_command(ask_command)
+main.add_command(replay_command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of ``spatial-mllm``, one module each."""

@@ -1,0 +1,163 @@
+"""What the commands share: consoles, options, failures and the progress of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
+from spatial_mllm_ros.session.questions import QuestionsError
+from spatial_mllm_ros.session.stream import Session, StreamReport
+from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.sources.source import Source, SourceError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PLAIN_WIDTH = 140
+"""Columns of tables where the output is no terminal."""
+
+
+class Failure(click.ClickException):
+    """What the user can put right: one line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+class Group(click.Group):
+    """Commands in the order in which they were added; what users can put right never shows a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SourceError, QuestionsError) as error:
+            raise Failure(printable(str(error))) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            what = f"{error.filename}: " if error.filename else ""
+            raise Failure(printable(f"{what}{error.strerror or error}")) from error
+
+
+def out() -> Console:
+    """Results, on stdout."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def err() -> Console:
+    """Progress and remarks, on stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """A remark for people, on stderr."""
+    click.echo(printable(message), err=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout."""
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    """The text with what no terminal shows (lone surrogates, control characters) replaced."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def stream_options(command: Command) -> Command:
+    """Options of every command that streams a recording."""
+    for option in reversed(
+        (
+            click.option(
+                "--rate", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="R",
+                help="Pace: 1 is real time, 2 twice that, 0 as fast as possible.",
+            ),
+            click.option(
+                "--keyframes", type=click.IntRange(1, 128), default=16, show_default=True, metavar="K",
+                help="How many keyframes to keep: the K frames that together cover the most space.",
+            ),
+            click.option(
+                "--limit", type=click.IntRange(min=0), default=0, metavar="N", help="Stop after N frames.",
+            ),
+            click.option(
+                "--max-frames", type=click.IntRange(min=1), default=MemoryConfig().max_frames, show_default=True,
+                metavar="N", help="Bound of the memory: frames kept. Beyond it the oldest that is no keyframe goes.",
+            ),
+            click.option(
+                "--max-mb", type=click.IntRange(min=1), default=MemoryConfig().max_bytes >> 20, show_default=True,
+                metavar="MB", help="Bound of the memory: megabytes of images and depth kept.",
+            ),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+report_option = click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write DIR/report.html: one self-contained page with keyframes, map, coverage and evidence.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout, nothing else there.")
+
+
+def memory_config(max_frames: int, max_mb: int) -> MemoryConfig:
+    """Bounds as given on the command line."""
+    return MemoryConfig(max_frames=max_frames, max_bytes=max_mb << 20)
+
+
+def open_session(spec: str, memory: MemoryConfig, keyframes: int, record_coverage: bool) -> Session:
+    """A session of the recording at ``spec``. SourceError when there is none."""
+    return Session(open_source(spec), memory, keyframes=keyframes, record_coverage=record_coverage)
+
+
+def stream_with_progress(session: Session, rate: float, limit: int, quiet: bool = False) -> StreamReport:
+    """Stream the whole recording behind a progress bar on stderr."""
+    with progress_bar(f"streaming {session.source.info.name}", quiet) as update:
+        expected = session.source.info.frames
+        total = min(limit, expected) if limit and expected else (limit or expected)
+        return session.stream(rate, limit, lambda frame, report: update(report.frames, total))
+
+
+@contextmanager
+def progress_bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, only on a terminal; yields ``update(done, total)`` with ``total`` None if unknown."""
+    console = err()
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(Text(printable(what)).markup, total=None)
+
+        def update(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+def megabytes(count: int) -> str:
+    """Bytes as people write them."""
+    return f"{count / 1e6:.0f} MB" if count >= 10_000_000 else f"{count / 1e6:.1f} MB"
+
+
+def counted(counter: Counter[str]) -> str:
+    """ "3 no_pose, 1 bad_image", or "none"."""
+    return ", ".join(f"{n} {reason}" for reason, n in counter.most_common()) or "none"

@@ -1,0 +1,1 @@
+"""A recording streamed into a memory, and questions put to it: what the commands and the report share."""

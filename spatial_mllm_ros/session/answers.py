@@ -1,0 +1,66 @@
+"""Answers in words, for the terminal and the report."""
+
+from __future__ import annotations
+
+import math
+
+from spatial_mllm_ros.query.answer import Answer, Evidence
+from spatial_mllm_ros.query.codes import AnswerSource, EvidenceKind, ScaleSource
+from spatial_mllm_ros.session.stream import Session
+from spatial_mllm_ros.session.verdict import short, unit_symbol
+
+_SOURCES = {
+    AnswerSource.NONE: "none",
+    AnswerSource.GEOMETRY: "geometry",
+    AnswerSource.MODEL: "model",
+    AnswerSource.BOTH: "geometry and model",
+}
+_SCALES = {
+    ScaleSource.NONE: "",
+    ScaleSource.DEPTH: ", metres from depth",
+    ScaleSource.ODOM: ", metres from odometry",
+    ScaleSource.TF: ", metres from poses",
+}
+
+
+def deviation_words(answer: Answer) -> str:
+    """One standard deviation with its unit; '' where there is none."""
+    if not math.isfinite(answer.stddev):
+        return ""
+    unit = unit_symbol(answer.unit)
+    return f"± {short(answer.stddev)}{'' if unit == '°' or not unit else ' '}{unit} (one standard deviation)"
+
+
+def confidence_words(answer: Answer) -> str:
+    """The confidence and how it was computed."""
+    method = f" ({answer.confidence_method})" if answer.confidence_method else ""
+    return f"{percent(answer.confidence)}{method}"
+
+
+def percent(share: float) -> str:
+    """A probability as people read it: never "100 %" for what is not certain."""
+    if 0.995 <= share < 1.0 - 1e-6:
+        return "> 99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def source_words(answer: Answer) -> str:
+    """Where the answer and its metres come from."""
+    model = f" ({answer.model_id})" if answer.model_id else ""
+    return _SOURCES[answer.source] + model + _SCALES[answer.scale_source]
+
+
+def evidence_words(session: Session, answer: Answer) -> list[str]:
+    """A line for every image that the answer rests on."""
+    return [evidence_line(session, e) for e in answer.evidence]
+
+
+def evidence_line(session: Session, evidence: Evidence) -> str:
+    """The image by its name and time, and what is meant in it."""
+    seconds = session.since_start_s(evidence.stamp_ns)
+    line = f"{session.name_of(evidence.stamp_ns)} (+{seconds:.2f} s)"
+    if evidence.kind == EvidenceKind.PIXEL:
+        line += f", pixel ({evidence.u:.0f}, {evidence.v:.0f})"
+    elif evidence.kind == EvidenceKind.BOX:
+        line += f", box ({evidence.u_min:.0f}, {evidence.v_min:.0f}) to ({evidence.u_max:.0f}, {evidence.v_max:.0f})"
+    return f"{line}: {evidence.label}" if evidence.label else line

@@ -1,0 +1,59 @@
+"""Why frames were refused or came without something, and what to do about it."""
+
+from __future__ import annotations
+
+_TF = "no transform from the camera to the fixed frame at the image's stamp: record /tf and /tf_static with the images"
+_DAMAGED = "the file is damaged or cut off: copy or record it again"
+_FORMAT = "convert the images to an encoding that is known (rgb8, bgr8, mono8, 16UC1, 32FC1, JPEG, PNG)"
+
+HELP: dict[str, str] = {
+    "no_pose": "no pose is known for the frame, so it has no place in space: give poses (TF, pose files, a tracker)",
+    "bad_pose": "the pose is not a rigid transform: check whoever writes it",
+    "invalid_pose": "the pose file holds no rigid transform (lost tracking?): the frame came without pose",
+    "no_camera_info": "no CameraInfo or intrinsics came with the images: record camera_info, or add intrinsics.txt",
+    "bad_camera_info": "CameraInfo is not calibrated or contradicts itself: calibrate the camera",
+    "camera_size": "CameraInfo is of another size than the image: use the camera_info of the very image topic",
+    "image_size": "the image is of another size than its camera model: do not mix resolutions",
+    "stamp_repeated": "a second frame with the same stamp: the first one counts",
+    "repeated_stamp": "a second frame with the same stamp: the first one counts",
+    "stamp_negative": "the stamp is negative: check the clock of the driver",
+    "stamp_from_the_future": "the stamp is ahead of the clock: check use_sim_time and the clocks' synchronisation",
+    "other_world_frame": "the pose is in another fixed frame than the first one's: use one fixed frame",
+    "out_of_order": "it came later than the queue waits: raise the queue size",
+    "queue_full": "depth or pose did not come in time: raise the queue size, or record what is missing",
+    "unpaired_depth": "depth without a colour image of its time: check that both cameras are synchronised",
+    "no_depth": "no depth came for the image: it can be shown, not measured",
+    "depth_size": "depth is of another size than its image: register it to the colour camera",
+    "bad_depth": "depth is neither uint16 millimetres nor float32 metres",
+    "bad_image": "the image is not RGB of 8 bits",
+    "damaged_depth": "the depth image does not decode: the frame came without depth",
+    "missing_file": "frames.csv lists an image that is not there: copy the folder again",
+    "not_in_frames_csv": "frames.csv does not list the image: add it, or delete frames.csv",
+    "unreadable_file": "the file cannot be read: check its permissions",
+    "truncated_video": "the video breaks off before its announced end: copy or convert it again",
+    "truncated_png": _DAMAGED,
+    "truncated_jpeg": _DAMAGED,
+    "bad_jpeg": _DAMAGED,
+    "does_not_decode": _DAMAGED,
+    "undecodable_message": "a message does not decode: the bag is damaged, or its type definition is missing",
+    "unknown_compression": _FORMAT,
+    "unknown_encoding": _FORMAT,
+    "data_size": "the image has fewer bytes than its size needs: check the driver",
+    "row_step": "the image's rows are not as long as its encoding says: check the driver",
+    "tf_invalid": "a transform is not rigid: check whoever publishes it",
+    "tf_loop": "a transform would close a loop: two nodes publish the same frame",
+    "clock_reset": "stamps jumped back (a bag played again, a clock that was set): what waited was given out as it was",
+}
+
+
+def what_to_do(reason: str) -> str:
+    """One line for people about a reason by which frames are counted."""
+    if reason in HELP:
+        return HELP[reason]
+    return _TF if reason.startswith("tf_") else "see the log"
+
+
+COLOUR_ONLY = (
+    "This recording has images only. Frames without depth and pose carry no geometry: nothing in them can be measured, "
+    "so the memory refuses them as no_pose. Give depth and poses (an RGB-D folder, a TUM folder or a rosbag2 with TF)."
+)

@@ -1,0 +1,142 @@
+"""A recording streamed into a spatial memory, with what is worth knowing about how that went."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_ros.keyframes.coverage import Selection
+from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
+from spatial_mllm_ros.query.context import QueryConfig
+from spatial_mllm_ros.query.engine import SpatialQueryEngine
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.session.coverage_record import CoverageRecord
+from spatial_mllm_ros.session.names import frame_name
+from spatial_mllm_ros.sources.pacing import paced
+from spatial_mllm_ros.sources.source import Source
+
+LAST_STAMP = (1 << 63) - 1
+
+
+@dataclass
+class StreamReport:
+    """How a stream went so far.
+
+    frames: given by the source; taken: into the memory. refused, remarks: by reason, of source and memory together; a
+    remark is about a frame that was taken without something. colour_only: frames that came with neither depth nor pose.
+    first_stamp, last_stamp: ns, of the frames given. wall_s: seconds since the start. costs_s: seconds that the memory
+    spent on each frame. done: the source ended.
+    """
+
+    frames: int = 0
+    taken: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+    colour_only: int = 0
+    first_stamp: int | None = None
+    last_stamp: int | None = None
+    wall_s: float = 0.0
+    costs_s: list[float] = field(default_factory=list)
+    done: bool = False
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds between the first and the last stamp."""
+        if self.first_stamp is None or self.last_stamp is None:
+            return 0.0
+        return (self.last_stamp - self.first_stamp) / 1e9
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of wall time."""
+        return self.frames / self.wall_s if self.wall_s > 0 else 0.0
+
+    def cost_percentile_s(self, percent: float) -> float:
+        """Seconds that a frame costs the memory, at a percentile; 0 before the first frame."""
+        return float(np.percentile(self.costs_s, percent)) if self.costs_s else 0.0
+
+
+class Session:
+    """One recording, the memory that it streams into, and the engine that answers about it.
+
+    keyframes: how many keyframes are asked for. The memory's clock stands at the end of time: a recording's stamps are
+    whatever they were.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        memory: MemoryConfig | None = None,
+        query: QueryConfig | None = None,
+        keyframes: int = 16,
+        record_coverage: bool = True,
+    ) -> None:
+        self.source = source
+        self.keyframe_count = keyframes
+        self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP)
+        self.engine = SpatialQueryEngine(self.memory, source.info.sensor, query, source.info.T_zup_from_world)
+        self.report = StreamReport()
+        self.coverage = CoverageRecord(self.memory, keyframes, source.info.frames) if record_coverage else None
+
+    def stream(
+        self,
+        rate: float = 0.0,
+        limit: int = 0,
+        on_frame: Callable[[Frame, StreamReport], None] = lambda frame, report: None,
+    ) -> StreamReport:
+        """Stream the recording: ``rate`` 1 is real time, 0 as fast as possible; ``limit`` frames at most (0: all).
+
+        on_frame: called after every frame. Raises SourceError.
+        """
+        report = self.report
+        begin = time.monotonic()
+        for frame in paced(self.source.frames(), rate):
+            before = time.perf_counter()
+            frame_id = self.memory.add(frame)
+            report.costs_s.append(time.perf_counter() - before)
+            report.frames += 1
+            report.taken += frame_id is not None
+            report.colour_only += frame.depth is None and frame.T_world_camera is None
+            report.first_stamp = frame.stamp_ns if report.first_stamp is None else report.first_stamp
+            report.last_stamp = frame.stamp_ns
+            report.wall_s = time.monotonic() - begin
+            report.refused = self.memory.refused + self.source.refused
+            if self.coverage is not None and frame_id is not None:
+                self.coverage.add(frame_id, frame)
+            on_frame(frame, report)
+            if limit and report.frames >= limit:
+                break
+        report.wall_s = time.monotonic() - begin
+        report.refused = self.memory.refused + self.source.refused
+        report.remarks = +Counter(getattr(self.source, "remarks", None) or {})
+        report.done = True
+        return report
+
+    def keyframes(self) -> Selection:
+        """The keyframes now."""
+        return self.memory.keyframes(self.keyframe_count)
+
+    def name_of(self, stamp_ns: int) -> str:
+        """What people call the frame with that stamp: its name in the recording, else its stamp in seconds."""
+        return frame_name(self.source, stamp_ns) or f"{stamp_ns / 1e9:.3f} s"
+
+    def since_start_s(self, stamp_ns: int) -> float:
+        """Seconds since the recording's first frame."""
+        return (stamp_ns - (self.report.first_stamp or 0)) / 1e9
+
+    def stored_keyframes(self) -> list[tuple[int, StoredFrame, int]]:
+        """Rank (1 is the first pick), frame and voxels gained of the keyframes, in pick order."""
+        selection = self.keyframes()
+        picked = zip(selection.picked, selection.gains, strict=True)
+        found = [(rank, self.memory.get(frame_id), gain) for rank, (frame_id, gain) in enumerate(picked, 1)]
+        return [(rank, stored, gain) for rank, stored, gain in found if stored is not None]
+
+    def positions(self) -> NDArray[np.float64]:
+        """Camera positions [n, 3] in the world, metres, by stamp."""
+        track = self.memory.track()
+        return np.empty((0, 3)) if track is None else track.arrays()[1][:, :3]
