@@ -319,6 +319,19 @@ def test_no_calibration_no_transforms(tmp_path):
     assert dict(source.remarks) == {"tf_unknown_frame": 5}
 
 
+def test_a_robot_without_a_localiser_gives_no_poses(tmp_path):
+    """Its base_link is not the world."""
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "base_link", "optical", static=True)
+        for ms in range(0, 300, 100):
+            robot.info(ms)
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag")
+    assert all(f.T_world_camera is None for f in source.frames())
+    assert dict(source.remarks) == {"tf_unknown_frame": 3}
+    assert all(f.T_world_camera is not None for f in BagSource(tmp_path / "bag", world_frame="base_link").frames())
+
+
 def test_depth_of_another_camera_is_registered(tmp_path):
     with Robot(tmp_path / "bag") as robot:
         robot.tf(0, "map", "optical", static=True)

@@ -201,9 +201,22 @@ def test_the_fixed_frame_is_found():
     tree = TransformTree()
     assert tree.root_of("camera") is None
     tree.add("base", "camera", 0, shift(1), static=True)
-    assert tree.root_of("camera") == "base"
     tree.add("odom", "base", 0, shift(1))
     tree.add("earth", "odom", 0, shift(1))
     assert tree.root_of("camera") == "odom"
     tree.add("map", "odom", 1, shift(1))
     assert tree.root_of("camera") == "map"
+
+
+def test_a_robot_is_no_fixed_frame():
+    """Without a localiser all frames would be piled up at one place, as if the robot had never moved."""
+    tree = TransformTree()
+    tree.add("base_link", "head", 0, shift(1))  # a moving neck
+    tree.add("head", "camera", 0, shift(1), static=True)
+    assert tree.root_of("camera") is None
+    tree.add("lab", "other_camera", 0, shift(1), static=True)
+    assert tree.root_of("other_camera") is None, "nothing says that lab is fixed: it must be named as the world frame"
+    tree.add("mocap", "base_link", 0, shift(1))
+    assert tree.root_of("camera") == "mocap"
+    tree.add("robot1/map", "robot1/camera", 0, shift(1), static=True)
+    assert tree.root_of("robot1/camera") == "robot1/map"

@@ -105,8 +105,8 @@ class FrameAssembler:
     starts over): what waits is given out as it is, newer transforms are forgotten, and ``remarks["clock_reset"]``
     counts it.
 
-    tree: shared with whoever else looks up transforms. world_frame: the fixed frame of poses; empty: map, odom or world
-    if the camera hangs below one, else the top of its tree. colour_only: cameras that never wait for depth.
+    tree: shared with whoever else looks up transforms. world_frame: the fixed frame of poses; empty: as
+    TransformTree.root_of finds it. colour_only: cameras that never wait for depth.
     uncalibrated: cameras without CameraInfo, whose frames have none.
 
     The ``add_...`` methods take messages' stamps (ns) and frame names and return the frames that are complete by then.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_tra
 
 SECOND = 1_000_000_000
 PREFERRED_ROOTS = ("map", "odom", "world")
+PART_OF_A_ROBOT = re.compile(r"base|body|chassis|footprint|robot|link$|camera|optical|imu|lidar|laser|sensor")
 RESTART_AFTER = 10
 """So many transforms in a row from before the history mean that the publisher's clock was set back."""
 
@@ -176,15 +178,22 @@ class TransformTree:
         return invert(self._chain(common, target, stamp_ns)) @ self._chain(common, source, stamp_ns)
 
     def root_of(self, frame: str) -> str | None:
-        """The fixed frame to place ``frame`` in: map, odom or world if it hangs below one, else the top of its tree.
+        """The fixed frame to place ``frame`` in, None when there is none.
 
-        None for an unknown frame.
+        map, odom or world (in a namespace or not) if it hangs below one; else the top of its tree, provided that it
+        moves in that and the top is not named like a part of a robot: poses relative to base_link say nothing about
+        where the camera was.
         """
         name = frame_name(frame)
         if name not in self._frames:
             return None
-        ancestors = self._ancestors(name)
-        return next((root for root in PREFERRED_ROOTS if root in ancestors), list(ancestors)[-1])
+        ancestors = list(self._ancestors(name))
+        for root in PREFERRED_ROOTS:
+            for ancestor in ancestors:
+                if ancestor.rsplit("/", maxsplit=1)[-1] == root:
+                    return ancestor
+        moves = any(not self._edges[ancestor].static for ancestor in ancestors[:-1])
+        return ancestors[-1] if moves and not PART_OF_A_ROBOT.search(ancestors[-1]) else None
 
     def frames(self) -> tuple[str, ...]:
         """Names of all frames, in the order in which they were first heard of."""

@@ -51,8 +51,8 @@ class BagSource:
 
     Its messages go through a FrameAssembler by their own stamps. Topics are found by type and name (see
     ``find_cameras``) unless given; ``depth="none"`` leaves depth out. ``all_cameras`` gives every camera's frames, else
-    only the likeliest main camera's. world_frame: the fixed frame; empty: map, odom or world, whichever the camera
-    hangs below at the start, else the top of its TF tree. max_gap_ns: longest silence of a transform that is
+    only the likeliest main camera's. world_frame: the fixed frame; empty: as
+    TransformTree.root_of finds it in the first seconds. max_gap_ns: longest silence of a transform that is
     interpolated across, None for any: a localiser slower than 2 Hz needs more than the default.
 
     Static transforms hold from the beginning, wherever they were recorded. ``refused`` and ``remarks`` are those of the
@@ -224,7 +224,7 @@ class BagSource:
                 except (TransformError, InvalidTransform):
                     continue  # counted when the frames are read
                 best = min(best, tree.root_of(frame_id) or "", key=_preference)
-                if best == PREFERRED_ROOTS[0]:
+                if _preference(best) == 0:
                     return best
         return best
 
@@ -308,8 +308,9 @@ def _transform_handler(assembler: FrameAssembler, static: bool) -> Callable[[Any
 
 def _preference(root: str) -> int:
     """Smaller for a frame that is rather the fixed one; the earlier of two equal ones stays."""
-    if root in PREFERRED_ROOTS:
-        return PREFERRED_ROOTS.index(root)
+    name = root.rsplit("/", maxsplit=1)[-1]
+    if name in PREFERRED_ROOTS:
+        return PREFERRED_ROOTS.index(name)
     return len(PREFERRED_ROOTS) + (root == "")
 
 
