@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spatial_mllm_ros.query.codes import AnswerType
-from spatial_mllm_ros.query.table import SILENT, Family, Table, built_in_table, wording_key
+from spatial_mllm_ros.query.table import AUXILIARIES, SILENT, Family, Table, built_in_table, wording_key
 from spatial_mllm_ros.query.units import UNITS
 from spatial_mllm_ros.query.words import (
     KINDS,
@@ -27,9 +27,12 @@ from spatial_mllm_ros.query.words import (
 __all__ = ["ParsedQuestion", "QuestionParser", "decode_question"]
 
 _MOST_WORDS = 150  # no question about geometry is longer
+_COMPARING = frozenset({"THAN", "COMPARED", "AS", "EXCEED", "SUBTRACT"})
+_ENDS = frozenset({"SINCE", "FROM", "AFTER", "UNTIL", "BEFORE", "TO", "START", "NOW"})  # what makes one time a span
+_AGAINST = frozenset({"FROM", "BETWEEN", "AND", "TO", "THAN", "OR"})
+_BRIDGES = frozenset(["THING", "IN", "POSITION", "TIME", "MOMENT", "WHERE", "CAMERA", "ME", "HEADING", "IMAGE", "HIGH"])
 _THINGS = {"P": "point", "BOX": "box", "T": "time"}
 _AUXILIARY = "AUXILIARY"
-_AUXILIARIES = frozenset("is are was were do does did has have had can could will would should may might am".split())
 _SUBJECTS = frozenset({"P", "BOX", "T", "CAMERA", "ME", "THING", "ROOM", "CEILING", "FLOOR", "PLACE", "NT"})
 _QUESTION_WORDS = frozenset({"what", "how", "which", "where", "when", "who", "whose", "whichever", "whereabouts"})
 
@@ -107,17 +110,28 @@ class QuestionParser:
         return tuple(dict.fromkeys(unknown))
 
     def _by_wording(self, words: list[str | Slot]) -> ParsedQuestion | None:
+        """A wording of the table, word for word but for auxiliaries, articles and a unit at the end."""
+        unit = ""
+        for length, concept in self._phrases(words[-2:])[-1:]:
+            if concept and concept.startswith("UNIT ") and wording_key(words)[0] not in self.table.wordings:
+                unit, words = concept[5:], words[:-length]
+                words = words[:-1] if words[-1:] == ["in"] else words
         key, slots = wording_key(words)
         if key not in self.table.wordings:
             return None
         name, roles = self.table.wordings[key]
-        meant = {role: slot.index for role, slot in zip(roles, slots, strict=True)}
-        by_kind = {
-            kind: tuple(meant[r] for r in sorted({r for r in roles if r.kind == kind}, key=lambda r: r.index))
-            for kind in _THINGS
-        }
-        now = self.table.families[name].when == "instant" and not by_kind["T"]
-        return ParsedQuestion(name, by_kind["P"], by_kind["BOX"], by_kind["T"], now=now)
+        family = self.table.families[name]
+        if unit and UNITS[unit].kind not in _dimensions(family):
+            return None
+        meant = dict(zip(roles, slots, strict=True))
+        points, boxes, times = (
+            tuple(meant[r].index for r in sorted(meant, key=lambda r: r.index) if r.kind == kind)
+            for kind in ("P", "BOX", "T")
+        )
+        whole = family.when == "span" and not times
+        return ParsedQuestion(
+            name, points, boxes, times, unit, whole, whole or (family.when == "instant" and not times)
+        )
 
     def _by_concepts(self, words: list[str | Slot], given: dict[str, int]) -> ParsedQuestion | None:
         question = self._understand(words)
@@ -129,15 +143,20 @@ class QuestionParser:
             # "Which point is nearer?": the request itself says which ones, when it has just what the family needs.
             implied = frozenset(kind for kind, count in given.items() if count)
             for family in self._fitting(concepts | implied, line + " ".join(_tail(given)), question):
-                if not _misfit(family, given):
+                if not (_misfit(family, given) or _dangling(family, question, given)):
                     return _typed(family, question, given)
-        lacking: QueryErrorReason | None = None
+        lacking: tuple[Family, dict[str, int]] | None = None
         for family in self._fitting(concepts, line, question):
-            misfit = _misfit(family, named)
+            misfit = _misfit(family, named) or _dangling(family, question, named)
+            if misfit == {"T": 1} and "NOW" in question.concepts:
+                misfit = {}
             if not misfit:
+                _check_distinct(question)
                 return _typed(family, question, {})
             filled = {kind: given[kind] if kind in misfit else 0 for kind in _THINGS}
-            if not _misfit(family, {kind: named[kind] or filled[kind] for kind in _THINGS}):
+            if not _misfit(family, {kind: named[kind] + filled[kind] for kind in _THINGS}) and not any(
+                named[kind] for kind in misfit
+            ):
                 return _typed(family, question, {k: n for k, n in filled.items() if not named[k]})
             if any(named.values()) and not lacking and all(named[k] < least for k, least in misfit.items()):
                 lacking = (family, misfit)
@@ -164,14 +183,14 @@ class QuestionParser:
         i = 0
         for length, concept in self._phrases(spelt):
             word = spelt[i]
-            asks |= word in _QUESTION_WORDS and concept not in (SILENT, "THING")
+            asks |= concept not in (SILENT, "THING") and not _QUESTION_WORDS.isdisjoint(spelt[i : i + length])
             if isinstance(word, Slot):
                 concepts.append((word.kind, word))
             elif concept is None:
                 if unknown is None:
                     return None
                 unknown.append(str(words[i]))
-            elif concept == SILENT and length == 1 and word in _AUXILIARIES:
+            elif concept == SILENT and length == 1 and word in AUXILIARIES:
                 concepts.append((_AUXILIARY, None))
             elif concept.startswith("UNIT "):
                 units.append(concept[5:])
@@ -219,7 +238,8 @@ def _tidied(concepts: list[tuple[str, Slot | None]], asks: bool) -> list[tuple[s
     """
     names = [concept for concept, _ in concepts]
     inverted = any(
-        a == _AUXILIARY and (i == 0 or b in _SUBJECTS) for i, (a, b) in enumerate(zip(names, [*names[1:], ""], strict=True))
+        a == _AUXILIARY and (i == 0 or b in _SUBJECTS)
+        for i, (a, b) in enumerate(zip(names, [*names[1:], ""], strict=True))
     )
     kept = [pair for pair in concepts if pair[0] != _AUXILIARY]
     kept = [
@@ -230,13 +250,10 @@ def _tidied(concepts: list[tuple[str, Slot | None]], asks: bool) -> list[tuple[s
     return [("YESNO", None), *kept] if inverted and not asks else kept
 
 
-QueryErrorReason = tuple[Family, dict[str, int]]
-
-
 def _dimensions(family: Family) -> set[str]:
-    if family.name == "unseen":
-        return {UNITS["percent"].kind}
-    return {UNITS[family.unit].kind} if family.unit in UNITS and family.unit else set()
+    """What a unit in a question of this family may measure."""
+    measures = family.answer_type is AnswerType.NUMBER or family.unit
+    return {UNITS[family.unit].kind} if measures and family.unit in UNITS else set()
 
 
 def _tail(given: dict[str, int]) -> list[str]:
@@ -262,6 +279,17 @@ def _plural(name: str) -> str:
     return name + ("es" if name.endswith("x") else "s")
 
 
+def _check_distinct(question: _Question) -> None:
+    """QueryError when a point or time is set against itself ("between <p0> and <p0>")."""
+    named: set[Slot] = set()
+    for before, slot in zip(("", *question.concepts), question.slots, strict=False):
+        if slot in named and before in (*_AGAINST, *_THINGS):
+            name = f"<{slot.kind.lower()}{slot.index}>" if slot else ""
+            raise invalid(f"the question sets {name} against itself: name two different ones")
+        if slot is not None:
+            named.add(slot)
+
+
 def _typed(family: Family, question: _Question, implied: dict[str, int]) -> ParsedQuestion:
     slots = {kind: question.of(kind) or tuple(range(implied.get(kind, 0))) for kind in _THINGS}
     concepts = question.concepts
@@ -275,34 +303,30 @@ def _typed(family: Family, question: _Question, implied: dict[str, int]) -> Pars
 
 def _roles(family: Family, question: _Question, points: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
     """``points`` with the subject first, and whether a sign is asked for."""
-    concepts, marks = question.concepts, ("THAN", "COMPARED", "AS")
     if family.roles == "text" or len(points) != 2:
         return points, False
-    lower = "LOWER" in concepts or "BELOW" in concepts
-    reference = next((_slot_after(question, i) for i, c in enumerate(concepts) if c in marks), None)
-    if reference is None:
-        placed = (_slot_after(question, i) for i, c in enumerate(concepts) if c in ("ABOVE", "BELOW"))
-        reference = next((index for index in placed if index is not None), None)
-    if reference is None and family.roles == "difference" and "FROM" in concepts and "TO" in concepts:
-        reference = _slot_after(question, concepts.index("FROM"))
-        return _subject_first(points, reference, False), False
-    signed = family.roles == "difference" and reference is not None
-    return _subject_first(points, reference, lower and family.roles == "difference"), signed
+    marks = [(c, i) for i, c in enumerate(question.concepts)]
+    # What the subject is compared with stands after "than" (anywhere), else directly after "above", else after "from".
+    found = [p for c, i in marks if c in _COMPARING and (p := _point_after(question, i, near=False)) is not None]
+    found += [
+        p for c, i in marks if c in ("ABOVE", "BELOW") and (p := _point_after(question, i, near=True)) is not None
+    ]
+    signed = family.roles == "difference" and (bool(found) or not {"UP", "DOWN"}.isdisjoint(question.concepts))
+    if family.roles == "difference":
+        found += [p for c, i in marks if c == "FROM" and (p := _point_after(question, i, near=True)) is not None]
+    subject, reference = points
+    if found and found[0] == subject:
+        subject, reference = reference, subject
+    swap = family.roles == "difference" and not {"LOWER", "BELOW", "DOWN"}.isdisjoint(question.concepts)
+    return (reference, subject) if swap else (subject, reference), signed
 
 
-def _subject_first(points: tuple[int, ...], reference: int | None, swap: bool) -> tuple[int, ...]:
-    first, second = points
-    if reference == first:
-        first, second = second, first
-    return (second, first) if swap else (first, second)
-
-
-def _slot_after(question: _Question, i: int) -> int | None:
-    """The point that follows concept ``i`` directly, or after words such as "the thing at"."""
+def _point_after(question: _Question, i: int, near: bool) -> int | None:
+    """The first point after concept ``i``; ``near``: only words such as "the thing at" may stand between."""
     for concept, slot in zip(question.concepts[i + 1 :], question.slots[i + 1 :], strict=True):
         if slot is not None and slot.kind == "P":
             return slot.index
-        if concept not in ("THING", "IN", "TO", "FROM", "POSITION"):
+        if near and concept not in _BRIDGES:
             return None
     return None
 
@@ -329,14 +353,19 @@ def _span(family: Family, question: _Question, times: tuple[int, ...]) -> tuple[
 
 
 def _time_after(question: _Question, concept: str) -> int | None:
-    for i, (c, slot) in enumerate(zip(question.concepts[1:], question.slots[1:], strict=True)):
-        if c == "T" and slot is not None:
-            back = [
-                x for x in question.concepts[max(0, i - 2) : i + 1] if x not in ("TIME", "MOMENT", "IN", "POSITION")
-            ]
-            if back and back[-1] == concept:
+    """The time that ``concept`` governs: the first with it before, and only words such as "its position at" between."""
+    for i, slot in enumerate(question.slots):
+        if slot is not None and slot.kind == "T":
+            before = next((c for c in reversed(question.concepts[:i]) if c not in _BRIDGES), "")
+            if before == concept:
                 return slot.index
     return None
+
+
+def _dangling(family: Family, question: _Question, counts: dict[str, int]) -> dict[str, int]:
+    """What a span lacks of which one end is named and the other is not even implied ("since", "until", "now")."""
+    alone = family.when == "span" and counts["T"] == 1 and _ENDS.isdisjoint(question.concepts)
+    return {"T": 2} if alone else {}
 
 
 def _negated(concepts: tuple[str, ...]) -> bool:

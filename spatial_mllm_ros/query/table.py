@@ -16,6 +16,9 @@ from spatial_mllm_ros.query.words import Slot, Speller, normalise, words_of
 
 BUILT_IN = Path(__file__).with_name("families.yaml")
 SLOTS = ("P", "BOX", "T")
+AUXILIARIES = frozenset(
+    ["is", "are", "was", "were", "am", "be", "been", "do", "does", "did", "has", "have", "had", "would"]
+)
 YES_OR_NO = "YESNO"  # the concept that the parser adds to a question for yes or no
 ROLES = ("text", "compare", "difference")
 WHEN = ("", "instant", "span")
@@ -115,8 +118,8 @@ def built_in_table() -> Table:
 
 
 def wording_key(words: Sequence[str | Slot]) -> tuple[tuple[str, ...], tuple[Slot, ...]]:
-    """``words`` with the placeholders' numbers taken out, and the placeholders."""
-    key = tuple(f"<{w.kind}>" if isinstance(w, Slot) else w for w in words)
+    """``words`` without auxiliaries and with the placeholders' numbers taken out, and the placeholders."""
+    key = tuple(f"<{w.kind}>" if isinstance(w, Slot) else w for w in words if w not in AUXILIARIES)
     return key, tuple(w for w in words if isinstance(w, Slot))
 
 
@@ -132,7 +135,10 @@ def _load(table: Table, path: Path, concepts: frozenset[str] | None) -> frozense
     try:
         content = _mapping(content if content is not None else {}, _TOP if concepts is None else _TOP_USER)
         vocabulary = _mapping(content.get("vocabulary", {}), concepts)
-        known = concepts or frozenset(vocabulary) | {f"{u.kind.upper()}_UNIT" for u in UNITS.values()} | {*SLOTS, YES_OR_NO}
+        known = concepts or frozenset(vocabulary) | {f"{u.kind.upper()}_UNIT" for u in UNITS.values()} | {
+            *SLOTS,
+            YES_OR_NO,
+        }
         for concept, phrases in vocabulary.items():
             row = f"vocabulary {concept}"
             for phrase in _strings(phrases):

@@ -13,6 +13,7 @@ MAX_CHARACTERS = 2000
 KINDS = {"p": "P", "t": "T", "box": "BOX"}  # placeholder in a question -> name of its slot in the table
 
 _QUOTES = str.maketrans(dict.fromkeys("’‘ʼ′`´", "'"))
+_TAG = re.compile(r",\s?(?:right|correct|yes|no)\s?\?+\s*\Z")  # "<p0> is nearer, right?"
 _ARROW = re.compile(r"[-=]>|[→⟶⇒]")
 _TOKEN = re.compile(
     r"<\s*(?P<kind>p|t|box)\s*(?P<index>[0-9]{1,4})\s*>"
@@ -77,7 +78,7 @@ def normalise(text: str) -> str:
     """Compatibility normal form (NFKC), lower case, plain quotes and arrows, no invisible format characters."""
     text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return _ARROW.sub(" to ", text).replace("^2", "2")
+    return _TAG.sub("?", _ARROW.sub(" to ", text).replace("^2", "2"))
 
 
 def placeholders(text: str) -> list[tuple[str, int]]:
@@ -152,11 +153,12 @@ def _slip(typed: str, meant: str) -> int | None:
     n = next((i for i, (a, b) in enumerate(zip(typed, meant, strict=False)) if a != b), min(len(typed), len(meant)))
     if len(typed) == len(meant):
         if typed[n + 1 :] == meant[n + 1 :]:
-            return 3 if len(meant) >= 5 else None  # short words have too many neighbours
+            return 3 if len(meant) >= 6 else None  # short words have too many neighbours
         swapped = typed[n : n + 2] == meant[n : n + 2][::-1] and typed[n + 2 :] == meant[n + 2 :]
         return 0 if swapped else None
     if len(typed) + 1 == len(meant):
-        return 1 if typed[n:] == meant[n + 1 :] else None
+        doubled = meant[n : n + 1] == meant[n - 1 : n]
+        return 1 if typed[n:] == meant[n + 1 :] and (len(typed) > 3 or doubled) else None
     return 2 if len(typed) == len(meant) + 1 and typed[n + 1 :] == meant[n:] else None
 
 
