@@ -457,7 +457,8 @@ class _Builder:
             if piece.category == "desk":
                 x = top.x - top.half_x + 0.14
                 self._put_on(index, make.monitor(rng), spot, yaw, (x, rng.uniform(-0.1, 0.1), top.z), turn=0.0)
-            count = int(rng.integers(1, limit + 1)) if top.half_x * top.half_y > 0.06 else int(rng.integers(0, 2))
+            large = top.half_x * top.half_y > 0.06
+            count = int(rng.integers(1, limit + 1)) if large and limit > 1 else int(rng.random() < 0.35)
             for _ in range(count):
                 small = SMALL_THINGS[int(rng.integers(len(SMALL_THINGS)))](rng)
                 low, high = small.bounds()

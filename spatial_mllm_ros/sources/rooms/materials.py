@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +55,17 @@ def texture(material: Material) -> NDArray[np.uint8]:
 
 def _noise(rng: np.random.Generator, scale_u: float, scale_v: float | None = None) -> NDArray[np.float64]:
     """Seamless smooth noise of mean 0 and deviation 1; scales are blob sizes in texels along u and v."""
+    base = _blobs(scale_u, scale_v or scale_u, int(rng.integers(3)))
+    return np.roll(base, tuple(rng.integers(0, TEXELS, 2).tolist()), axis=(0, 1))
+
+
+@lru_cache(maxsize=64)  # a house has a hundred materials: shifted copies of a few tiles are as good, and there at once
+def _blobs(scale_u: float, scale_v: float, variant: int) -> NDArray[np.float64]:
     f = np.fft.fftfreq(TEXELS)
     fu, fv = np.meshgrid(f, f)
-    keep = np.exp(-2 * ((fu * scale_u) ** 2 + (fv * (scale_v or scale_u)) ** 2) * 2)
-    n = np.real(np.fft.ifft2(np.fft.fft2(rng.standard_normal((TEXELS, TEXELS))) * keep))
+    keep = np.exp(-4 * ((fu * scale_u) ** 2 + (fv * scale_v) ** 2))
+    white = np.random.default_rng(variant).standard_normal((TEXELS, TEXELS))
+    n = np.real(np.fft.ifft2(np.fft.fft2(white) * keep))
     return (n - n.mean()) / n.std()
 
 

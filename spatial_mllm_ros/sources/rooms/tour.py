@@ -279,7 +279,7 @@ def _walk(
         return np.sin(2 * np.pi * hz * t + phase[k])
 
     height = 1.3 + 0.13 * wave(0, 0.031) + 0.01 * wave(1, 1.3)
-    pitch = np.radians(-12 + 10 * wave(2, 0.083) + 3 * wave(3, 0.19) + 0.4 * wave(4, 0.9))
+    pitch = np.radians(-11 + 12 * wave(2, 0.083) + 4 * wave(3, 0.19) + 0.4 * wave(4, 0.9))
     roll = np.radians(1.2 * wave(5, 0.13) + 0.4 * wave(6, 0.7))
     angle = angle + np.radians(2.0 * wave(7, 0.23) + 0.4 * wave(8, 0.8))
     sideways = np.stack([-np.sin(angle), np.cos(angle)], axis=1)

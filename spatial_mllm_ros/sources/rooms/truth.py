@@ -426,7 +426,7 @@ class _Asker:
         maybe = np.flatnonzero(seen >= 0)
         if len(clear) == 0 or clear[0] - maybe[0] > 3:
             return None
-        if clear[0] < 10 and self.rng.random() < 0.95:  # what is seen from the start on says little
+        if clear[0] < min(10, len(seen) // 4):  # what is seen from the start on says little
             return None
         slack = max(3 / self.source.rate_hz, 0.3)
         at = [len(seen) - 1 - i if kind == "last_seen" else i for i in (int(maybe[0]), int(clear[0]))]

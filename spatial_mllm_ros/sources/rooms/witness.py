@@ -222,7 +222,7 @@ class Witness:
         return out
 
     def _whole(self, frame: int, thing: Thing, mask: NDArray[np.bool_], span: tuple[int, int, int, int]) -> bool:
-        """Whether a thing shows as much as it would in an empty world, looking a little beyond its box."""
+        """Whether a thing fills the box that it would fill in an empty world, and nine tenths of it are visible."""
         camera, T = self.source.camera, self.source.true_pose(frame)
         v0, v1, u0, u1 = span
         pad = 12
@@ -232,7 +232,9 @@ class Witness:
         origins = np.broadcast_to(T[:3, 3].astype(np.float32), rays.shape).copy()
         scene = embree_scene(np.concatenate([m.corners for m in thing.meshes]))
         alone = scene.run(origins, np.ascontiguousarray(rays)) >= 0
-        return bool((alone != mask[rows, columns].ravel()).sum() <= 0.004 * mask.sum())
+        alone = alone.reshape(mask[rows, columns].shape)
+        r, c = np.flatnonzero(alone.any(axis=1)) + rows.start, np.flatnonzero(alone.any(axis=0)) + columns.start
+        return bool(mask.sum() > 0.9 * alone.sum()) and (r[0], r[-1], c[0], c[-1]) == span
 
     def _visible_size(self, frame: int, mask: NDArray[np.bool_], thing: Thing) -> tuple[float, float | None]:
         """Height of the visible surface, and the thing's longer horizontal side where that can be told, metres.
