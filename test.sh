@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Sets up what the tests need, in .venv-test or in the virtual environment that is active, and runs them:
+# ./test.sh [arguments of pytest]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source scripts/environment.sh
+
+folder=${VIRTUAL_ENV:-.venv-test}
+if [[ -n ${AMENT_PREFIX_PATH:-} ]]; then
+  folder=.venv-test # the active one is that of a sourced ROS 2: leave it as it is
+fi
+
+(
+  environment "$folder" test,lint
+  say "ruff check"
+  "$folder/bin/python" -m ruff check
+  if "$folder/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "mypy"
+    "$folder/bin/python" -m mypy
+  else
+    say "mypy is skipped: it needs the types of a numpy that Python 3.10 does not have"
+  fi
+  say "pytest"
+  "$folder/bin/python" -m pytest "$@"
+)
+scripts/test_ros.sh
+say "All tests passed"
