@@ -12,6 +12,8 @@ fi
 
 (
   environment "$folder" test,lint
+  say "pytest"
+  "$folder/bin/python" -m pytest "$@"
   say "ruff check"
   "$folder/bin/python" -m ruff check
   if "$folder/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -20,8 +22,6 @@ fi
   else
     say "mypy is skipped: it needs the types of a numpy that Python 3.10 does not have"
   fi
-  say "pytest"
-  "$folder/bin/python" -m pytest "$@"
 )
 scripts/test_ros.sh
 say "All tests passed"
