@@ -1,0 +1,488 @@
+"""Messages to and from what they mean, for rclpy's and rosbags' kinds of messages alike.
+
+Messages are read by their fields, which both kinds share. They are made by a Maker, since the kinds differ in how.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from spatial_mllm_ros.nodes.diagnosis import Finding
+from spatial_mllm_ros.nodes.inbox import Kind
+from spatial_mllm_ros.nodes.live import KeyframeSet
+from spatial_mllm_ros.nodes.parameters import Change, Parameter
+from spatial_mllm_ros.query.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
+from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.scene.camera import CameraModel
+from spatial_mllm_ros.scene.frame import DEPTH_MM, Frame
+from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.pose import Transform, to_quaternion
+from spatial_mllm_ros.sources.compressed import PNG
+
+SECOND = 1_000_000_000
+PACKAGE = "spatial_mllm_ros"
+REQUEST, RESPONSE = f"{PACKAGE}/srv/SpatialQuery_Request", f"{PACKAGE}/srv/SpatialQuery_Response"
+KEYFRAMES, DIAGNOSTICS = f"{PACKAGE}/msg/Keyframes", "diagnostic_msgs/msg/DiagnosticArray"
+MOST_ITEMS = 1000
+"""Points, boxes, times and choices in a request; more are a mistake, or worse."""
+MOST_CHARACTERS = 10_000
+"""In any one string of a request. A question has a lower limit of its own."""
+PARAMETER_TYPES: dict[type, int] = {bool: 1, int: 2, float: 3, str: 4}
+"""rcl_interfaces/ParameterType."""
+
+
+class Maker(Protocol):
+    """Makes messages of one kind."""
+
+    def new(self, name: str, /, **fields: Any) -> Any:
+        """A message of the type ("geometry_msgs/msg/Point"), all of whose fields are given."""
+        ...
+
+    def octets(self, data: Any) -> Any:
+        """A value for a field of type uint8[], from anything with the buffer interface."""
+        ...
+
+    def doubles(self, values: Sequence[float]) -> Any:
+        """A value for a field of type float64[] or float64[9]."""
+        ...
+
+    def byte(self, value: int) -> Any:
+        """A value for a field of type byte."""
+        ...
+
+
+class RosbagsMaker:
+    """Makes the messages that rosbags serialises. types: classes by type name, as in ``Typestore.types``."""
+
+    def __init__(self, types: Mapping[str, Any]) -> None:
+        self._types = types
+
+    def new(self, name: str, /, **fields: Any) -> Any:
+        return self._types[name](**fields)
+
+    def octets(self, data: Any) -> Any:
+        return np.frombuffer(data, np.uint8)
+
+    def doubles(self, values: Sequence[float]) -> Any:
+        return np.asarray(values, np.float64)
+
+    def byte(self, value: int) -> Any:
+        return value
+
+
+# ---- SpatialQuery
+
+
+def request_of(message: Any) -> Request:
+    """SpatialQuery's request. Raises QueryError (INVALID_REQUEST) for what is no request at all."""
+    for name in ("choices", "points", "boxes", "times"):
+        if len(getattr(message, name)) > MOST_ITEMS:
+            raise _invalid(f"{name} holds {len(getattr(message, name))} items; at most {MOST_ITEMS} are taken")
+    return Request(
+        question=_text(message.question, "question"),
+        choices=tuple(_text(choice, f"choices[{i}]") for i, choice in enumerate(message.choices)),
+        window_start=_stamp(message.window_start, "window_start"),
+        window_end=_stamp(message.window_end, "window_end"),
+        frame_id=_text(message.frame_id, "frame_id").lstrip("/"),
+        points=tuple(
+            ImagePoint(*_header(point.header, f"points[{i}]"), float(point.u), float(point.v))
+            for i, point in enumerate(message.points)
+        ),
+        boxes=tuple(
+            ImageBox(
+                *_header(box.header, f"boxes[{i}]"),
+                float(box.u_min),
+                float(box.v_min),
+                float(box.u_max),
+                float(box.v_max),
+            )
+            for i, box in enumerate(message.boxes)
+        ),
+        times=tuple(_stamp(time, f"times[{i}]") for i, time in enumerate(message.times)),
+        max_keyframes=int(message.max_keyframes),
+        timeout=_stamp(message.timeout, "timeout"),
+    )
+
+
+def request_message(request: Request, make: Maker) -> Any:
+    """The message of a request."""
+    return make.new(
+        REQUEST,
+        question=request.question,
+        choices=list(request.choices),
+        window_start=_time(request.window_start, make),
+        window_end=_time(request.window_end, make),
+        frame_id=request.frame_id,
+        points=[
+            make.new(
+                f"{PACKAGE}/msg/ImagePoint",
+                header=header(p.stamp_ns, p.camera_frame, make),
+                u=float(p.u),
+                v=float(p.v),
+            )
+            for p in request.points
+        ],
+        boxes=[
+            make.new(
+                f"{PACKAGE}/msg/ImageBox",
+                header=header(b.stamp_ns, b.camera_frame, make),
+                u_min=float(b.u_min),
+                v_min=float(b.v_min),
+                u_max=float(b.u_max),
+                v_max=float(b.v_max),
+            )
+            for b in request.boxes
+        ],
+        times=[_time(t, make) for t in request.times],
+        max_keyframes=request.max_keyframes,
+        timeout=_duration(request.timeout, make),
+    )
+
+
+def response_message(answer: Answer, make: Maker) -> Any:
+    """The message of an answer."""
+    return make.new(
+        RESPONSE,
+        error_code=int(answer.error_code),
+        error_msg=_clean(answer.error_msg),
+        answer=_clean(answer.answer),
+        answer_type=int(answer.answer_type),
+        value=float(answer.value),
+        stddev=float(answer.stddev),
+        unit=answer.unit,
+        pose=_pose_stamped(answer.pose, make),
+        pixel=make.new(f"{PACKAGE}/msg/Pixel", u=float(answer.pixel.u), v=float(answer.pixel.v)),
+        choice_index=int(answer.choice_index),
+        confidence=float(answer.confidence),
+        confidence_method=_clean(answer.confidence_method),
+        source=int(answer.source),
+        scale_source=int(answer.scale_source),
+        evidence=[_evidence(e, make) for e in answer.evidence],
+        first_stamp=_time(answer.first_stamp, make),
+        last_stamp=_time(answer.last_stamp, make),
+        time_queued=_duration(answer.time_queued, make),
+        time_selecting=_duration(answer.time_selecting, make),
+        time_encoding=_duration(answer.time_encoding, make),
+        time_generating=_duration(answer.time_generating, make),
+        model_id=_clean(answer.model_id),
+    )
+
+
+def answer_of(message: Any) -> Answer:
+    """The answer in SpatialQuery's response, for clients. Codes that are not known here become UNKNOWN or NONE."""
+    return Answer(
+        error_code=_code(ErrorCode, message.error_code, ErrorCode.UNKNOWN),
+        error_msg=message.error_msg,
+        answer=message.answer,
+        answer_type=_code(AnswerType, message.answer_type, AnswerType.TEXT),
+        value=float(message.value),
+        stddev=float(message.stddev),
+        unit=message.unit,
+        pose=_pose_of(message.pose),
+        pixel=Pixel(float(message.pixel.u), float(message.pixel.v)),
+        choice_index=int(message.choice_index),
+        confidence=float(message.confidence),
+        confidence_method=message.confidence_method,
+        source=_code(AnswerSource, message.source, AnswerSource.NONE),
+        scale_source=_code(ScaleSource, message.scale_source, ScaleSource.NONE),
+        evidence=tuple(
+            Evidence(
+                _code(EvidenceKind, e.kind, EvidenceKind.FRAME),
+                int(e.keyframe_id),
+                _ns(e.header.stamp),
+                e.header.frame_id,
+                _pose_of(e.camera_pose),
+                e.label,
+                *(float(x) for x in (e.u, e.v, e.u_min, e.v_min, e.u_max, e.v_max)),
+            )
+            for e in message.evidence
+        ),
+        first_stamp=_ns(message.first_stamp),
+        last_stamp=_ns(message.last_stamp),
+        time_queued=_ns(message.time_queued),
+        time_selecting=_ns(message.time_selecting),
+        time_encoding=_ns(message.time_encoding),
+        time_generating=_ns(message.time_generating),
+        model_id=message.model_id,
+    )
+
+
+# ---- what the node publishes
+
+
+def keyframes_message(keyframes: KeyframeSet, make: Maker) -> Any:
+    """spatial_mllm_ros/Keyframes."""
+    selection = keyframes.selection
+    rows = zip(keyframes.frames, keyframes.voxels, selection.gains, strict=True)
+    return make.new(
+        KEYFRAMES,
+        header=header(keyframes.stamp_ns, keyframes.world_frame, make),
+        keyframes=[
+            make.new(
+                f"{PACKAGE}/msg/Keyframe",
+                header=header(stored.frame.stamp_ns, stored.frame.camera_frame, make),
+                keyframe_id=stored.frame_id,
+                rank=rank,
+                camera_pose=_pose_stamped(_camera_pose(stored.frame), make),
+                voxels=voxels,
+                marginal_voxels=gain,
+            )
+            for rank, (stored, voxels, gain) in enumerate(rows)
+        ],
+        voxel_size=float(selection.voxel_size),
+        covered=selection.covered,
+        total=selection.total,
+    )
+
+
+def diagnostics_message(findings: Iterable[Finding], node: str, stamp_ns: int, make: Maker) -> Any:
+    """diagnostic_msgs/DiagnosticArray of the node with this full name."""
+    return make.new(
+        DIAGNOSTICS,
+        header=header(stamp_ns, "", make),
+        status=[
+            make.new(
+                "diagnostic_msgs/msg/DiagnosticStatus",
+                level=make.byte(int(f.level)),
+                name=f"{node.lstrip('/')}: {f.name}",
+                message=_clean(f.message),
+                hardware_id=PACKAGE,
+                values=[make.new("diagnostic_msgs/msg/KeyValue", key=k, value=_clean(v)) for k, v in f.values],
+            )
+            for f in findings
+        ],
+    )
+
+
+def parameter_descriptor(parameter: Parameter, make: Maker) -> Any:
+    """rcl_interfaces/ParameterDescriptor."""
+    floats, integers = [], []
+    if parameter.least is not None and parameter.most is not None:
+        if parameter.type is float:
+            name = "rcl_interfaces/msg/FloatingPointRange"
+            floats = [make.new(name, from_value=float(parameter.least), to_value=float(parameter.most), step=0.0)]
+        else:
+            name = "rcl_interfaces/msg/IntegerRange"
+            # A step of 0 would do, but rclpy's message for a value out of range reads better with 1.
+            integers = [make.new(name, from_value=int(parameter.least), to_value=int(parameter.most), step=1)]
+    constraints = [f"one of {parameter.allowed}" if parameter.choices else "", f"set {parameter.change.value}"]
+    constraints.insert(0, f"unit {parameter.unit}" if parameter.unit else "")
+    return make.new(
+        "rcl_interfaces/msg/ParameterDescriptor",
+        name=parameter.name,
+        type=PARAMETER_TYPES[parameter.type],
+        description=parameter.description,
+        additional_constraints="; ".join(filter(None, constraints)),
+        read_only=parameter.change is Change.START,
+        dynamic_typing=False,
+        floating_point_range=floats,
+        integer_range=integers,
+    )
+
+
+# ---- what a camera publishes
+
+
+def camera_messages(frame: Frame, make: Maker, T_fixed_world: Transform | None = None) -> list[tuple[Kind, Any]]:
+    """A frame as a camera and a localiser would publish it: TF, CameraInfo, colour, depth; what it has of these.
+
+    A compressed image stays as it is (CompressedImage), others are rgb8. Depth stays 16UC1 or 32FC1; being registered to
+    the colour image it has the same CameraInfo. T_fixed_world: moves the poses to another fixed frame, for example to
+    one with z up.
+    """
+    out: list[tuple[Kind, Any]] = []
+    head = header(frame.stamp_ns, frame.camera_frame, make)
+    if frame.T_world_camera is not None:
+        T = frame.T_world_camera if T_fixed_world is None else T_fixed_world @ frame.T_world_camera
+        out.append((Kind.TF, tf_message([(frame.world_frame, frame.camera_frame, frame.stamp_ns, T)], make)))
+    if frame.camera is not None:
+        info = camera_info_message(frame.camera, frame.stamp_ns, frame.camera_frame, make)
+        out.append((Kind.CAMERA_INFO, info))
+        if frame.depth is not None:
+            out.append((Kind.DEPTH_CAMERA_INFO, info))
+    if isinstance(frame.image, EncodedImage):
+        kind = "png" if frame.image.data.startswith(PNG) else "jpeg"
+        data = make.octets(frame.image.data)
+        compressed = make.new(
+            "sensor_msgs/msg/CompressedImage", header=head, format=f"rgb8; {kind} compressed bgr8", data=data
+        )
+        out.append((Kind.COLOUR, compressed))
+    elif frame.image is not None:
+        out.append((Kind.COLOUR, image_message(frame.image, "rgb8", head, make)))
+    if frame.depth is not None:
+        out.append(
+            (Kind.DEPTH, image_message(frame.depth, "16UC1" if frame.depth.dtype == DEPTH_MM else "32FC1", head, make))
+        )
+    return out
+
+
+def image_message(pixels: np.ndarray, encoding: str, head: Any, make: Maker) -> Any:
+    """sensor_msgs/Image of pixels [height, width, ...] that have the encoding's type."""
+    rows = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    height, width = pixels.shape[:2]
+    return make.new(
+        "sensor_msgs/msg/Image",
+        header=head,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=rows.nbytes // height,
+        data=make.octets(rows.reshape(-1).view(np.uint8)),
+    )
+
+
+def camera_info_message(camera: CameraModel, stamp_ns: int, camera_frame: str, make: Maker) -> Any:
+    """sensor_msgs/CameraInfo."""
+    K = camera.K
+    distortion = camera.distortion or (0.0,) * (4 if camera.distortion_model == "equidistant" else 5)
+    roi = make.new("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return make.new(
+        "sensor_msgs/msg/CameraInfo",
+        header=header(stamp_ns, camera_frame, make),
+        height=camera.height,
+        width=camera.width,
+        distortion_model=camera.distortion_model,
+        d=make.doubles([float(x) for x in distortion]),
+        k=make.doubles(K.reshape(-1).tolist()),
+        r=make.doubles(np.eye(3).reshape(-1).tolist()),
+        p=make.doubles(np.hstack([K, np.zeros((3, 1))]).reshape(-1).tolist()),
+        binning_x=0,
+        binning_y=0,
+        roi=roi,
+    )
+
+
+def tf_message(transforms: Iterable[tuple[str, str, int, Transform]], make: Maker) -> Any:
+    """tf2_msgs/TFMessage of (parent, child, stamp in ns, T_parent_child)."""
+    stamped = []
+    for parent, child, stamp_ns, T in transforms:
+        x, y, z = T[:3, 3].tolist()
+        qx, qy, qz, qw = to_quaternion(T).tolist()
+        transform = make.new(
+            "geometry_msgs/msg/Transform",
+            translation=make.new("geometry_msgs/msg/Vector3", x=x, y=y, z=z),
+            rotation=make.new("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+        )
+        stamped.append(
+            make.new(
+                "geometry_msgs/msg/TransformStamped",
+                header=header(stamp_ns, parent, make),
+                child_frame_id=child,
+                transform=transform,
+            )
+        )
+    return make.new("tf2_msgs/msg/TFMessage", transforms=stamped)
+
+
+def header(stamp_ns: int, frame_id: str, make: Maker) -> Any:
+    """std_msgs/Header."""
+    return make.new("std_msgs/msg/Header", stamp=_time(stamp_ns, make), frame_id=frame_id)
+
+
+# ---- pieces
+
+
+def _ns(time: Any) -> int:
+    return int(time.sec) * SECOND + int(time.nanosec)
+
+
+def _stamp(time: Any, name: str) -> int:
+    if int(time.nanosec) >= SECOND:
+        raise _invalid(f"{name} has {time.nanosec} nanoseconds, a whole second or more")
+    return _ns(time)
+
+
+def _header(message: Any, name: str) -> tuple[int, str]:
+    return _stamp(message.stamp, f"{name}.header.stamp"), _text(message.frame_id, f"{name}.header.frame_id").lstrip("/")
+
+
+def _text(text: Any, name: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise _invalid(f"{name} has {len(text)} characters; at most {MOST_CHARACTERS} are taken")
+    return str(text)
+
+
+def _clean(text: str) -> str:
+    """Text that every kind of message can hold: valid UTF-8 without NUL."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _invalid(message: str) -> QueryError:
+    return QueryError(ErrorCode.INVALID_REQUEST, message)
+
+
+def _code(kind: Any, value: Any, otherwise: Any) -> Any:
+    try:
+        return kind(int(value))
+    except ValueError:
+        return otherwise
+
+
+def _time(stamp_ns: int, make: Maker) -> Any:
+    sec, nanosec = divmod(_within_time(stamp_ns), SECOND)
+    return make.new("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
+
+
+def _duration(ns: int, make: Maker) -> Any:
+    sec, nanosec = divmod(_within_time(ns), SECOND)
+    return make.new("builtin_interfaces/msg/Duration", sec=sec, nanosec=nanosec)
+
+
+def _within_time(ns: int) -> int:
+    """What int32 seconds can hold."""
+    return min(max(int(ns), -(2**31) * SECOND), 2**31 * SECOND - 1)
+
+
+def _pose_stamped(pose: PoseStamped, make: Maker) -> Any:
+    x, y, z = (float(v) for v in pose.position)
+    qx, qy, qz, qw = (float(v) for v in pose.orientation)
+    return make.new(
+        "geometry_msgs/msg/PoseStamped",
+        header=header(pose.stamp_ns, pose.frame_id, make),
+        pose=make.new(
+            "geometry_msgs/msg/Pose",
+            position=make.new("geometry_msgs/msg/Point", x=x, y=y, z=z),
+            orientation=make.new("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+        ),
+    )
+
+
+def _pose_of(message: Any) -> PoseStamped:
+    p, q = message.pose.position, message.pose.orientation
+    return PoseStamped(
+        _ns(message.header.stamp),
+        message.header.frame_id,
+        (float(p.x), float(p.y), float(p.z)),
+        (float(q.x), float(q.y), float(q.z), float(q.w)),
+    )
+
+
+def _camera_pose(frame: Frame) -> PoseStamped:
+    T = frame.T_world_camera
+    if T is None:
+        return PoseStamped(frame.stamp_ns, frame.world_frame, orientation=(math.nan,) * 4)
+    x, y, z = T[:3, 3].tolist()
+    qx, qy, qz, qw = to_quaternion(T).tolist()
+    return PoseStamped(frame.stamp_ns, frame.world_frame, (x, y, z), (qx, qy, qz, qw))
+
+
+def _evidence(e: Evidence, make: Maker) -> Any:
+    return make.new(
+        f"{PACKAGE}/msg/Evidence",
+        kind=int(e.kind),
+        keyframe_id=e.keyframe_id,
+        header=header(e.stamp_ns, e.camera_frame, make),
+        camera_pose=_pose_stamped(e.camera_pose, make),
+        label=_clean(e.label),
+        u=float(e.u),
+        v=float(e.v),
+        u_min=float(e.u_min),
+        v_min=float(e.v_min),
+        u_max=float(e.u_max),
+        v_max=float(e.v_max),
+    )

@@ -1,0 +1,237 @@
+"""What is wrong with a live engine, if anything, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from spatial_mllm_ros.nodes.inbox import Kind, Stream
+from spatial_mllm_ros.query.codes import ErrorCode
+
+PATIENCE_S = 3.0
+"""Silence of a camera that is worth a warning."""
+
+REMEDIES = {
+    "no_pose": "the camera's pose at the image's stamp is not known: see the tf_ counts",
+    "bad_pose": "the transforms do not make a rigid pose",
+    "no_camera_info": "no CameraInfo came: set camera_info_topic",
+    "camera_size": "CameraInfo is of another size than the images: set camera_info_topic to the one of these images",
+    "bad_camera_info": "the CameraInfo is no usable camera model: calibrate the camera",
+    "image_size": "the image is not of the size that its header says",
+    "stamp_repeated": "an image with this stamp was seen before: is a recording playing twice?",
+    "repeated_stamp": "two images with one stamp: do two publishers share the topic?",
+    "out_of_order": "images came after later ones of the same camera",
+    "stamp_negative": "stamps are negative: the driver does not set them",
+    "stamp_from_the_future": (
+        "stamps are ahead of the node's clock: set use_sim_time when a recording or a simulation gives the time, "
+        "synchronise the computers' clocks, or raise max_future_s"
+    ),
+    "other_world_frame": "poses came in two fixed frames: set fixed_frame",
+    "queue_full": "images wait too long for their transforms: shorten tf_wait_s, or repair what publishes /tf",
+    "unpaired_depth": "depth images without a colour image of their moment: raise sync_tolerance_s",
+    "no_depth": "colour images without a depth image of their moment: raise sync_tolerance_s or tf_wait_s",
+    "depth_not_registered": (
+        "depth of another frame needs its CameraInfo (depth_camera_info_topic) and the TF between the two cameras"
+    ),
+    "depth_size": "depth of another size than the colour image needs its CameraInfo: set depth_camera_info_topic",
+    "tf_unknown_frame": "no transform names the camera's frame or the fixed frame: run a localiser, or set fixed_frame",
+    "tf_not_connected": "the camera's frame and the fixed frame are in separate TF trees: publish what joins them",
+    "tf_past": "images are older than the transforms remembered: raise tf_history_s, or the images come very late",
+    "tf_future": "transforms come too late: raise tf_wait_s",
+    "tf_gap": "transforms come too seldom to interpolate between: raise tf_max_gap_s, or publish them more often",
+    "tf_loop": "two publishers on /tf contradict each other (a frame would be its own ancestor): stop one of them",
+    "tf_invalid": "a transform is not a rigid one (its quaternion is not of length one, or a number is not finite)",
+    "tf_new_parent": "two publishers on /tf give one frame two parents: stop one of them",
+    "unknown_encoding": "images of an encoding that cannot be read: set the driver to rgb8, bgr8, 16UC1 or 32FC1",
+    "data_size": "images whose data disagrees with their own header: the driver is at fault",
+    "row_step": "images whose step disagrees with their encoding: the driver is at fault",
+    "undecodable_message": "bytes that are no message of the topic's type: is the publisher of another version?",
+    "internal_error": "an error of the node's own: see the log",
+}
+
+
+class Level(IntEnum):
+    """The levels of diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """One input. silent_s: seconds since the last message, None before the first. fault: the latest refusal."""
+
+    stream: Stream
+    received: int
+    dropped: int
+    waiting: int
+    rate_hz: float
+    silent_s: float | None
+    refused: Mapping[str, int]
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class QueryStatus:
+    """Questions: answers by code, now waiting and running, and percentiles of seconds from question to answer."""
+
+    answered: Mapping[ErrorCode, int]
+    waiting: int
+    running: int
+    p50_s: float
+    p95_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True)
+class LiveStatus:
+    """A snapshot of a live engine. running_s: None while it is stopped. Counts by reason are since the last reset."""
+
+    running_s: float | None
+    streams: tuple[StreamStatus, ...]
+    frames: int
+    nbytes: int
+    max_bytes: int
+    evicted: int
+    throttled: int
+    without_depth: int
+    world_frame: str
+    refused: Mapping[str, int]
+    remarks: Mapping[str, int]
+    tf_counts: Mapping[str, int]
+    resets: int
+    queries: QueryStatus
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of /diagnostics. ``values`` are as people read them."""
+
+    name: str
+    level: Level
+    message: str
+    values: tuple[tuple[str, str], ...]
+
+
+def findings(status: LiveStatus, before: LiveStatus | None = None) -> list[Finding]:
+    """The state of inputs, memory and questions, in that order.
+
+    before: an earlier snapshot; only what has grown since then counts as a fault, so that trouble long past is not told
+    for ever. None: everything counts.
+    """
+    return [*(_input(s, status, before) for s in status.streams), _memory(status, before), _questions(status, before)]
+
+
+def remedy(reason: str) -> str:
+    """What a reason for refusing means and what to do; the reason itself when nothing better is known."""
+    return REMEDIES.get(reason, reason.replace("_", " "))
+
+
+def _grown(now: Mapping[str, int], before: Mapping[str, int] | None) -> dict[str, int]:
+    grown = {key: n - (before or {}).get(key, 0) for key, n in now.items()}
+    # After a reset counts begin anew, and all of them are new.
+    return {key: (n if n > 0 else now[key]) for key, n in grown.items() if n > 0 or (n < 0 and now[key] > 0)}
+
+
+def _input(now: StreamStatus, status: LiveStatus, before: LiveStatus | None) -> Finding:
+    stream = now.stream
+    earlier = next((s for s in before.streams if s.stream == stream), None) if before else None
+    level, message = Level.OK, f"{now.rate_hz:.1f} Hz" if now.received else "nothing yet"
+    patient = status.running_s is not None and status.running_s > PATIENCE_S
+    refused = _grown(now.refused, earlier.refused if earlier else None)
+    dropped = now.dropped - (earlier.dropped if earlier else 0)
+    if status.running_s is None:
+        message = "the node is not active"
+    elif refused:
+        reason = max(refused, key=lambda r: refused[r])
+        level, message = Level.ERROR, f"{refused[reason]} refused ({reason}): {remedy(reason)}. Latest: {now.fault}"
+    elif patient and now.silent_s is None and stream.kind is not Kind.TF:
+        needed = stream.kind in (Kind.COLOUR, Kind.CAMERA_INFO, Kind.DEPTH)
+        level = Level.WARN if needed else Level.OK
+        message = f"nothing has come on {stream.topic}: is it published? `ros2 topic info -v {stream.topic}`"
+    elif (
+        patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOUR, Kind.DEPTH)
+    ):
+        level, message = Level.WARN, f"nothing on {stream.topic} for {now.silent_s:.1f} s"
+    elif dropped > 0:
+        level = Level.WARN
+        message = f"{dropped} dropped: the node is too slow for {now.rate_hz:.1f} Hz, or lower the camera's rate"
+    values = [("topic", stream.topic), ("type", stream.message_type), ("rate_hz", f"{now.rate_hz:.2f}")]
+    values += [("received", str(now.received)), ("dropped", str(now.dropped)), ("waiting", str(now.waiting))]
+    values += [(f"refused_{reason}", str(n)) for reason, n in sorted(now.refused.items())]
+    name = stream.kind.value if len({s.stream.camera for s in status.streams}) <= 2 else (
+        f"{stream.kind.value} {stream.camera}".strip()
+    )  # fmt: skip
+    return Finding(f"input: {name}", level, message, tuple(values))
+
+
+def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
+    level, message = Level.OK, f"{status.frames} frames, {status.nbytes / 2**20:.0f} MiB"
+    refused = _grown(status.refused, before.refused if before else None)
+    remarks = _grown(
+        {r: n for r, n in status.remarks.items() if r != "clock_reset"}, before.remarks if before else None
+    )
+    if status.running_s is None:
+        message += "; the node is not active"
+    elif refused or remarks:
+        # Why there is no pose says more than that there is none.
+        faults = {**refused, **remarks}
+        faults.update({r: n for r, n in _grown(status.tf_counts, before.tf_counts if before else None).items()
+                       if r == "tf_new_parent"})  # fmt: skip
+        if len(faults) > 1:
+            faults.pop("no_pose", None)
+        reason = max(faults, key=lambda r: faults[r])
+        level = Level.WARN if status.frames else Level.ERROR
+        message += f"; {reason} {faults[reason]} times: {remedy(reason)}"
+    values = [
+        ("frames", str(status.frames)),
+        ("memory_mib", f"{status.nbytes / 2**20:.1f}"),
+        ("memory_bound_mib", f"{status.max_bytes / 2**20:.0f}"),
+        ("fixed_frame", status.world_frame),
+        ("evicted", str(status.evicted)),
+        ("throttled", str(status.throttled)),
+        ("without_depth", str(status.without_depth)),
+        ("clock_resets", str(status.resets)),
+    ]
+    values += [(f"refused_{reason}", str(n)) for reason, n in sorted(status.refused.items())]
+    values += [(f"remark_{reason}", str(n)) for reason, n in sorted(status.remarks.items())]
+    values += [(reason, str(n)) for reason, n in sorted(status.tf_counts.items())]
+    return Finding("memory", level, message, tuple(values))
+
+
+def _questions(status: LiveStatus, before: LiveStatus | None) -> Finding:
+    queries = status.queries
+    total = sum(queries.answered.values())
+    level, message = Level.OK, f"{total} answered, {queries.running} being answered, {queries.waiting} waiting"
+    if status.running_s is None:
+        message = "the node is not active: questions get CANCELLED"
+    else:
+        new = _grown(_by_name(queries.answered), _by_name(before.queries.answered) if before else None)
+        for code, level_of, what in (
+            ("UNKNOWN", Level.ERROR, "failed: see the log"),
+            ("BUSY", Level.WARN, "told BUSY: raise query_queue or query_workers, or ask less often"),
+            ("TIMEOUT", Level.WARN, "told TIMEOUT: raise timeout_s or query_workers"),
+        ):
+            if new.get(code):
+                level, message = level_of, f"{new[code]} questions {what}"
+                break
+    values = [("waiting", str(queries.waiting)), ("running", str(queries.running))]
+    values += [(f"p{p}_ms", f"{1000 * s:.1f}") for p, s in _percentiles(queries)]
+    values += [(f"answered_{name}", str(n)) for name, n in sorted(_by_name(queries.answered).items())]
+    return Finding("questions", level, message, tuple(values))
+
+
+def _percentiles(queries: QueryStatus) -> Iterator[tuple[int, float]]:
+    return zip((50, 95, 99), (queries.p50_s, queries.p95_s, queries.p99_s), strict=True)
+
+
+def _by_name(answered: Mapping[ErrorCode, int]) -> dict[str, int]:
+    return {code.name: n for code, n in answered.items()}
+
+
+def with_problem(finding: Finding, problem: str) -> Finding:
+    """The finding as an ERROR with another message: for what only the middleware knows, such as a mismatch of QoS."""
+    return replace(finding, level=Level.ERROR, message=problem)

@@ -1,0 +1,573 @@
+"""The live engine: messages in, frames into memory, questions answered beside it. Without any middleware.
+
+A node is a shell around it: it subscribes to ``streams``, hands every message to ``offer``, passes questions to ``ask``
+and publishes what ``on_keyframes`` and ``status`` give. ros_node.py and dds_node.py use it unchanged.
+
+Threads: callbacks of the node only append to a queue; one thread decodes, assembles frames and adds them to the memory;
+``query_workers`` answer; one publishes keyframes. None of them waits for another but through bounded queues.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from spatial_mllm_ros.keyframes.coverage import Selection
+from spatial_mllm_ros.keyframes.streaming import SelectorConfig
+from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
+from spatial_mllm_ros.nodes.diagnosis import LiveStatus, QueryStatus, StreamStatus
+from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
+from spatial_mllm_ros.nodes.queries import QueryPool
+from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.query.context import QueryConfig
+from spatial_mllm_ros.query.engine import SpatialQueryEngine
+from spatial_mllm_ros.query.parser import QuestionParser
+from spatial_mllm_ros.query.table import load_table
+from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
+from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
+from spatial_mllm_ros.scene.sensor import SensorModel
+from spatial_mllm_ros.scene.transform_tree import TransformTree
+from spatial_mllm_ros.sources import messages
+from spatial_mllm_ros.sources.calibration import sensor_from_yaml
+from spatial_mllm_ros.sources.compressed import BadImage
+from spatial_mllm_ros.sources.source import SourceError
+from spatial_mllm_ros.sources.topics import is_rectified
+
+log = logging.getLogger(__name__)
+
+SECOND = 1_000_000_000
+BEFORE_EVERYTHING = -(2**63)
+IDLE_S = 2.0
+"""When nothing has come for so long, images that still wait for their depth or transform are taken in as they are."""
+
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO, TF_MESSAGE = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+
+
+class ConfigurationError(Exception):
+    """Something that a parameter names cannot be had. ``str()`` says what and what to do."""
+
+
+@dataclass(frozen=True)
+class KeyframeSet:
+    """The keyframes as they are now, best first.
+
+    voxels: what each covers alone. stamp_ns: of the newest frame considered. world_frame: of all poses.
+    """
+
+    selection: Selection
+    frames: tuple[StoredFrame, ...]
+    voxels: tuple[int, ...]
+    stamp_ns: int
+    world_frame: str
+
+
+@dataclass(eq=False)
+class _Scene:
+    """What is forgotten together when the clock is set back."""
+
+    assembler: FrameAssembler
+    memory: SpatialMemory
+    query: SpatialQueryEngine
+
+
+class LiveEngine:
+    """Holds what streams in and answers questions about it. Safe to use from several threads.
+
+    settings: see parameters.py. clock: nanoseconds now, on the time line of the stamps. decode: (stream, what was
+    offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
+    on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds.
+
+    Raises ConfigurationError when something named in the settings cannot be had.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], int] = time.time_ns,
+        decode: Callable[[Stream, Any], Any] | None = None,
+        on_keyframes: Callable[[KeyframeSet], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.on_keyframes = on_keyframes
+        self.refused: Counter[tuple[Stream, str]] = Counter()
+        """Messages that became no part of a frame because of what is in them, by stream and reason."""
+        self.throttled = 0
+        """Frames left out because of max_frame_rate_hz."""
+        self.resets = 0
+        """How often the memory was forgotten because the clock was set back."""
+        self._clock = clock
+        self._decode = decode
+        self._monotonic = monotonic
+        self._sensor = _sensor_model(settings.sensor_model)
+        self._parser = _question_parser(settings)
+        _require_no_model(settings.model)
+        self._inbox = Inbox(_streams(settings), monotonic)
+        self._inbox.close()
+        self._handlers = {stream: self._handler(stream) for stream in self.streams}
+        self._faults: dict[Stream, str] = {}
+        self._infos: dict[Stream, CameraModel] = {}
+        self._last_kept: dict[str, int] = {}
+        self._lifecycle = threading.RLock()
+        self._scene_lock = threading.RLock()
+        self._scene = self._new_scene(TransformTree(int(settings.tf_history_s * SECOND), 10_000, self._max_gap_ns))
+        self._pool = QueryPool(
+            self._answer, settings.query_workers, settings.query_queue, settings.timeout_s, monotonic
+        )
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._started: float | None = None
+
+    # ---- for the node
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """What to subscribe to."""
+        return self._inbox.streams
+
+    @property
+    def memory(self) -> SpatialMemory:
+        """What has been seen; another one after a reset."""
+        return self._scene.memory
+
+    @property
+    def running(self) -> bool:
+        return self._started is not None
+
+    def offer(self, stream: Stream, message: Any) -> None:
+        """Hand over a message: appends to a queue, no more."""
+        self._inbox.put(stream, message)
+
+    def ask(self, request: Request) -> Future[Answer]:
+        """A Future that gets an Answer in time, whatever happens; see QueryPool."""
+        return self._pool.submit(request)
+
+    def start(self) -> None:
+        """Take messages in and answer questions. What was remembered before a ``stop`` still is."""
+        with self._lifecycle:
+            if self.running:
+                return
+            self._stop = stop = threading.Event()
+            self._inbox.open()
+            self._threads = [
+                threading.Thread(target=self._ingest, args=(stop,), name="ingest", daemon=True),
+                threading.Thread(target=self._watch_keyframes, args=(stop,), name="keyframes", daemon=True),
+            ]
+            for thread in self._threads:
+                thread.start()
+            self._pool.start()
+            self._started = self._monotonic()
+
+    def stop(self, because: str = "the node is not active", timeout_s: float = 1.0) -> None:
+        """Take nothing more in, answer questions that wait or run CANCELLED with ``because``. Keeps the memory."""
+        with self._lifecycle:
+            if not self.running:
+                return
+            self._started = None
+            self._stop.set()
+            self._inbox.close()
+            self._pool.stop(because, timeout_s)
+            deadline = time.monotonic() + timeout_s
+            for thread in self._threads:
+                if thread is not threading.current_thread():
+                    thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    log.warning("the %s thread has not ended yet", thread.name)
+            self._threads = []
+
+    def reset(self) -> None:
+        """Forget everything but static transforms and calibrations."""
+        self._inbox.clear()
+        with self._scene_lock:
+            tree = self._scene.assembler.tree
+            tree.forget_after(BEFORE_EVERYTHING)
+            self._scene = self._new_scene(tree)
+            self._last_kept.clear()
+
+    def clock_set_back(self, now_ns: int) -> None:
+        """The node's clock jumped back to ``now_ns``: forget what is of a later time, unless the settings say keep."""
+        if self._newest() <= now_ns + int(self.settings.max_future_s * SECOND):
+            return
+        self._forget(f"the clock was set back to {now_ns / 1e9:.3f} s")
+
+    def update(self, settings: Settings) -> None:
+        """Take over the values that may change at any time. Raises ParameterError for a change of others."""
+        for name, parameter in PARAMETERS.items():
+            if getattr(settings, name) != getattr(self.settings, name) and parameter.change is not Change.ANY_TIME:
+                raise ParameterError(f"{name} can be set {parameter.change.value}")
+        self.settings = settings
+        self._pool.timeout_s = settings.timeout_s
+        self._scene.query.config = _query_config(settings)
+
+    def keyframes(self) -> KeyframeSet:
+        """The keyframes now."""
+        memory = self.memory
+        selection = memory.keyframes(self.settings.keyframes_count)
+        frames = [memory.get(frame_id) for frame_id in selection.picked]
+        if not all(frames):  # one was evicted in between
+            return self.keyframes()
+        stored = tuple(frame for frame in frames if frame is not None)
+        voxels = tuple(_alone(memory, frame, gain) for frame, gain in zip(stored, selection.gains, strict=True))
+        return KeyframeSet(selection, stored, voxels, max(self._newest(), 0), memory.world_frame)
+
+    def status(self) -> LiveStatus:
+        """Everything that is worth knowing about the engine now."""
+        scene, pool, inbox = self._scene, self._pool, self._inbox
+        streams = tuple(
+            StreamStatus(
+                stream,
+                inbox.received[stream],
+                inbox.dropped[stream],
+                inbox.waiting(stream),
+                inbox.rate_hz(stream),
+                inbox.silent_s(stream),
+                {reason: n for (s, reason), n in self.refused.items() if s == stream},
+                self._faults.get(stream, ""),
+            )
+            for stream in self.streams
+        )
+        latencies = pool.latencies_s()
+        queries = QueryStatus(
+            dict(pool.answered),
+            pool.waiting,
+            pool.running,
+            *(float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 95, 99)),
+        )
+        refused = Counter(scene.assembler.refused)
+        refused.update(scene.memory.refused)
+        return LiveStatus(
+            running_s=None if self._started is None else self._monotonic() - self._started,
+            streams=streams,
+            frames=len(scene.memory),
+            nbytes=scene.memory.nbytes,
+            max_bytes=scene.memory.config.max_bytes,
+            evicted=scene.memory.evicted,
+            throttled=self.throttled,
+            without_depth=scene.memory.without_depth,
+            world_frame=scene.memory.world_frame,
+            refused=dict(refused),
+            remarks=dict(scene.assembler.remarks),
+            tf_counts=dict(scene.assembler.tree.counts),
+            resets=self.resets,
+            queries=queries,
+        )
+
+    # ---- taking messages in
+
+    def _ingest(self, stop: threading.Event) -> None:
+        flushed = False
+        while not stop.is_set():
+            item = self._inbox.get(IDLE_S)
+            if item is not None:
+                flushed = False
+                self._take(*item)
+            elif not flushed:
+                flushed = True
+                self._flush()
+        self._flush()
+
+    def _take(self, stream: Stream, message: Any) -> None:
+        try:
+            if self._decode is not None:
+                message = self._decoded(stream, message)
+            self._handlers[stream](message)
+        except (BadImage, _Undecodable) as error:
+            self._refuse(stream, error.reason, str(error))
+        except InvalidCamera as error:
+            self._refuse(stream, "bad_camera_info", str(error))
+        except InvalidTransform as error:
+            self._refuse(stream, "tf_invalid", str(error))
+        except Exception as error:  # whatever a publisher sends, the node keeps serving
+            if (stream, "internal_error") not in self.refused:
+                log.exception("a message on %s could not be taken in", stream.topic)
+            self._refuse(stream, "internal_error", repr(error))
+
+    def _decoded(self, stream: Stream, message: Any) -> Any:
+        assert self._decode is not None
+        try:
+            return self._decode(stream, message)
+        except Exception as error:  # decoders of damaged messages raise anything
+            raise _Undecodable(f"a message does not decode as {stream.message_type}: {error}") from error
+
+    def _refuse(self, stream: Stream, reason: str, text: str) -> None:
+        if (stream, reason) not in self.refused:
+            log.warning("%s: %s (further ones are counted, see /diagnostics)", stream.topic, text)
+        self.refused[stream, reason] += 1
+        self._faults[stream] = text
+
+    def _handler(self, stream: Stream) -> Callable[[Any], None]:
+        """What is done with a message of a stream."""
+        compressed = stream.message_type == COMPRESSED
+
+        def colour(message: Any) -> None:
+            if compressed:
+                image, size = messages.compressed_colour(message)
+                self._assemble(message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
+            else:
+                pixels = messages.colour_image(message)
+                size = (int(message.width), int(message.height))
+                self._assemble(message, lambda a, stamp, frame: a.add_colour(stamp, frame, pixels, size, stream.camera))
+
+        def depth(message: Any) -> None:
+            image = messages.compressed_depth(message) if compressed else messages.depth_image(message)
+            self._assemble(message, lambda a, stamp, frame: a.add_depth(stamp, frame, image, stream.camera))
+
+        def camera_info(message: Any) -> None:
+            model = messages.camera_model(message, is_rectified(self._image_topic(stream)))
+            self._infos[stream] = model
+            self._assemble(message, lambda a, stamp, _: _add_info(a, stream, stamp, model))
+
+        def transforms(message: Any) -> None:
+            static = stream.kind is Kind.TF_STATIC
+            for stamped in message.transforms:
+                try:
+                    parent, child, stamp, T = messages.transform(stamped)
+                except InvalidTransform as error:
+                    self._refuse(stream, "tf_invalid", str(error))
+                    continue
+                with self._scene_lock:
+                    scene = self._scene
+                    frames = scene.assembler.add_transform(parent, child, stamp, T, static)
+                self._remember(scene, frames)
+
+        return {
+            Kind.COLOUR: colour,
+            Kind.DEPTH: depth,
+            Kind.CAMERA_INFO: camera_info,
+            Kind.DEPTH_CAMERA_INFO: camera_info,
+        }.get(stream.kind, transforms)
+
+    def _image_topic(self, info: Stream) -> str:
+        """The image topic that a CameraInfo stream belongs to."""
+        kind = Kind.COLOUR if info.kind is Kind.CAMERA_INFO else Kind.DEPTH
+        return next((s.topic for s in self.streams if (s.kind, s.camera) == (kind, info.camera)), "")
+
+    def _assemble(self, message: Any, add: Callable[[FrameAssembler, int, str], list[Frame]]) -> None:
+        stamp = messages.stamp_ns(message.header.stamp)
+        with self._scene_lock:
+            scene = self._scene
+            resets = scene.assembler.remarks["clock_reset"]
+            frames = add(scene.assembler, stamp, message.header.frame_id)
+            started_over = scene.assembler.remarks["clock_reset"] > resets
+        if started_over and self._newest() > stamp:
+            frames = [frame for frame in frames if frame.stamp_ns <= stamp]  # the others are of the former time
+            if self._forget(f"stamps jumped back to {stamp / 1e9:.3f} s", keep_waiting=True):
+                scene = self._scene
+        self._remember(scene, frames)
+
+    def _remember(self, scene: _Scene, frames: list[Frame]) -> None:
+        shortest = 1e9 / self.settings.max_frame_rate_hz if self.settings.max_frame_rate_hz else 0.0
+        for frame in frames:
+            last = self._last_kept.get(frame.camera_frame)
+            # A camera's stamps jitter; a twentieth of its period is forgiven so that 30 Hz at most lets 30 Hz through.
+            if shortest and last is not None and 0 <= frame.stamp_ns - last < 0.95 * shortest:
+                self.throttled += 1
+                continue
+            if scene.memory.add(frame) is not None:
+                self._last_kept[frame.camera_frame] = frame.stamp_ns
+
+    def _flush(self) -> None:
+        with self._scene_lock:
+            scene = self._scene
+            frames = scene.assembler.flush()
+        self._remember(scene, frames)
+
+    # ---- the scene
+
+    def _new_scene(self, tree: TransformTree) -> _Scene:
+        s = self.settings
+        tf_wait_ns = int(s.tf_wait_s * SECOND)
+        assembler = FrameAssembler(
+            tree,
+            s.fixed_frame,
+            AssemblerSettings(
+                pair_tolerance_ns=int(s.sync_tolerance_s * SECOND),
+                wait_ns=tf_wait_ns,
+                clock_reset_ns=int(s.clock_reset_s * SECOND),
+                queue_size=60 + int(60 * s.tf_wait_s),
+            ),
+            colour_only=[camera.colour for camera in s.cameras if camera.depth is None],
+        )
+        for stream, model in self._infos.items():
+            _add_info(assembler, stream, BEFORE_EVERYTHING, model)
+        memory = SpatialMemory(
+            MemoryConfig(
+                max_frames=s.max_frames,
+                max_bytes=s.max_memory_mib << 20,
+                point_stride=s.point_stride,
+                max_depth_m=s.max_depth_m,
+                max_future_s=s.max_future_s,
+                selector=SelectorConfig(s.pool_size, s.core_size, s.min_voxel_size_m),
+            ),
+            self._clock,
+        )
+        if hasattr(self, "_scene"):
+            memory._next_id = self._scene.memory._next_id  # ids are unique while the node lives
+        level = np.eye(4) if s.level == "fixed_frame" else None
+        query = SpatialQueryEngine(memory, self._sensor, _query_config(s), level, self._lookup(tree), self._parser)
+        return _Scene(assembler, memory, query)
+
+    def _lookup(self, tree: TransformTree) -> Callable[[str, str, int], Transform]:
+        def lookup(target: str, source: str, stamp_ns: int) -> Transform:
+            with self._scene_lock:
+                return tree.lookup(target, source, stamp_ns)
+
+        return lookup
+
+    def _answer(self, request: Request, cancelled: Callable[[], bool]) -> Answer:
+        return self._scene.query.answer(request, cancelled)
+
+    def _newest(self) -> int:
+        """Stamp (ns) of the newest pose in memory, before everything when there is none."""
+        memory = self.memory
+        tracks = [memory.track(camera) for camera in memory.cameras()]
+        return max((t.last for t in tracks if t is not None and t.last is not None), default=BEFORE_EVERYTHING)
+
+    def _forget(self, because: str, keep_waiting: bool = False) -> bool:
+        """Reset, if the settings say so. keep_waiting: the queues hold messages of the new time already."""
+        if self.settings.on_clock_reset == "keep":
+            log.warning("%s: the memory is kept (on_clock_reset is keep)", because)
+            return False
+        log.warning("%s: %d frames are forgotten (set on_clock_reset to keep them)", because, len(self.memory))
+        self.resets += 1
+        if not keep_waiting:
+            self.reset()
+            return True
+        with self._scene_lock:  # the assembler has started over already
+            old, self._scene = self._scene, self._new_scene(self._scene.assembler.tree)
+            self._scene.assembler = old.assembler
+            self._last_kept.clear()
+        return True
+
+    # ---- keyframes
+
+    def _watch_keyframes(self, stop: threading.Event) -> None:
+        seen: tuple[int, int] | None = None
+        published: tuple[int, ...] = ()
+        while True:
+            rate = self.settings.keyframes_rate_hz
+            if stop.wait(min(1.0 / rate, 0.5) if rate else 0.5):
+                return
+            begin = self._monotonic()
+            memory = self.memory
+            now = (id(memory), memory.version)
+            if not rate or self.on_keyframes is None or now == seen:
+                continue
+            seen = now
+            try:
+                keyframes = self.keyframes()
+                if keyframes.selection.picked != published:
+                    published = keyframes.selection.picked
+                    self.on_keyframes(keyframes)
+                    if stop.wait(max(0.0, 1.0 / rate - (self._monotonic() - begin))):
+                        return
+            except Exception:  # the node keeps serving
+                log.exception("keyframes could not be published")
+
+    @property
+    def _max_gap_ns(self) -> int:
+        return int(self.settings.tf_max_gap_s * SECOND)
+
+
+class _Undecodable(Exception):
+    """Bytes that are no message of their type."""
+
+    reason = "undecodable_message"
+
+
+def _alone(memory: SpatialMemory, stored: StoredFrame, gain: int) -> int:
+    """Voxels that a keyframe covers alone; at least ``gain``, which it added to those before it."""
+    stamp = stored.frame.stamp_ns
+    alone = memory.keyframes(1, stamp, stamp)
+    return alone.covered if alone.picked == (stored.frame_id,) else gain
+
+
+def _add_info(assembler: FrameAssembler, stream: Stream, stamp_ns: int, model: CameraModel) -> list[Frame]:
+    add = assembler.add_camera_info if stream.kind is Kind.CAMERA_INFO else assembler.add_depth_info
+    return add(stamp_ns, model, stream.camera)
+
+
+def _streams(settings: Settings) -> list[Stream]:
+    colour, depth = settings.colour_transport, settings.depth_transport
+    streams = []
+    for camera in settings.cameras:
+        topics = (
+            (Kind.COLOUR, _with(camera.colour, colour), COMPRESSED if colour != "raw" else IMAGE, "colour_qos"),
+            (Kind.CAMERA_INFO, camera.info, CAMERA_INFO, "camera_info_qos"),
+            (Kind.DEPTH, _with(camera.depth, depth), COMPRESSED if depth != "raw" else IMAGE, "depth_qos"),
+            (Kind.DEPTH_CAMERA_INFO, camera.depth_info, CAMERA_INFO, "camera_info_qos"),
+        )
+        streams += [
+            Stream(
+                kind,
+                topic,
+                message_type,
+                getattr(settings, parameter),
+                settings.qos_depth,
+                parameter,
+                settings.image_queue,
+                camera.colour,
+            )
+            for kind, topic, message_type, parameter in topics
+            if topic
+        ]
+    for kind, topic, parameter in ((Kind.TF, "/tf", "tf_qos"), (Kind.TF_STATIC, "/tf_static", "tf_static_qos")):
+        streams.append(Stream(kind, topic, TF_MESSAGE, getattr(settings, parameter), 100, parameter, settings.tf_queue))
+    return streams
+
+
+def _with(topic: str | None, transport: str) -> str | None:
+    return topic if topic is None or transport == "raw" else f"{topic}/{transport}"
+
+
+def _query_config(settings: Settings) -> QueryConfig:
+    return QueryConfig(
+        min_confidence=settings.min_confidence,
+        moment_tolerance_s=settings.moment_tolerance_s,
+        timeout_s=settings.timeout_s,
+        max_keyframes=settings.keyframes_count,
+    )
+
+
+def _sensor_model(name: str) -> SensorModel:
+    if name == "rgbd":
+        return SensorModel()
+    if name == "exact":
+        return SensorModel.exact()
+    path = Path(name).expanduser()
+    try:
+        return sensor_from_yaml(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, SourceError) as error:
+        raise ConfigurationError(
+            f"sensor_model is {name!r}, which is neither rgbd nor exact, nor a sensor.yaml that can be read: {error}"
+        ) from error
+
+
+def _question_parser(settings: Settings) -> QuestionParser:
+    if not settings.question_tables:
+        return QuestionParser()
+    try:
+        return QuestionParser(load_table(*(Path(path).expanduser() for path in settings.question_tables)))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"question_table cannot be used: {error}") from error
+
+
+def _require_no_model(model: str) -> None:
+    if model:
+        raise ConfigurationError(
+            f"model is {model!r}, but this build has no support for models: leave model empty, geometry alone answers"
+        )

@@ -1,0 +1,485 @@
+"""Every parameter of the node, declared once.
+
+The dataclass ``Settings`` is the table: a field's name, type and default, and in its metadata what it means, its range
+and when it may change. The configuration file, launch arguments, ``ros2 param describe``, ``--help`` and the README's
+table are made from it. ``python -m spatial_mllm_ros.nodes.parameters config/spatial_mllm.yaml`` writes the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from spatial_mllm_ros.nodes.qos import QOS_NAMES
+from spatial_mllm_ros.sources.topics import CameraTopics
+
+Value = bool | int | float | str
+TYPE_NAMES: dict[type, str] = {bool: "bool", int: "integer", float: "double", str: "string"}
+TOPIC = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+FRAME = re.compile(r"[^\s]*")
+
+
+class Change(Enum):
+    """When a parameter may be set. The value is how people are told."""
+
+    ANY_TIME = "any time"
+    UNCONFIGURED = "while unconfigured"
+    START = "at start only"
+
+
+class ParameterError(ValueError):
+    """Values that the node cannot run with. ``str()`` has one line for each, with what is allowed."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table. ``least`` and ``most`` are inclusive; ``choices``, if any, are all values of a string."""
+
+    name: str
+    type: type[bool] | type[int] | type[float] | type[str]
+    default: Value
+    description: str
+    section: str
+    unit: str
+    least: float | None
+    most: float | None
+    choices: tuple[str, ...]
+    change: Change
+
+    @property
+    def type_name(self) -> str:
+        """bool, integer, double or string, as ROS calls it."""
+        return TYPE_NAMES[self.type]
+
+    @property
+    def allowed(self) -> str:
+        """The range or the choices, as people read it; '' for free text and bool."""
+        if self.choices:
+            return ", ".join(choice or "''" for choice in self.choices)
+        if self.least is None or self.most is None:
+            return ""
+        return f"{self.type(self.least):{_format(self.type)}} to {self.type(self.most):{_format(self.type)}}"
+
+    def check(self, value: Any) -> str:
+        """What is wrong with ``value``; '' when nothing is. An integer will do for a double."""
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not self.type:
+            return f"{self.name} must be {_a(self.type_name)}, not {value!r}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{self.name} must be a finite number, not {value}"
+        if self.least is not None and self.most is not None and not self.least <= float(value) <= self.most:
+            return f"{self.name} must be {self.allowed}{f' {self.unit}' if self.unit else ''}, not {value:g}"
+        if self.choices and value not in self.choices:
+            return f"{self.name} must be one of {self.allowed}, not {value!r}"
+        return ""
+
+    def parse(self, text: str) -> Value:
+        """The value that ``text`` writes. Raises ParameterError."""
+        value: Value = text
+        try:
+            if self.type is bool:
+                value = {"true": True, "false": False}[text.strip().lower()]
+            elif self.type is not str:
+                value = self.type(text)
+        except (ValueError, KeyError):
+            raise ParameterError(f"{self.name} must be {_a(self.type_name)}, not {text!r}") from None
+        error = self.check(value)
+        if error:
+            raise ParameterError(error)
+        return value
+
+    def yaml(self, value: Value | None = None) -> str:
+        """A value (default: the default) as YAML that ROS reads with the right type."""
+        value = self.default if value is None else value
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, str):
+            return value if re.fullmatch(r"[A-Za-z_/][\w/.-]*", value) else "'" + value.replace("'", "''") + "'"
+        return repr(value)
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _format(kind: type) -> str:
+    return "d" if kind is int else "g"
+
+
+def _is(
+    default: Any,
+    description: str,
+    *,
+    section: str = "",
+    unit: str = "",
+    within: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    change: Change = Change.UNCONFIGURED,
+) -> Any:
+    """A field with its row of the table. A section goes on until the next one is named."""
+    least, most = (None, None) if within is None else within
+    return field(
+        default=default,
+        metadata={
+            "description": description,
+            "section": section,
+            "unit": unit,
+            "least": least,
+            "most": most,
+            "choices": choices,
+            "change": change,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The node's parameters with their values. Raises ParameterError for values that do not fit together."""
+
+    colour_topic: str = _is(
+        "camera/color/image_raw",
+        "Colour images (sensor_msgs/Image). Several cameras: topics separated by commas, here and in the other topics.",
+        section="Cameras",
+    )
+    colour_transport: str = _is(
+        "raw",
+        "compressed: take <colour_topic>/compressed (sensor_msgs/CompressedImage, JPEG or PNG) instead. Images then "
+        "stay compressed in memory, which holds ten times as many.",
+        choices=("raw", "compressed"),
+    )
+    depth_topic: str = _is(
+        "camera/aligned_depth_to_color/image_raw",
+        "Depth images (sensor_msgs/Image, 16UC1 or 32FC1); empty: the camera has none. Depth of another optical frame "
+        "or size is registered to the colour image, for which its CameraInfo and the TF between the two are needed.",
+    )
+    depth_transport: str = _is(
+        "raw",
+        "compressedDepth: take <depth_topic>/compressedDepth (PNG or RVL) instead.",
+        choices=("raw", "compressedDepth"),
+    )
+    camera_info_topic: str = _is("", "CameraInfo of the colour images; empty: camera_info beside the image topic.")
+    depth_camera_info_topic: str = _is("", "CameraInfo of the depth images; empty: camera_info beside the depth topic.")
+    colour_qos: str = _is(
+        "auto",
+        "Quality of service of the colour subscriptions. auto: reliable, and best effort where a publisher offers no "
+        "more.",
+        section="Quality of service",
+        choices=QOS_NAMES,
+    )
+    depth_qos: str = _is("auto", "Quality of service of the depth subscriptions.", choices=QOS_NAMES)
+    camera_info_qos: str = _is("auto", "Quality of service of the CameraInfo subscriptions.", choices=QOS_NAMES)
+    tf_qos: str = _is("auto", "Quality of service of the subscription to /tf.", choices=QOS_NAMES)
+    tf_static_qos: str = _is("latched", "Quality of service of the subscription to /tf_static.", choices=QOS_NAMES)
+    qos_depth: int = _is(
+        10, "Messages that a subscription to images or CameraInfo keeps until they are taken.", within=(1, 1000)
+    )
+    fixed_frame: str = _is(
+        "",
+        "Frame in which the camera's poses are remembered. Empty: map, odom or world, whichever the camera hangs "
+        "below, else the top of its TF tree.",
+        section="Time and transforms",
+    )
+    sync_tolerance_s: float = _is(
+        0.02, "Colour and depth whose stamps differ by at most this belong together.", unit="s", within=(0.0, 1.0)
+    )
+    tf_wait_s: float = _is(
+        0.2,
+        "How much newer a camera's data may get while an image waits for its depth and for the transform at its stamp. "
+        "An image without its transform is refused and counted; the latest transform is never taken instead.",
+        unit="s",
+        within=(0.0, 30.0),
+    )
+    tf_history_s: float = _is(30.0, "Transforms are remembered for this long.", unit="s", within=(0.1, 3600.0))
+    tf_max_gap_s: float = _is(
+        0.5, "Transforms further apart than this are not interpolated between.", unit="s", within=(0.0, 60.0)
+    )
+    clock_reset_s: float = _is(
+        5.0,
+        "Stamps that jump back by more than this mean that the clock was set back: a recording started over.",
+        unit="s",
+        within=(0.1, 3600.0),
+    )
+    on_clock_reset: str = _is(
+        "forget",
+        "What happens to the memory when the clock is set back. keep: it stays, and images of stamps that are in it "
+        "already are refused.",
+        choices=("forget", "keep"),
+        change=Change.ANY_TIME,
+    )
+    max_future_s: float = _is(
+        1.0, "Images whose stamps are further ahead of the node's clock are refused.", unit="s", within=(0.0, 1e9)
+    )
+    image_queue: int = _is(
+        30,
+        "Messages of one image or CameraInfo topic that wait to be taken in; beyond that the oldest is dropped, and "
+        "counted.",
+        section="Queues",
+        within=(1, 1000),
+    )
+    tf_queue: int = _is(1000, "The same for /tf and /tf_static.", within=(1, 100_000))
+    max_frames: int = _is(
+        3000, "Frames in memory; beyond that the oldest that is no keyframe candidate goes.",
+        section="Memory", within=(1, 10_000_000),
+    )  # fmt: skip
+    max_memory_mib: int = _is(
+        2048, "Images and depth in memory, the same.", unit="MiB", within=(1, 1_000_000)
+    )  # fmt: skip
+    max_frame_rate_hz: float = _is(
+        0.0,
+        "Frames of one camera taken into memory at most; 0: all. Images left out cannot be referred to in questions.",
+        unit="Hz",
+        within=(0.0, 1000.0),
+        change=Change.ANY_TIME,
+    )
+    max_depth_m: float = _is(
+        10.0, "Deeper points do not count as seen space when keyframes are selected.", unit="m", within=(0.1, 1000.0)
+    )
+    point_stride: int = _is(
+        8, "Every so many pixels, along both axes, a point is sampled for selection.", unit="px", within=(1, 256)
+    )
+    pool_size: int = _is(128, "Candidate keyframes kept.", within=(2, 4096))
+    core_size: int = _is(
+        16, "Size of the core with the streaming guarantee, at most half of pool_size.", within=(1, 2048)
+    )
+    min_voxel_size_m: float = _is(
+        0.02, "The voxels that selection counts are never finer than this.", unit="m", within=(0.001, 10.0)
+    )
+    sensor_model: str = _is(
+        "rgbd",
+        "What is assumed about errors of depth and poses: rgbd (a consumer RGB-D camera), exact (a simulation without "
+        "noise), or the path of a sensor.yaml.",
+    )
+    level: str = _is(
+        "estimate",
+        "Where up and the floor are. estimate: found in the depth images, up near the fixed frame's z where it fits. "
+        "fixed_frame: z of the fixed frame is up and its z = 0 is the floor.",
+        choices=("estimate", "fixed_frame"),
+    )
+    keyframes_count: int = _is(
+        16, "Keyframes published, and frames for a model's answer.", section="Keyframes", within=(1, 1024),
+        change=Change.ANY_TIME,
+    )  # fmt: skip
+    keyframes_rate_hz: float = _is(
+        1.0,
+        "~/keyframes is published when the keyframes have changed, at most this often; 0: never.",
+        unit="Hz",
+        within=(0.0, 100.0),
+        change=Change.ANY_TIME,
+    )
+    query_workers: int = _is(2, "Questions answered at the same time.", section="Questions", within=(1, 64))
+    query_queue: int = _is(
+        64, "Questions that wait for a worker; further ones are told BUSY.", within=(1, 1000), change=Change.START
+    )
+    timeout_s: float = _is(
+        30.0,
+        "Time limit, waiting included, of a question that sets none.",
+        unit="s",
+        within=(0.001, 3600.0),
+        change=Change.ANY_TIME,
+    )
+    min_confidence: float = _is(
+        0.6, "A choice or a yes/no that is less certain is not given (ABSTAINED).",
+        within=(0.0, 1.0), change=Change.ANY_TIME,
+    )  # fmt: skip
+    moment_tolerance_s: float = _is(
+        0.1,
+        "A moment in a question means the frame at most this far from it.",
+        unit="s",
+        within=(0.0, 60.0),
+        change=Change.ANY_TIME,
+    )
+    question_table: str = _is(
+        "", "Files with more wordings of questions, separated by commas; they extend the built-in table."
+    )
+    model: str = _is("", "Checkpoint for questions that geometry cannot answer; empty: none, they get NO_MODEL.")
+    diagnostics_rate_hz: float = _is(
+        1.0, "/diagnostics is published this often; 0: never.",
+        section="Node", unit="Hz", within=(0.0, 100.0), change=Change.ANY_TIME,
+    )  # fmt: skip
+    auto_activate: bool = _is(
+        False,
+        "Configure and activate at start, without a lifecycle manager. The launch file does it by lifecycle events.",
+        change=Change.START,
+    )
+
+    def __post_init__(self) -> None:
+        errors = list(self._misfits())
+        if errors:
+            raise ParameterError("\n".join(errors))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Settings:
+        """From values by name; missing ones have their defaults. Raises ParameterError, naming all at fault."""
+        errors = [f"there is no parameter {name!r}{_did_you_mean(name)}" for name in values if name not in PARAMETERS]
+        errors += [e for name, value in values.items() if name in PARAMETERS and (e := PARAMETERS[name].check(value))]
+        if errors:
+            raise ParameterError("\n".join(errors))
+        typed: dict[str, Any] = {name: PARAMETERS[name].type(value) for name, value in values.items()}
+        return cls(**typed)
+
+    @property
+    def cameras(self) -> tuple[CameraTopics, ...]:
+        """The topics of each camera, without the transports' suffixes."""
+        colours = _listed(self.colour_topic)
+        columns = [
+            (_listed(text) or [""]) + [""] * len(colours)
+            for text in (self.camera_info_topic, self.depth_topic, self.depth_camera_info_topic)
+        ]
+        return tuple(
+            CameraTopics(
+                colour,
+                info or _info_beside(colour),
+                depth or None,
+                (depth_info or _info_beside(depth)) if depth else None,
+            )
+            for colour, info, depth, depth_info in zip(colours, *columns, strict=False)
+        )
+
+    @property
+    def question_tables(self) -> tuple[str, ...]:
+        """Paths of the files that extend the table of questions."""
+        return tuple(filter(None, _listed(self.question_table)))
+
+    def _misfits(self) -> Iterator[str]:
+        if self.core_size > self.pool_size // 2:
+            yield f"core_size must be at most half of pool_size, {self.pool_size // 2}, not {self.core_size}"
+        cameras = len(_listed(self.colour_topic))
+        for name in ("colour_topic", "camera_info_topic", "depth_topic", "depth_camera_info_topic"):
+            topics = _listed(getattr(self, name))
+            if name == "colour_topic" and not all(topics):
+                yield "colour_topic must name a topic, or several, separated by commas"
+            if len(topics) > max(cameras, 1):
+                yield f"{name} names {len(topics)} topics, but colour_topic names {cameras}"
+            for topic in topics:
+                if topic and not TOPIC.fullmatch(topic):
+                    yield f"{name}: {topic!r} is not a topic name"
+        colours = _listed(self.colour_topic)
+        if len(set(colours)) < len(colours):
+            yield "colour_topic names a topic twice"
+        if not FRAME.fullmatch(self.fixed_frame):
+            yield f"fixed_frame must be a frame's name without spaces, not {self.fixed_frame!r}"
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _info_beside(image_topic: str) -> str:
+    folder, slash, _ = image_topic.rpartition("/")
+    return f"{folder}{slash}camera_info"
+
+
+def _table() -> dict[str, Parameter]:
+    types, section, table = get_type_hints(Settings), "", {}
+    for f in dataclasses.fields(Settings):
+        section = f.metadata["section"] or section
+        row = {**f.metadata, "section": section}
+        table[f.name] = Parameter(f.name, types[f.name], f.default, **row)  # type: ignore[arg-type]
+        fault = table[f.name].check(f.default)
+        assert not fault, fault
+    return table
+
+
+PARAMETERS: dict[str, Parameter] = _table()
+"""The table, by name, in the order in which people read it."""
+
+
+def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, PARAMETERS, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def config_yaml() -> str:
+    """The configuration file: every parameter with its default, commented."""
+    lines = [
+        "# The parameters of the spatial_mllm node with their defaults. Copy this file, change the copy, and give it",
+        "# as params_file:=<copy> to the launch file or as --params-file <copy> after --ros-args.",
+        "# Made by python -m spatial_mllm_ros.nodes.parameters; a test keeps it up to date.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    section = ""
+    for p in PARAMETERS.values():
+        if p.section != section:
+            section = p.section
+            lines += ["", f"    # ---- {section}"]
+        about = f"{p.description} ({_summary(p)})"
+        lines += ["", *textwrap.wrap(about, 110, initial_indent="    # ", subsequent_indent="    # ")]
+        lines.append(f"    {p.name}: {p.yaml()}")
+    return "\n".join(lines) + "\n"
+
+
+def _summary(p: Parameter) -> str:
+    parts = [p.type_name, p.allowed and p.allowed + (f" {p.unit}" if p.unit else ""), f"set {p.change.value}"]
+    return "; ".join(filter(None, parts))
+
+
+def markdown_table() -> str:
+    """The table for the README."""
+    lines = ["| Parameter | Type | Default | Allowed | Set | Meaning |", "|---|---|---|---|---|---|"]
+    for p in PARAMETERS.values():
+        allowed = p.allowed + (f" {p.unit}" if p.unit and p.allowed else "")
+        cells = (f"`{p.name}`", p.type_name, f"`{p.yaml()}`", allowed, p.change.value, p.description)
+        lines.append("| " + " | ".join(c.replace("|", "\\|").replace("<", "&lt;") for c in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def help_text(executable: str) -> str:
+    """What ``--help`` of a node prints."""
+    lines = [
+        f"usage: {executable} [--ros-args [-p NAME:=VALUE]... [--params-file FILE] [-r FROM:=TO]...]",
+        "",
+        "Remembers the space that a camera has seen and answers questions about it.",
+        "in:  images, CameraInfo, /tf, /tf_static     out: ~/keyframes, /diagnostics     service: spatial_query",
+    ]
+    section = ""
+    for p in PARAMETERS.values():
+        if p.section != section:
+            section = p.section
+            lines += ["", f"{section}:"]
+        lines.append(f"  {p.name} [{p.yaml()}]  ({_summary(p)})")
+        lines += textwrap.wrap(p.description, 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines) + "\n"
+
+
+def launch_arguments() -> list[tuple[str, str]]:
+    """(name, description) of a launch argument for every parameter."""
+    return [(p.name, f"{p.description} ({_summary(p)}; default {p.yaml()})") for p in PARAMETERS.values()]
+
+
+def values_from_text(texts: Mapping[str, str]) -> dict[str, Value]:
+    """Values that were written as text, for example as launch arguments. Raises ParameterError, naming all at fault."""
+    values, errors = {}, []
+    for name, text in texts.items():
+        try:
+            if name not in PARAMETERS:
+                raise ParameterError(f"there is no parameter {name!r}{_did_you_mean(name)}")
+            values[name] = PARAMETERS[name].parse(text)
+        except ParameterError as error:
+            errors.append(str(error))
+    if errors:
+        raise ParameterError("\n".join(errors))
+    return values
+
+
+def main() -> None:
+    """Write the configuration file to the path given, else the README's table to standard output."""
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(config_yaml(), encoding="utf-8")
+    else:
+        sys.stdout.write(markdown_table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,487 @@
+#!/usr/bin/env python3
+"""The live node on ROS 2: an rclpy lifecycle node around LiveEngine.
+
+Why it is built as it is:
+
+- Subscriptions take messages serialised and their callbacks only hand them over; the engine's thread decodes them. A
+  damaged message is then counted instead of ending the executor, and a dropped image costs no decoding.
+- Colour, depth, CameraInfo and TF are joined by the engine's FrameAssembler, not by message_filters and tf2_ros.Buffer:
+  it waits for the transform at the image's stamp, and no longer than tf_wait_s; it keeps images without depth; and what
+  it does is the same with a recording, with plain DDS and with ROS. tf_transformations and cv_bridge are not needed
+  either (the latter, compiled against another numpy, takes nodes down).
+- The service has a callback group of its own and the executor has a thread for every question that may wait, so that
+  whatever the load, images, parameters and transitions are served. (A coroutine would need no threads, but the executor
+  of Jazzy steps every waiting coroutine whenever anything happens, and keeps a list that grows with each step.)
+"""
+
+# mypy: disable-error-code="import-not-found"
+
+from __future__ import annotations
+
+import array
+import importlib
+import logging
+import signal
+import sys
+import threading
+import time
+from functools import cache, partial
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import ClockChange, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle, ParameterException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+
+from spatial_mllm_ros.nodes import convert
+from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
+from spatial_mllm_ros.nodes.inbox import Stream
+from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings, help_text
+from spatial_mllm_ros.nodes.qos import (
+    DIAGNOSTICS_QOS,
+    KEYFRAMES_QOS,
+    QosPolicy,
+    fallback,
+    mismatch_remedy,
+    qos_policy,
+)
+from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.query.codes import ErrorCode, QueryError
+
+NODE_NAME, SERVICE = "spatial_mllm", "spatial_query"
+log = logging.getLogger(__name__)
+EXECUTABLE = "ros2 run spatial_mllm_ros spatial_mllm_node"
+END_OF_TIME = 2**63 - 1
+OTHER_THREADS = 4
+"""Executor threads beside those in which questions wait: inputs, timers, parameters, transitions."""
+RCLError = rclpy_implementation.RCLError
+
+
+class RclpyMaker:
+    """Makes rclpy's messages."""
+
+    def new(self, name: str, /, **fields: Any) -> Any:
+        return message_class(name)(**fields)
+
+    def octets(self, data: Any) -> Any:
+        return array.array("B", memoryview(data).cast("B").tobytes())
+
+    def doubles(self, values: Any) -> Any:
+        return list(values)
+
+    def byte(self, value: int) -> Any:
+        return bytes([value])
+
+
+@cache
+def message_class(name: str) -> Any:
+    """The class of "sensor_msgs/msg/Image" or "spatial_mllm_ros/srv/SpatialQuery_Response"."""
+    package, kind, short = name.split("/")
+    service, _, part = short.partition("_")
+    found = getattr(importlib.import_module(f"{package}.{kind}"), service)
+    return getattr(found, part) if part else found
+
+
+MAKE = RclpyMaker()
+
+
+class SpatialMllmNode(LifecycleNode):
+    """See the module's text. Parameters: parameters.py.
+
+    unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log; the service
+    exists from then on, and answers CANCELLED until the node is active. activate: subscribes and serves. deactivate:
+    stops both, and keeps the memory. cleanup: forgets it.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(NODE_NAME, **options)
+        self._log_bridge = _LogBridge(self.get_logger())
+        logging.getLogger("spatial_mllm_ros").addHandler(self._log_bridge)
+        self._engine: LiveEngine | None = None
+        self._service: Any = None
+        self._keyframes: Any = None
+        self._subscriptions_of: dict[Stream, Subscription] = {}
+        self._mismatches: dict[Stream, str] = {}
+        self._before: LiveStatus | None = None
+        self._questions = 0
+        self.finalized = False
+        self._subscribing = threading.RLock()
+        self._namesakes_told = False
+        self._idle = threading.Condition()
+        self._inputs, self._answers = MutuallyExclusiveCallbackGroup(), ReentrantCallbackGroup()
+        self._housekeeping = MutuallyExclusiveCallbackGroup()
+        self._declare_parameters()
+        profile = _profile(DIAGNOSTICS_QOS)
+        self._diagnostics = self.create_publisher(message_class(convert.DIAGNOSTICS), "/diagnostics", profile)
+        self._diagnostics_timer: Any = None
+        self._set_diagnostics_rate(self.settings().diagnostics_rate_hz)
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jumps = self.get_clock().create_jump_callback(threshold, post_callback=self._on_clock_jump)
+        if self.settings().auto_activate:
+            self._starter = self.create_timer(0.0, self._start, callback_group=self._housekeeping)
+
+    # ---- parameters
+
+    def _declare_parameters(self) -> None:
+        for name, parameter in PARAMETERS.items():
+            default = parameter.default
+            given = self._parameter_overrides.get(name)
+            if parameter.type is float and given is not None and given.type_ is RosParameter.Type.INTEGER:
+                # `timeout_s: 30` is what people write for 30.0
+                default = float(given.value)
+                del self._parameter_overrides[name]
+            self.declare_parameter(name, default, convert.parameter_descriptor(parameter, MAKE))
+        try:
+            self.settings()
+        except ParameterError as error:
+            raise ParameterError(f"the parameters do not fit together: {error}") from error
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_post_set_parameters_callback(self._on_parameters_set)
+        unknown = [
+            name for name in self._parameter_overrides if name not in PARAMETERS and not self.has_parameter(name)
+        ]
+        unknown = [name for name in unknown if not name.startswith("qos_overrides.")]
+        if unknown:
+            self.get_logger().warning(f"there are no parameters {', '.join(sorted(unknown))}: they have no effect")
+
+    def settings(self) -> Settings:
+        """The parameters as they are now."""
+        return Settings.from_values({name: self.get_parameter(name).value for name in PARAMETERS})
+
+    def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
+        values = {name: self.get_parameter(name).value for name in PARAMETERS}
+        for change in changes:
+            parameter = PARAMETERS.get(change.name)
+            if parameter is None:
+                continue
+            if (
+                parameter.change is Change.UNCONFIGURED
+                and self._engine is not None
+                and change.value != values[change.name]
+            ):
+                return SetParametersResult(
+                    successful=False,
+                    reason=f"{change.name} can be set while the node is unconfigured: `ros2 lifecycle set "
+                    f"{self.get_fully_qualified_name()} cleanup` first (it forgets what has been seen)",
+                )
+            values[change.name] = change.value
+        try:
+            Settings.from_values(values)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_parameters_set(self, changes: list[RosParameter]) -> None:
+        settings = self.settings()
+        if self._engine is not None:
+            self._engine.update(settings)
+        if any(change.name == "diagnostics_rate_hz" for change in changes):
+            self._set_diagnostics_rate(settings.diagnostics_rate_hz)
+
+    # ---- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._engine = LiveEngine(self.settings(), self._now_ns, _decode, self._publish_keyframes)
+        except (ConfigurationError, ParameterError) as error:
+            self.get_logger().error(f"cannot be configured: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._keyframes = self.create_lifecycle_publisher(
+            message_class(convert.KEYFRAMES), "~/keyframes", _profile(KEYFRAMES_QOS)
+        )
+        self._service = self.create_service(
+            message_class(f"{convert.PACKAGE}/srv/SpatialQuery"), SERVICE, self._on_query, callback_group=self._answers
+        )
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._engine is not None
+        result = super().on_activate(state)
+        self._before = None
+        self._engine.start()
+        for stream in self._engine.streams:
+            self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
+        self.get_logger().info(
+            f"listening to {', '.join(s.topic_name for s in self._subscriptions_of.values())}; "
+            f"answering on {self._service.service_name}"
+        )
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt("the node was deactivated")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._dismantle("the node was cleaned up")
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._dismantle("the node was shut down")
+        self.finalized = True
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._dismantle("the node failed")
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Ends everything, whatever the state."""
+        self._dismantle("the node was shut down")
+        self._jumps.unregister()
+        logging.getLogger("spatial_mllm_ros").removeHandler(self._log_bridge)
+        super().destroy_node()
+
+    def _start(self) -> None:
+        self._starter.cancel()
+        if self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _halt(self, because: str) -> None:
+        if self._engine is not None:
+            self._engine.stop(because)
+        with self._subscribing:
+            for subscription in self._subscriptions_of.values():
+                self.destroy_subscription(subscription)
+            self._subscriptions_of.clear()
+            self._mismatches.clear()
+
+    def _dismantle(self, because: str) -> None:
+        self._halt(because)
+        with self._idle:  # the answers just given must leave before the service does
+            self._idle.wait_for(lambda: self._questions == 0, 0.5)
+        if self._service is not None:
+            self.destroy_service(self._service)
+            self._service = None
+        if self._keyframes is not None:
+            self.destroy_lifecycle_publisher(self._keyframes)
+            self._keyframes = None
+        self._engine = None
+
+    def _warn_of_namesakes(self) -> None:
+        me = (self.get_name(), self.get_namespace())
+        if not self._namesakes_told and self.get_node_names_and_namespaces().count(me) > 1:
+            self._namesakes_told = True
+            self.get_logger().warning(
+                f"another node is called {self.get_fully_qualified_name()}: parameters and transitions may reach "
+                "either; start one with --ros-args -r __node:=<another name>"
+            )
+
+    # ---- inputs
+
+    def _subscribe(self, stream: Stream, policy: QosPolicy) -> None:
+        with self._subscribing:
+            engine = self._engine
+            if engine is None or not engine.running:
+                return
+            former = self._subscriptions_of.pop(stream, None)
+            if former is not None:
+                self.destroy_subscription(former)
+            self._subscriptions_of[stream] = self.create_subscription(
+                message_class(stream.message_type),
+                stream.topic,
+                partial(engine.offer, stream),
+                _profile(policy),
+                callback_group=self._inputs,
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=partial(self._on_incompatible_qos, stream, policy), use_default_callbacks=False
+                ),
+                raw=True,
+            )
+
+    def _on_incompatible_qos(self, stream: Stream, policy: QosPolicy, event: Any) -> None:
+        subscription = self._subscriptions_of.get(stream)
+        if subscription is None:
+            return
+        topic = subscription.topic_name
+        instead = fallback(stream.qos, policy)
+        if instead is not None:
+            self.get_logger().info(f"a publisher on {topic} is best effort: subscribing as best effort, too")
+            self._subscribe(stream, instead)
+            return
+        name = qos_policy_name_from_kind(event.last_policy_kind)
+        self._mismatches[stream] = mismatch_remedy(topic, name, stream.qos_parameter)
+        self.get_logger().error(self._mismatches[stream])
+
+    def _now_ns(self) -> int:
+        """The node's clock; the end of time while /clock has not told it, so that nothing counts as of the future."""
+        now = int(self.get_clock().now().nanoseconds)
+        return now if now > 0 else END_OF_TIME
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        if self._engine is None or jump.clock_change not in (
+            ClockChange.ROS_TIME_NO_CHANGE,
+            ClockChange.SYSTEM_TIME_NO_CHANGE,
+        ):
+            return
+        if jump.delta.nanoseconds < 0:
+            self._engine.clock_set_back(int(self.get_clock().now().nanoseconds))
+
+    # ---- questions
+
+    def _on_query(self, message: Any, response: Any) -> Any:
+        """Gives the question to the engine, which answers in time whatever happens."""
+        engine = self._engine
+        with self._idle:
+            self._questions += 1
+        try:
+            return convert.response_message(self._answer(engine, message), MAKE)
+        finally:
+            with self._idle:
+                self._questions -= 1
+                self._idle.notify_all()
+
+    def _answer(self, engine: LiveEngine | None, message: Any) -> Answer:
+        try:
+            request = convert.request_of(message)
+        except QueryError as error:
+            return Answer(error_code=error.code, error_msg=str(error))
+        if engine is None:
+            return Answer(error_code=ErrorCode.CANCELLED, error_msg="the node is not configured")
+        return engine.ask(request).result()
+
+    # ---- outputs
+
+    def _publish_keyframes(self, keyframes: KeyframeSet) -> None:
+        publisher = self._keyframes
+        if publisher is not None:
+            try:
+                publisher.publish(convert.keyframes_message(keyframes, MAKE))
+            except InvalidHandle:  # the node is being cleaned up
+                return
+
+    def _set_diagnostics_rate(self, rate_hz: float) -> None:
+        if self._diagnostics_timer is not None:
+            self.destroy_timer(self._diagnostics_timer)
+            self._diagnostics_timer = None
+        if rate_hz > 0:
+            # Wall time: diagnostics must come also when a simulation pauses.
+            clock = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
+            self._diagnostics_timer = self.create_timer(
+                1.0 / rate_hz, self._publish_diagnostics, callback_group=self._housekeeping, clock=clock
+            )
+
+    def _publish_diagnostics(self) -> None:
+        engine = self._engine
+        if engine is None:
+            return
+        self._warn_of_namesakes()
+        status = engine.status()
+        found = findings(status, self._before)
+        self._before = status
+        for i, stream_status in enumerate(status.streams):
+            problem = self._mismatches.get(stream_status.stream)
+            if problem:
+                found[i] = with_problem(found[i], problem)
+        now = int(self.get_clock().now().nanoseconds)
+        self._diagnostics.publish(convert.diagnostics_message(found, self.get_fully_qualified_name(), now, MAKE))
+
+
+class _LogBridge(logging.Handler):
+    """What the engine logs, in the node's log."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        # rclpy tells its callers apart by line and refuses one that changes its level, hence a line for each.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
+
+
+def _decode(stream: Stream, message: bytes) -> Any:
+    return deserialize_message(message, message_class(stream.message_type))
+
+
+def _profile(policy: QosPolicy) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=policy.depth,
+        reliability=ReliabilityPolicy.RELIABLE if policy.reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if policy.transient_local else DurabilityPolicy.VOLATILE,
+    )
+
+
+def spin(node: SpatialMllmNode, executor: MultiThreadedExecutor, stop: threading.Event) -> None:
+    """Execute callbacks until ``stop`` is set. What goes wrong in one of them is logged, and the others go on."""
+    while not stop.is_set() and rclpy.ok(context=node.context):
+        try:
+            executor.spin_once()
+        except InvalidHandle:
+            continue  # something was ready when the node stopped listening to it
+        except ExternalShutdownException:
+            return
+        except Exception:  # for example RCLError for a request that does not decode; the node keeps serving
+            log.exception("a callback failed")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; the exit status."""
+    argv = sys.argv if args is None else args
+    if "--help" in argv[1:] or "-h" in argv[1:]:
+        sys.stdout.write(help_text(EXECUTABLE))
+        return 0
+    stop = threading.Event()
+    # Handled here rather than by rclpy, which would pull the context away before answers and transitions are out.
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = SpatialMllmNode()
+    except (ParameterError, ParameterException) as error:
+        rclpy.logging.get_logger(NODE_NAME).fatal(str(error))
+        rclpy.try_shutdown()
+        return 2
+    settings = node.settings()
+    executor = MultiThreadedExecutor(num_threads=OTHER_THREADS + settings.query_workers + settings.query_queue)
+    executor.add_node(node)
+    spinner = threading.Thread(target=spin, args=(node, executor, stop_spinning := threading.Event()), name="spin")
+    spinner.start()
+    while spinner.is_alive() and not stop.wait(0.5):
+        pass
+    # Further signals change nothing: a terminal and ros2 launch both send SIGINT. What follows is limited in time.
+    _shut_down(node)
+    stop_spinning.set()
+    executor.wake()
+    spinner.join(2.0)
+    node.destroy_node()
+    executor.shutdown(timeout_sec=1.0)
+    rclpy.try_shutdown()
+    return 0
+
+
+def _shut_down(node: SpatialMllmNode, patience_s: float = 3.0) -> None:
+    """Take the node through its shutdown transition, waiting for one that is under way."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        try:
+            node.trigger_shutdown()
+        except RCLError:  # between two states, or finalised already
+            if node.finalized:
+                return
+            time.sleep(0.02)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
