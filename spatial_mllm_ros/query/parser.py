@@ -15,6 +15,7 @@ from spatial_mllm_ros.query.table import AUXILIARIES, SILENT, Family, Table, bui
 from spatial_mllm_ros.query.units import UNITS
 from spatial_mllm_ros.query.words import (
     KINDS,
+    MAX_WORDS,
     Slot,
     check_question,
     decode_question,
@@ -26,7 +27,6 @@ from spatial_mllm_ros.query.words import (
 
 __all__ = ["ParsedQuestion", "QuestionParser", "decode_question"]
 
-_MOST_WORDS = 150  # no question about geometry is longer
 _COMPARING = frozenset({"THAN", "COMPARED", "AS", "EXCEED", "SUBTRACT"})
 _ENDS = frozenset({"SINCE", "FROM", "AFTER", "UNTIL", "BEFORE", "TO", "START", "NOW"})  # what makes one time a span
 _AGAINST = frozenset({"FROM", "BETWEEN", "AND", "TO", "THAN", "OR"})
@@ -98,7 +98,7 @@ class QuestionParser:
                     f"add the {name} or correct the placeholder"
                 )
         words = words_of(text)
-        if len(words) > _MOST_WORDS or any(isinstance(w, Slot) and w.index >= given[w.kind] for w in words):
+        if len(words) > MAX_WORDS or any(isinstance(w, Slot) and w.index >= given[w.kind] for w in words):
             return None
         return self._by_wording(words) or self._by_concepts(words, given)
 
@@ -233,20 +233,21 @@ class QuestionParser:
 def _tidied(concepts: list[tuple[str, Slot | None]], asks: bool) -> list[tuple[str, Slot | None]]:
     """``concepts`` with what only its neighbours explain resolved.
 
-    "How many" goes when a unit follows it, "at the moment" when a time does. Auxiliaries go, and a question for yes or
-    no, one that an auxiliary or its inversion opens and that ``asks`` no what, how or which, gets YESNO instead.
+    "How many metres" becomes MANY_LENGTH; "at the moment" goes when a time follows. Auxiliaries go, and a question for
+    yes or no, one that an auxiliary or its inversion opens and that ``asks`` no what, how or which, gets YESNO instead.
     """
     names = [concept for concept, _ in concepts]
     inverted = any(
         a == _AUXILIARY and (i == 0 or b in _SUBJECTS)
-        for i, (a, b) in enumerate(zip(names, [*names[1:], ""], strict=True))
+        for i, (a, b) in enumerate(zip(names, [*names[1:], ""], strict=False))
     )
-    kept = [pair for pair in concepts if pair[0] != _AUXILIARY]
-    kept = [
-        (concept, slot)
-        for (concept, slot), (following, _) in zip(kept, [*kept[1:], ("", None)], strict=True)
-        if not (concept == "NOW" and following == "T") and not (concept == "COUNT" and following.endswith("_UNIT"))
-    ]
+    kept: list[tuple[str, Slot | None]] = []
+    for concept, slot in (pair for pair in concepts if pair[0] != _AUXILIARY):
+        before = kept[-1][0] if kept else ""
+        if (before == "COUNT" and concept.endswith("_UNIT")) or (before == "NOW" and concept == "T"):
+            kept.pop()
+            concept = f"MANY_{concept[:-5]}" if before == "COUNT" else concept  # noqa: PLW2901
+        kept.append((concept, slot))
     return [("YESNO", None), *kept] if inverted and not asks else kept
 
 

@@ -93,7 +93,9 @@ class Table:
         node[""] = concept
 
     def speller(self) -> Speller:
-        return Speller({w for key in self.concept_of for w in key}, self.ordinary)
+        spoken = {w for key, concept in self.concept_of.items() for w in key if concept != SILENT}
+        words = {w for key in self.concept_of for w in key}
+        return Speller(words, self.ordinary, words - spoken)
 
 
 def load_table(*paths: str | Path) -> Table:
@@ -135,7 +137,7 @@ def _load(table: Table, path: Path, concepts: frozenset[str] | None) -> frozense
     try:
         content = _mapping(content if content is not None else {}, _TOP if concepts is None else _TOP_USER)
         vocabulary = _mapping(content.get("vocabulary", {}), concepts)
-        known = concepts or frozenset(vocabulary) | {f"{u.kind.upper()}_UNIT" for u in UNITS.values()} | {
+        known = concepts or frozenset(vocabulary) | _UNITS | {
             *SLOTS,
             YES_OR_NO,
         }
@@ -166,6 +168,7 @@ def _load(table: Table, path: Path, concepts: frozenset[str] | None) -> frozense
         raise ValueError(f"{path}: {row}: {error}") from error
 
 
+_UNITS = {name for u in UNITS.values() for name in (f"{u.kind.upper()}_UNIT", f"MANY_{u.kind.upper()}")}
 _TOP = frozenset({"vocabulary", "neutral", "ordinary", "families"})
 _TOP_USER = _TOP - {"neutral"}
 _ROW_USER = frozenset({"name", "wordings"})

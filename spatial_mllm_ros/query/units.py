@@ -125,6 +125,8 @@ def parse_measures(text: str) -> list[tuple[float, str]]:
 
 def _rounded(value: float, place: int) -> str:
     """``value`` rounded to ``place`` digits after the point (negative: before it), and never "-0"."""
+    if place < -15:
+        return f"{value:.3g}"
     text = f"{round(value, place):.{max(place, 0)}f}"
     return text.lstrip("-") if not any(c in "123456789" for c in text) else text
 

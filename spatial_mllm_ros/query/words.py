@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 
 MAX_CHARACTERS = 2000
+MAX_WORDS = 150  # no question about geometry is longer; what follows is not read
 KINDS = {"p": "P", "t": "T", "box": "BOX"}  # placeholder in a question -> name of its slot in the table
 
 _QUOTES = str.maketrans(dict.fromkeys("’‘ʼ′`´", "'"))
@@ -18,7 +19,7 @@ _ARROW = re.compile(r"[-=]>|[→⟶⇒]")
 _TOKEN = re.compile(
     r"<\s*(?P<kind>p|t|box)\s*(?P<index>[0-9]{1,4})\s*>"
     r"|\b(?P<bare>p|t|box)(?P<bare_index>[0-9]{1,3})\b"
-    r"|(?P<word>[^\W\d_]+2?(?:'[^\W\d_]+)*|[0-9]+d\b|'[a-z]+\b)"
+    r"|(?P<word>[^\W\d_]+2?(?:'[^\W\d_]+)*|[0-9]{1,2}d\b|'[a-z]+\b)"
     r"|(?P<other>[^\s])"
 )
 _BRACKETED = re.compile(r"<\s*(p|t|box)\s*([0-9]+)\s*>")
@@ -76,8 +77,8 @@ def check_question(text: str) -> None:
 
 def normalise(text: str) -> str:
     """Compatibility normal form (NFKC), lower case, plain quotes and arrows, no invisible format characters."""
-    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = "".join(c for c in text.translate(_QUOTES) if unicodedata.category(c) != "Cf")
+    text = unicodedata.normalize("NFKC", text).casefold()
     return _TAG.sub("?", _ARROW.sub(" to ", text).replace("^2", "2"))
 
 
@@ -90,6 +91,8 @@ def words_of(text: str) -> list[str | Slot]:
     """Words and placeholders of normalised ``text``: contractions taken apart, articles and punctuation left out."""
     found: list[str | Slot] = []
     for match in _TOKEN.finditer(text):
+        if len(found) > MAX_WORDS:
+            break
         kind = match["kind"] or match["bare"]
         if kind:
             found.append(Slot(KINDS[kind], int(match["index"] or match["bare_index"])))
@@ -114,18 +117,22 @@ def _taken_apart(word: str) -> tuple[str, ...]:
 
 
 class Speller:
-    """Repairs typing errors: one letter too many, too few or wrong, or two swapped, the first letter being right.
+    """Repairs typing errors: one letter too many, too few or wrong, or two swapped.
 
-    A word is only ever turned into one of ``vocabulary`` (of four letters or more), never when it is in ``ordinary``
-    (words that are right as they are), and never when two words of the vocabulary are equally near.
+    The first letter must be right unless it is swapped, and a wrong letter is forgiven in long words only. A word is
+    only ever turned into one of ``vocabulary`` (of four letters or more, three where two are swapped), never when it is
+    in ``ordinary`` (words that are right as they are), and never when two words of the vocabulary are equally near.
+    Short words of ``idle`` (those that mean nothing by themselves) are only meant when two letters are swapped: "drone"
+    is not "done".
     """
 
-    def __init__(self, vocabulary: Iterable[str], ordinary: Iterable[str]) -> None:
+    def __init__(self, vocabulary: Iterable[str], ordinary: Iterable[str], idle: Iterable[str] = ()) -> None:
+        self._idle = frozenset(word for word in idle if len(word) < 6)
         self._known = frozenset(vocabulary)
         self._ordinary = frozenset(ordinary)
         self._near: dict[str, set[str]] = {}
         for word in self._known:
-            if len(word) >= 4 and word.isalpha():
+            if len(word) >= 3 and word.isalpha():
                 for key in _deletions(word):
                     self._near.setdefault(key, set()).add(word)
 
@@ -136,30 +143,30 @@ class Speller:
         if not 3 <= len(word) <= 20 or word in self._ordinary or not word.isalpha():
             return None
         candidates = {c for key in _deletions(word) for c in self._near.get(key, ())}
-        ranked = sorted((slip, c) for c in candidates if (slip := _slip(word, c)) is not None)
+        slips = ((_slip(word, c), c) for c in candidates)
+        ranked = sorted((slip, c) for slip, c in slips if slip is not None and not (slip > 1 and c in self._idle))
         if not ranked or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
             return None
         return ranked[0][1]
 
 
 def _deletions(word: str) -> set[str]:
-    return {word} | {word[:i] + word[i + 1 :] for i in range(1, len(word))}
+    return {word} | {word[:i] + word[i + 1 :] for i in range(len(word))}
 
 
 def _slip(typed: str, meant: str) -> int | None:
-    """How ``typed`` differs from ``meant``, likelier slips first: swapped, left out, added, wrong."""
-    if typed[0] != meant[0]:
-        return None
+    """How ``typed`` differs from ``meant``, likelier slips first (swapped, left out, added, wrong), else None."""
     n = next((i for i, (a, b) in enumerate(zip(typed, meant, strict=False)) if a != b), min(len(typed), len(meant)))
-    if len(typed) == len(meant):
-        if typed[n + 1 :] == meant[n + 1 :]:
-            return 3 if len(meant) >= 6 else None  # short words have too many neighbours
-        swapped = typed[n : n + 2] == meant[n : n + 2][::-1] and typed[n + 2 :] == meant[n + 2 :]
-        return 0 if swapped else None
+    if len(typed) == len(meant) and typed[n : n + 2] == meant[n : n + 2][::-1] and typed[n + 2 :] == meant[n + 2 :]:
+        return 0 if n else 1
+    if n == 0 or len(meant) < 4:
+        return None
+    if len(typed) == len(meant):  # short words have too many neighbours
+        return 4 if typed[n + 1 :] == meant[n + 1 :] and len(meant) >= 6 else None
     if len(typed) + 1 == len(meant):
-        doubled = meant[n : n + 1] == meant[n - 1 : n]
-        return 1 if typed[n:] == meant[n + 1 :] and (len(typed) > 3 or doubled) else None
-    return 2 if len(typed) == len(meant) + 1 and typed[n + 1 :] == meant[n:] else None
+        doubled = meant[n] == meant[n - 1]
+        return 2 if typed[n:] == meant[n + 1 :] and (len(typed) > 3 or doubled) else None
+    return 3 if len(typed) == len(meant) + 1 and typed[n + 1 :] == meant[n:] else None
 
 
 def invalid(message: str) -> QueryError:
