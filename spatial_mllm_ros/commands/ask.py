@@ -83,6 +83,7 @@ class Mark(click.ParamType):
 @click.pass_context
 def ask_command(
     ctx: click.Context,
+    *,
     arguments: tuple[str, ...],
     points: tuple[MarkedPoint, ...],
     boxes: tuple[MarkedBox, ...],
@@ -94,11 +95,7 @@ def ask_command(
     file: Path | None,
     as_json: bool,
     report_folder: Path | None,
-    rate: float,
-    keyframes: int,
-    limit: int,
-    max_frames: int,
-    max_mb: int,
+    stream: common.StreamOptions,
 ) -> None:
     """Stream a recording into the spatial memory, then answer questions about what it shows.
 
@@ -112,13 +109,18 @@ def ask_command(
     else:
         if points or boxes or times or choices:
             raise click.UsageError("--point, --box, --time and --choice belong to one question: put them into the file")
-        limits = {"window_start": window_start, "window_end": window_end, "frame_id": frame_id}
-        given = {key: value for key, value in limits.items() if value}
-        questions = [replace(q, **given) for q in read_questions(file)]
-    memory = common.memory_config(max_frames, max_mb)
-    session = common.open_session(spec, memory, keyframes, record_coverage=report_folder is not None)
-    stream = common.stream_with_progress(session, rate, limit)
-    if stream.colour_only and stream.colour_only == stream.frames:
+        questions = [
+            replace(
+                q,
+                window_start=window_start or q.window_start,
+                window_end=window_end or q.window_end,
+                frame_id=frame_id or q.frame_id,
+            )
+            for q in read_questions(file)
+        ]
+    session = common.open_session(spec, stream, record_coverage=report_folder is not None)
+    report = common.stream_with_progress(session, stream)
+    if report.colour_only and report.colour_only == report.frames:
         common.say(COLOUR_ONLY)
     asked = []
     with common.progress_bar("asking", quiet=len(questions) < 5) as update:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from rich.console import Console
@@ -18,7 +20,7 @@ from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
 from spatial_mllm_ros.session.questions import QuestionsError
 from spatial_mllm_ros.session.stream import Session, StreamReport
 from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.source import Source, SourceError
+from spatial_mllm_ros.sources.source import SourceError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,8 +79,30 @@ def printable(text: str) -> str:
     return "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a recording is streamed. rate: 1 is real time, 0 as fast as possible; keyframes: how many; limit: stop after
+    so many frames, 0: never; max_frames, max_mb: bounds of the memory."""
+
+    rate: float
+    keyframes: int
+    limit: int
+    max_frames: int
+    max_mb: int
+
+    @property
+    def memory(self) -> MemoryConfig:
+        return MemoryConfig(max_frames=self.max_frames, max_bytes=self.max_mb << 20)
+
+
 def stream_options(command: Command) -> Command:
-    """Options of every command that streams a recording."""
+    """Options of every command that streams a recording; the command gets them together, as ``stream``."""
+
+    @functools.wraps(command)
+    def bundled(*args: Any, rate: float, keyframes: int, limit: int, max_frames: int, max_mb: int, **rest: Any) -> Any:
+        return command(*args, stream=StreamOptions(rate, keyframes, limit, max_frames, max_mb), **rest)
+
+    decorated: Any = bundled
     for option in reversed(
         (
             click.option(
@@ -102,8 +126,8 @@ def stream_options(command: Command) -> Command:
             ),
         )
     ):  # fmt: skip
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return cast(Command, decorated)
 
 
 report_option = click.option(
@@ -116,22 +140,17 @@ report_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout, nothing else there.")
 
 
-def memory_config(max_frames: int, max_mb: int) -> MemoryConfig:
-    """Bounds as given on the command line."""
-    return MemoryConfig(max_frames=max_frames, max_bytes=max_mb << 20)
-
-
-def open_session(spec: str, memory: MemoryConfig, keyframes: int, record_coverage: bool) -> Session:
+def open_session(spec: str, stream: StreamOptions, record_coverage: bool = True) -> Session:
     """A session of the recording at ``spec``. SourceError when there is none."""
-    return Session(open_source(spec), memory, keyframes=keyframes, record_coverage=record_coverage)
+    return Session(open_source(spec), stream.memory, keyframes=stream.keyframes, record_coverage=record_coverage)
 
 
-def stream_with_progress(session: Session, rate: float, limit: int, quiet: bool = False) -> StreamReport:
+def stream_with_progress(session: Session, options: StreamOptions) -> StreamReport:
     """Stream the whole recording behind a progress bar on stderr."""
-    with progress_bar(f"streaming {session.source.info.name}", quiet) as update:
-        expected = session.source.info.frames
-        total = min(limit, expected) if limit and expected else (limit or expected)
-        return session.stream(rate, limit, lambda frame, report: update(report.frames, total))
+    expected, limit = session.source.info.frames, options.limit
+    total = min(limit, expected) if limit and expected else (limit or expected)
+    with progress_bar(f"streaming {session.source.info.name}") as update:
+        return session.stream(options.rate, limit, lambda frame, report: update(report.frames, total))
 
 
 @contextmanager

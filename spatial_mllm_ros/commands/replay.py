@@ -33,21 +33,18 @@ Examples:
 @common.report_option
 @common.stream_options
 def replay_command(
+    *,
     source: str,
     as_json: bool,
     report_folder: Path | None,
-    rate: float,
-    keyframes: int,
-    limit: int,
-    max_frames: int,
-    max_mb: int,
+    stream: common.StreamOptions,
 ) -> None:
     """Stream SOURCE into the spatial memory: what it keeps, what it refuses and why, what a frame costs.
 
     SOURCE is an RGB-D folder, a TUM folder, a rosbag2, a video, a folder of images, or rendered[:options].
     """
-    session = common.open_session(source, common.memory_config(max_frames, max_mb), keyframes, record_coverage=True)
-    watch(session, rate, limit)
+    session = common.open_session(source, stream)
+    watch(session, stream.rate, stream.limit)
     if as_json:
         common.print_json(summary(session))
     else:

@@ -1,1 +1,1 @@
-"""The HTML report of a session."""
+"""One self-contained HTML page about a recording: what was kept of it, where, and what was answered."""

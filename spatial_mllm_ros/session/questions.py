@@ -107,7 +107,7 @@ class Asked:
     while_streaming: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The answer's fields with ``id``, ``question`` and ``latency_ms`` and, where the truth is known, ``verdict``."""
+        """The answer's fields with ``id``, ``question``, ``latency_ms`` and, where the truth is known, ``verdict``."""
         out: dict[str, Any] = {"id": self.question.id, "question": self.question.text, **self.answer.to_json()}
         out["latency_ms"] = round(self.latency_ms, 3)
         if self.verdict is not None:
@@ -222,14 +222,14 @@ class _Fields:
             raise ValueError(f'"{self._what}{key}" must name a frame, or give its stamp in seconds')
         return str(value)
 
-    def list(self, key: str) -> list[Any]:
+    def items(self, key: str) -> list[Any]:
         value = self._entry.get(key) or []
         if not isinstance(value, list):
             raise ValueError(f'"{self._what}{key}" must be a list')
         return value
 
     def marks(self, key: str) -> list[_Fields]:
-        return [_Fields(item, f"{key}[{i}]") for i, item in enumerate(self.list(key))]
+        return [_Fields(item, f"{key}[{i}]") for i, item in enumerate(self.items(key))]
 
     def get(self, key: str) -> Any:
         return self._entry.get(key)
@@ -237,7 +237,7 @@ class _Fields:
 
 def _question(e: _Fields, number: int) -> Question:
     given = e.get("id")
-    choices = e.list("choices")
+    choices = e.items("choices")
     if not all(isinstance(choice, str) for choice in choices):
         raise ValueError('"choices" must be a list of strings')
     expect = e.get("expect")
@@ -293,7 +293,7 @@ def check_expect(expect: Any, choices: int) -> None:
 
 
 def _numbers(fields: _Fields, key: str, count: int) -> None:
-    value = fields.list(key)
+    value = fields.items(key)
     good = [isinstance(x, int | float) and not isinstance(x, bool) for x in value]
     if len(value) != count or not all(good):
         raise ValueError(f'"expect.{key}" must be a list of {count} numbers')

@@ -1,0 +1,215 @@
+"""report.html: everything about one session on one page that needs no network."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+from spatial_mllm_ros import __version__
+from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.query.codes import AnswerType
+from spatial_mllm_ros.report.charts import ErrorStrip, coverage_chart, error_strip
+from spatial_mllm_ros.report.pictures import Picture, Pictures
+from spatial_mllm_ros.report.topdown import top_down
+from spatial_mllm_ros.report.views import View, frames_meant, views_of
+from spatial_mllm_ros.session.answers import confidence_words, deviation_words, source_words
+from spatial_mllm_ros.session.questions import Asked, Tally, tally
+from spatial_mllm_ros.session.reasons import COLOUR_ONLY, what_to_do
+from spatial_mllm_ros.session.stream import Session
+
+FILE_NAME = "report.html"
+_PLACEHOLDER = re.compile(r"<(?:p|t|box)\d+>")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of the head line: its name, itself, and a remark."""
+
+    name: str
+    value: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A keyframe of the contact sheet."""
+
+    rank: int
+    name: str
+    seconds: float
+    gain: int
+    covered: float
+    picture: Picture | None
+    missing: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question with all that is shown of it."""
+
+    anchor: str
+    asked: Asked
+    outcome: str
+    deviation: str
+    confidence: str
+    source: str
+    strip: ErrorStrip | None
+    views: list[View]
+
+
+def write_report(session: Session, asked: Sequence[Asked], folder: Path) -> Path:
+    """Write ``folder``/report.html (and the folder); its path. What was there is replaced only by a whole page.
+
+    Raises OSError when it cannot be written.
+    """
+    html = render_report(session, asked)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / FILE_NAME
+    handle, temporary = tempfile.mkstemp(prefix=".report.", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(html)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def render_report(session: Session, asked: Sequence[Asked]) -> str:
+    """The page as text."""
+    keyframes = session.stored_keyframes()
+    wanted = [stored.frame_id for _, stored, _ in keyframes]
+    wanted += [frame_id for a in asked for frame_id in frames_meant(session, a)]
+    pictures = Pictures(session.memory, wanted)
+    curve = session.coverage.curve() if session.coverage is not None else None
+    counts = tally(asked)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            version=__version__,
+            info=session.source.info,
+            facts=_facts(session, counts),
+            refused=[(n, reason, what_to_do(reason)) for reason, n in session.report.refused.most_common()],
+            remarks=[(n, reason, what_to_do(reason)) for reason, n in session.report.remarks.most_common()],
+            colour_only=COLOUR_ONLY if session.report.colour_only and not len(session.memory) else "",
+            map=top_down(session),
+            chart=None if curve is None or len(curve.seconds) < 2 else coverage_chart(curve),
+            keyframe_count=session.keyframe_count,
+            thumbnails=_thumbnails(session, pictures),
+            cards=[_card(session, i, a, pictures) for i, a in enumerate(asked, 1)],
+            tally=counts,
+            pictures=pictures.all(),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("spatial_mllm_ros.report", "."),
+        autoescape=select_autoescape(enabled_extensions=("j2",), default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["placeholders"] = placeholders
+    environment.filters["n"] = lambda value: f"{value:.1f}"
+    return environment
+
+
+def placeholders(text: str) -> Markup:
+    """A question with <p0>, <box0> and <t0> set apart, everything escaped."""
+    out, end = Markup(), 0
+    for match in _PLACEHOLDER.finditer(text):
+        out += escape(text[end : match.start()]) + Markup("<code>{}</code>").format(match[0].strip("<>"))
+        end = match.end()
+    return out + escape(text[end:])
+
+
+def _facts(session: Session, counts: Tally) -> list[Fact]:
+    report, memory = session.report, session.memory
+    refused = sum(report.refused.values())
+    facts = [
+        Fact("frames", str(report.frames), f"{refused} refused" if refused else "none refused"),
+        Fact(
+            "duration",
+            f"{report.duration_s:.1f} s",
+            f"{report.frames / report.duration_s:.1f} frames a second" if report.duration_s else "",
+        ),
+    ]
+    if len(memory):
+        path = _ask(session, "How long is the path that the camera travelled?")
+        if path.error_code == 0:
+            facts.append(Fact("path", f"{path.value:.2f} m", f"± {path.stddev:.2f} m"))
+        space = _ask(session, "How big is the room?")
+        if space.error_code == 0 and space.answer_type == AnswerType.VECTOR:
+            length, width, height = space.pose.position
+            facts.append(Fact("space seen", f"{length:.1f} × {width:.1f} × {height:.1f} m", "length × width × height"))
+    selection = session.keyframes()
+    if selection.picked:
+        facts.append(
+            Fact(
+                "keyframes",
+                str(len(selection.picked)),
+                f"cover {selection.fraction:.0%}".replace("%", " %") + f" of {selection.total} voxels",
+            )
+        )
+    facts.append(
+        Fact("memory", f"{memory.nbytes / 1e6:.0f} MB", f"{report.cost_percentile_s(50) * 1e3:.1f} ms a frame (median)")
+    )
+    if counts.total:
+        facts.append(
+            Fact(
+                "answers", f"{counts.right} of {counts.total} right", f"{counts.wrong} wrong, {counts.refused} refused"
+            )
+        )
+    return facts
+
+
+def _ask(session: Session, question: str) -> Answer:
+    return session.engine.answer(Request(question))
+
+
+def _thumbnails(session: Session, pictures: Pictures) -> list[Thumbnail]:
+    total, covered = session.keyframes().total, 0
+    found = []
+    for rank, stored, gain in session.stored_keyframes():
+        covered += gain
+        stamp = stored.frame.stamp_ns
+        found.append(
+            Thumbnail(
+                rank,
+                session.name_of(stamp),
+                session.since_start_s(stamp),
+                gain,
+                covered / total if total else 0.0,
+                pictures.get(stored.frame_id),
+                pictures.missing.get(stored.frame_id, ""),
+            )
+        )
+    return found
+
+
+def _card(session: Session, number: int, asked: Asked, pictures: Pictures) -> Card:
+    answer = asked.answer
+    outcome = asked.verdict.outcome.value if asked.verdict is not None else ""
+    failed = bool(answer.error_code)
+    return Card(
+        f"q{number}",
+        asked,
+        outcome,
+        "" if failed else deviation_words(answer),
+        "" if failed else confidence_words(answer),
+        "" if failed else source_words(answer),
+        error_strip(asked),
+        views_of(session, asked, pictures),
+    )
