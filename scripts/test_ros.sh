@@ -11,6 +11,10 @@ use() { # sources the set-up of a ROS 2, which needs unset variables to be empty
   set -u
 }
 
+if ! compgen -G "test/ros/test_*.py" >/dev/null; then
+  say "There are no tests of the ROS 2 package in test/ros"
+  exit
+fi
 if [[ -z ${AMENT_PREFIX_PATH:-} ]]; then
   setups=(/opt/ros/*/setup.bash)
   if [[ ! -e ${setups[-1]} ]]; then
@@ -33,14 +37,17 @@ use $build/install/local_setup.bash
 
 # What ROS 2 does not bring comes from pip, beside ROS 2's own Python packages; numpy stays the one they were built with.
 folder=.venv-ros
-if [[ ! -x $folder/bin/pytest ]]; then
+wanted=$(echo "$PWD" && python3 --version && cat pyproject.toml setup.py)
+if [[ $wanted != "$(cat $folder/spatial_mllm_ros.installed 2>/dev/null)" ]]; then
   say "Making a virtual environment beside ROS 2 in $folder"
-  python3 -m venv --clear $folder
+  python3 -m venv --clear $folder || complain "on Debian and Ubuntu: sudo apt install python3-venv"
   python3 -c 'import site; print("\n".join(site.getsitepackages()))' \
     >"$($folder/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ros.pth"
   python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' >$folder/constraints.txt
   $folder/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' \
-    --constraint $folder/constraints.txt
+    --constraint $folder/constraints.txt || complain "installing failed; pip says why above. It needs a connection to PyPI."
+  echo "$wanted" >$folder/spatial_mllm_ros.installed
 fi
 say "pytest test/ros"
-$folder/bin/python -m pytest test/ros "$@"
+cd test/ros # Python looks into the working directory first: not into the checkout, but into what is installed
+../../$folder/bin/python -m pytest . "$@"

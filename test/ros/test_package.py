@@ -1,0 +1,41 @@
+"""The package as colcon installs it: the engine and the generated interfaces under one name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
+pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not built: scripts/test_ros.sh builds it")
+
+from ament_index_python.packages import get_package_share_directory
+from rclpy.serialization import deserialize_message, serialize_message
+
+import spatial_mllm_ros
+from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
+from spatial_mllm_ros.msg import Evidence, Keyframes
+from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.query.codes import AnswerSource, ErrorCode
+from spatial_mllm_ros.srv import SpatialQuery
+
+
+def test_engine_and_interfaces_share_one_name() -> None:
+    assert SpatialQuery.Response.NOT_SEEN == ErrorCode.NOT_SEEN
+    assert SpatialQueryAction.Result.SOURCE_BOTH == AnswerSource.BOTH
+    assert set(SpatialQuery.Response.get_fields_and_field_types()) == set(Answer.__dataclass_fields__)
+
+
+def test_messages_survive_the_wire() -> None:
+    response = SpatialQuery.Response(answer="2.4 m", value=2.4, evidence=[Evidence(kind=Evidence.PIXEL, label="<p0>")])
+    assert deserialize_message(serialize_message(response), SpatialQuery.Response) == response
+    assert deserialize_message(serialize_message(Keyframes(total=3)), Keyframes).total == 3
+
+
+def test_what_is_installed() -> None:
+    share = Path(get_package_share_directory("spatial_mllm_ros"))
+    package = Path(spatial_mllm_ros.__file__).parent
+    for definitions in (share, package / "interfaces"):
+        assert (definitions / "srv" / "SpatialQuery.srv").is_file()
+    assert (package / "query" / "families.yaml").is_file()
+    assert not list(package.rglob("*.egg-info"))
