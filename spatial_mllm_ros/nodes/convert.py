@@ -290,9 +290,9 @@ def parameter_descriptor(parameter: Parameter, make: Maker) -> Any:
 def camera_messages(frame: Frame, make: Maker, T_fixed_world: Transform | None = None) -> list[tuple[Kind, Any]]:
     """A frame as a camera and a localiser would publish it: TF, CameraInfo, colour, depth; what it has of these.
 
-    A compressed image stays as it is (CompressedImage), others are rgb8. Depth stays 16UC1 or 32FC1; being registered to
-    the colour image it has the same CameraInfo. T_fixed_world: moves the poses to another fixed frame, for example to
-    one with z up.
+    A compressed image stays as it is (CompressedImage), others are rgb8. Depth stays 16UC1 or 32FC1; as it is
+    registered to the colour image it has the same CameraInfo. T_fixed_world: moves the poses to another fixed frame,
+    for example to one with z up.
     """
     out: list[tuple[Kind, Any]] = []
     head = header(frame.stamp_ns, frame.camera_frame, make)
