@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
 pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not built: scripts/test_ros.sh builds it")
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from rclpy.serialization import deserialize_message, serialize_message
 
 import spatial_mllm_ros
@@ -38,4 +39,4 @@ def test_what_is_installed() -> None:
     for definitions in (share, package / "interfaces"):
         assert (definitions / "srv" / "SpatialQuery.srv").is_file()
     assert (package / "query" / "families.yaml").is_file()
-    assert not list(package.rglob("*.egg-info"))
+    assert os.access(Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial-mllm"), os.X_OK)
