@@ -1,0 +1,91 @@
+"""The DDS domain of this process: who finds whom, by the environment variables that ROS 2 has for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from xml.sax.saxutils import quoteattr
+
+from spatial_mllm_ros.nodes.dds.library import check, library
+
+LOG = logging.getLogger(__name__)
+RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
+LARGEST_DOMAIN = 232
+PARTICIPANTS_PER_HOST = 32
+"""As in ROS 2's own layer on Cyclone DDS: without multicast, a host's processes are looked for at this many ports."""
+_PRECONDITION_NOT_MET = -4
+
+_lock = threading.Lock()
+_users: Counter[int] = Counter()
+_entities: dict[int, int] = {}
+
+
+class DomainError(ValueError):
+    """An environment variable or a domain id that cannot be used. ``str()`` says which and what is allowed."""
+
+
+def domain_id(given: int | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """The domain to join: ``given``, else ROS_DOMAIN_ID, else 0. Raises DomainError."""
+    text = environment.get("ROS_DOMAIN_ID", "") if given is None else str(given)
+    try:
+        number = int(text or 0)
+    except ValueError:
+        raise DomainError(f"ROS_DOMAIN_ID must be a number from 0 to {LARGEST_DOMAIN}, not {text!r}") from None
+    if not 0 <= number <= LARGEST_DOMAIN:
+        raise DomainError(f"a domain id (ROS_DOMAIN_ID) is a number from 0 to {LARGEST_DOMAIN}, not {number}")
+    return number
+
+
+def configuration(environment: Mapping[str, str] = os.environ) -> str:
+    """Cyclone DDS's configuration: ROS_AUTOMATIC_DISCOVERY_RANGE, ROS_STATIC_PEERS, ROS_LOCALHOST_ONLY, CYCLONEDDS_URI.
+
+    As ROS 2 Jazzy understands them, CYCLONEDDS_URI last, so that it overrides what the others lead to.
+    """
+    reach = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
+    if reach not in RANGES:
+        LOG.warning(
+            "ROS_AUTOMATIC_DISCOVERY_RANGE must be one of %s, not %r: taking LOCALHOST", ", ".join(RANGES), reach
+        )
+        reach = "LOCALHOST"
+    peers = [peer for peer in environment.get("ROS_STATIC_PEERS", "").split(";") if peer]
+    if environment.get("ROS_LOCALHOST_ONLY", "0") not in ("", "0"):
+        reach, peers = "LOCALHOST", []
+    if reach == "LOCALHOST":
+        peers.insert(0, "localhost")
+    general, discovery = "", ""
+    if reach in ("LOCALHOST", "OFF"):
+        general = "<General><AllowMulticast>false</AllowMulticast></General>"
+    if reach == "OFF":
+        discovery = f"<ParticipantIndex>none</ParticipantIndex><Tag>ros_discovery_off_{os.getpid()}</Tag>"
+    elif reach != "SYSTEM_DEFAULT":
+        discovery = (
+            "<ParticipantIndex>auto</ParticipantIndex>"
+            f"<MaxAutoParticipantIndex>{PARTICIPANTS_PER_HOST}</MaxAutoParticipantIndex>"
+        )
+        if peers:
+            discovery += f"<Peers>{''.join(f'<Peer address={quoteattr(peer)}/>' for peer in peers)}</Peers>"
+    fragments = [environment.get("CYCLONEDDS_URI", "")]
+    if discovery:
+        fragments.insert(0, f"<CycloneDDS><Domain>{general}<Discovery>{discovery}</Discovery></Domain></CycloneDDS>")
+    return ",".join(filter(None, fragments))
+
+
+def join(number: int) -> None:
+    """Make sure that the domain exists in this process. To be followed by ``leave``. Raises DdsError."""
+    with _lock:
+        if not _users[number]:
+            entity = library().dds_create_domain(number, configuration().encode())
+            if entity != _PRECONDITION_NOT_MET:  # someone else in this process joined it already
+                _entities[number] = check(entity, f"joining domain {number} (is CYCLONEDDS_URI right?)")
+        _users[number] += 1
+
+
+def leave(number: int) -> None:
+    """The reverse of ``join``: with the last one, Cyclone's threads and sockets go."""
+    with _lock:
+        _users[number] -= 1
+        if not _users[number] and number in _entities:
+            library().dds_delete(_entities.pop(number))
