@@ -6,7 +6,12 @@ import click
 
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.commands.ask import ask_command
+from spatial_mllm_ros.commands.bench import bench_group
 from spatial_mllm_ros.commands.common import Group
+from spatial_mllm_ros.commands.demo import demo_command
+from spatial_mllm_ros.commands.doctor import doctor_command
+from spatial_mllm_ros.commands.questions import questions_command
+from spatial_mllm_ros.commands.render import render_command
 from spatial_mllm_ros.commands.replay import replay_command
 
 EPILOG = """
@@ -25,8 +30,16 @@ def main() -> None:
     """Ask a robot about the space it has seen; get a typed, metric answer with its evidence."""
 
 
-main.add_command(ask_command)
-main.add_command(replay_command)
+for command in (
+    demo_command,
+    ask_command,
+    replay_command,
+    questions_command,
+    render_command,
+    bench_group,
+    doctor_command,
+):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

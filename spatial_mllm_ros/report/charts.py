@@ -9,7 +9,7 @@ from spatial_mllm_ros.query.answer import Answer
 from spatial_mllm_ros.query.codes import AnswerType
 from spatial_mllm_ros.session.coverage_record import CoverageCurve
 from spatial_mllm_ros.session.questions import Asked
-from spatial_mllm_ros.session.verdict import short, to_base, unit_symbol
+from spatial_mllm_ros.session.verdict import short, to_base, with_unit
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,6 @@ def error_strip(asked: Asked, width: float = 420, height: float = 64) -> ErrorSt
     if stddev > 0:
         ratio = abs(verdict.off) / stddev
         off += f", {ratio:.1f} deviations" if ratio >= 0.05 else ", less than 0.1 deviations"
-    symbol = unit_symbol(base)
     return ErrorStrip(
         width,
         height,
@@ -155,7 +154,7 @@ def error_strip(asked: Asked, width: float = 420, height: float = 64) -> ErrorSt
         x(value),
         (x(value - stddev), x(value + stddev)),
         (x(value - 2 * stddev), x(value + 2 * stddev)),
-        f"{short(truth)} {symbol}".strip(),
+        with_unit(short(truth), base),
         (short(accept[0]), short(accept[1])),
         off,
     )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.codes import AnswerType
 from spatial_mllm_ros.report.charts import ErrorStrip, coverage_chart, error_strip
 from spatial_mllm_ros.report.pictures import Picture, Pictures
+from spatial_mllm_ros.report.templates import environment
 from spatial_mllm_ros.report.topdown import top_down
 from spatial_mllm_ros.report.views import View, frames_meant, views_of
 from spatial_mllm_ros.session.answers import confidence_words, deviation_words, source_words
@@ -25,7 +22,6 @@ from spatial_mllm_ros.session.reasons import COLOUR_ONLY, what_to_do
 from spatial_mllm_ros.session.stream import Session
 
 FILE_NAME = "report.html"
-_PLACEHOLDER = re.compile(r"<(?:p|t|box)\d+>")
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
     curve = session.coverage.curve() if session.coverage is not None else None
     counts = tally(asked)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             version=__version__,
@@ -111,28 +107,6 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
             pictures=pictures.all(),
         )
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("spatial_mllm_ros.report", "."),
-        autoescape=select_autoescape(enabled_extensions=("j2",), default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["placeholders"] = placeholders
-    environment.filters["n"] = lambda value: f"{value:.1f}"
-    return environment
-
-
-def placeholders(text: str) -> Markup:
-    """A question with <p0>, <box0> and <t0> set apart, everything escaped."""
-    out, end = Markup(), 0
-    for match in _PLACEHOLDER.finditer(text):
-        out += escape(text[end : match.start()]) + Markup("<code>{}</code>").format(match[0].strip("<>"))
-        end = match.end()
-    return out + escape(text[end:])
 
 
 def _facts(session: Session, counts: Tally) -> list[Fact]:

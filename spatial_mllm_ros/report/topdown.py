@@ -85,7 +85,7 @@ def top_down(session: Session) -> TopDown | None:
     T = level.T_zup_from_world
     seen = _map(T, points)
     path = _map(T, positions)
-    trimmed = np.percentile(seen[:, :2], [0.3, 99.7], axis=0)
+    trimmed = np.percentile(seen[:, :2], [0.1, 99.9], axis=0)
     low = np.minimum(trimmed[0], path[:, :2].min(axis=0)) - 0.25
     high = np.maximum(trimmed[1], path[:, :2].max(axis=0)) + 0.25
     size = high - low
@@ -108,7 +108,7 @@ def top_down(session: Session) -> TopDown | None:
         floor=_png(ndimage.gaussian_filter(_closed(floor).astype(np.float64), 1.0) * 255),
         surface=_png(255.0 * np.asarray(ndimage.gaussian_filter(surface, 0.8), dtype=np.float64)),
         unseen=_png(unseen * 255.0),
-        path=_segments(svg_path),
+        path=path_segments(svg_path),
         start=_pair(svg_path[0]),
         end=_pair(svg_path[-1]),
         frusta=_frusta(session, T, to_svg, scale, size),
@@ -198,19 +198,19 @@ def _looked_into(
 
 def _unseen(surface: NDArray[np.bool_], looked: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
     """Cells enclosed by what was seen that nothing looked into, without specks."""
-    radius = max(1, round(0.4 / cell))
+    radius = max(1, round(0.15 / cell))
     disc = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
     known = np.pad(looked | surface, radius)
     enclosed = ndimage.binary_fill_holes(ndimage.binary_closing(known, disc))
     hidden = (enclosed & ~known)[radius:-radius, radius:-radius]
-    return np.asarray(ndimage.binary_opening(hidden, iterations=2), dtype=bool)
+    return np.asarray(ndimage.binary_opening(hidden, disc), dtype=bool)
 
 
 def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_closing(np.pad(mask, 3), iterations=2)[3:-3, 3:-3], dtype=bool)
 
 
-def _segments(svg: NDArray[np.float64]) -> list[Segment]:
+def path_segments(svg: NDArray[np.float64]) -> list[Segment]:
     """The path in up to 48 pieces, each of the colour of its time."""
     keep = np.unique(np.linspace(0, len(svg) - 1, min(len(svg), 480)).round().astype(int))
     points = svg[keep]

@@ -193,7 +193,7 @@ def _compass(session: Session, asked: Asked, evidence: Evidence) -> Compass | No
         return None
     level = session.engine.levels.level(session.memory)
     right, down, forward = (heading_axes(level, stored.frame.T_world_camera) @ vector).tolist()
-    if math.hypot(right, forward) < abs(down):
+    if math.hypot(right, forward) < 0.4 * abs(down):  # up or down, which a view from above cannot show
         return None
     camera = stored.frame.camera
     half = math.degrees(math.atan2(camera.width / 2, camera.fx)) if camera is not None else 30.0

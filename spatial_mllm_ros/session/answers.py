@@ -7,7 +7,7 @@ import math
 from spatial_mllm_ros.query.answer import Answer, Evidence
 from spatial_mllm_ros.query.codes import AnswerSource, EvidenceKind, ScaleSource
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.session.verdict import short, unit_symbol
+from spatial_mllm_ros.session.verdict import short, with_unit
 
 _SOURCES = {
     AnswerSource.NONE: "none",
@@ -23,12 +23,17 @@ _SCALES = {
 }
 
 
+def stddev_words(answer: Answer) -> str:
+    """ "± 0.012 m", '' where there is none."""
+    if answer.error_code or not math.isfinite(answer.stddev):
+        return ""
+    return f"± {with_unit(short(answer.stddev, 2), answer.unit)}"
+
+
 def deviation_words(answer: Answer) -> str:
     """One standard deviation with its unit; '' where there is none."""
-    if not math.isfinite(answer.stddev):
-        return ""
-    unit = unit_symbol(answer.unit)
-    return f"± {short(answer.stddev)}{'' if unit == '°' or not unit else ' '}{unit} (one standard deviation)"
+    words = stddev_words(answer)
+    return words and f"{words} (one standard deviation)"
 
 
 def confidence_words(answer: Answer) -> str:

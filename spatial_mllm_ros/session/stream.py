@@ -81,6 +81,8 @@ class Session:
         self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP)
         self.engine = SpatialQueryEngine(self.memory, source.info.sensor, query, source.info.T_zup_from_world)
         self.report = StreamReport()
+        self.listeners: list[Callable[[Frame, StreamReport], None]] = []
+        """Called after every frame of a stream."""
         self.coverage = CoverageRecord(self.memory, keyframes, source.info.frames) if record_coverage else None
 
     def stream(
@@ -108,7 +110,8 @@ class Session:
             report.refused = self.memory.refused + self.source.refused
             if self.coverage is not None and frame_id is not None:
                 self.coverage.add(frame_id, frame)
-            on_frame(frame, report)
+            for listener in (*self.listeners, on_frame):
+                listener(frame, report)
             if limit and report.frames >= limit:
                 break
         report.wall_s = time.monotonic() - begin

@@ -85,7 +85,7 @@ def truth_in_words(expect: Mapping[str, Any], choices: Sequence[str] = ()) -> st
         return f"({expect['pixel'][0]:.0f}, {expect['pixel'][1]:.0f})"
     if "value" not in expect:
         return ""
-    return f"{short(expect['value'])} {unit_symbol(expect.get('unit', ''))}".strip()
+    return with_unit(short(expect["value"]), expect.get("unit", ""))
 
 
 def unit_symbol(unit: str) -> str:
@@ -93,11 +93,17 @@ def unit_symbol(unit: str) -> str:
     return {"deg": "°", "m2": "m²", "count": ""}.get(unit, unit)
 
 
-def short(value: float) -> str:
-    """A number with three significant digits, never in powers of ten for what people measure."""
+def with_unit(number: str, unit: str) -> str:
+    """A number and its unit as people write them: "1.5 m", "12°"."""
+    symbol = unit_symbol(unit)
+    return number + symbol if symbol == "°" else f"{number} {symbol}".strip()
+
+
+def short(value: float, significant: int = 3) -> str:
+    """A number with so many significant digits, never in powers of ten for what people measure."""
     if not math.isfinite(value):
         return "unknown"
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if abs(value) > 1e-4 else 3
+    digits = max(0, significant - 1 - math.floor(math.log10(abs(value)))) if abs(value) > 1e-4 else 3
     return f"{value:.{min(digits, 4)}f}"
 
 
@@ -109,7 +115,8 @@ def _judge_number(expect: Mapping[str, Any], answer: Answer, truth: str) -> Verd
         return Verdict(Outcome.WRONG, truth, f"in {unit or 'no unit'}, not in {true_unit or 'no unit'}")
     off = value - true
     stddev = to_base(answer.stddev, answer.unit)[0]
-    error = f"{off:+.{DIGITS.get(unit, 3)}f} {unit_symbol(unit)}".strip().replace("-", "\N{MINUS SIGN}")
+    number = f"{off:+.{DIGITS.get(unit, 3)}f}".replace("-", "\N{MINUS SIGN}")
+    error = with_unit(number if any(c in "123456789" for c in number) else number[1:], unit)
     return _verdict(low <= value <= high, truth, error, off, stddev if math.isfinite(stddev) else None)
 
 

@@ -1,0 +1,118 @@
+"""spatial-mllm render: a simulated house as a recording on disk, with questions and their truth."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import click
+
+from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.report.floorplan import floor_plan_svg
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.session.names import frame_name
+from spatial_mllm_ros.sources.calibration import ns_to_seconds
+from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.sources.source import SourceInfo
+from spatial_mllm_ros.sources.writers import replacing, write_folder
+
+EPILOG = """
+\b
+Examples:
+  spatial-mllm render house                                the default house, an RGB-D folder
+  spatial-mllm render house --rooms 5 --seed 3 --frames 600
+  spatial-mllm render house.bag --bag --storage sqlite3    a rosbag2, for "ros2 bag play"
+  spatial-mllm ask house --questions house/questions.json  ask what was rendered, check against the truth
+
+DIR gets the recording, questions.json with exact answers (docs/questions-file.md) and floor-plan.svg. It appears whole
+or not at all.
+"""
+
+
+class Named:
+    """A rendered recording whose frames are named by their stamps, as writers ask for names."""
+
+    def __init__(self, source: RenderedSource) -> None:
+        self.source = source
+        self.info: SourceInfo = source.info
+        self.refused: Counter[str] = source.refused
+
+    def frames(self) -> Iterator[Frame]:
+        return self.source.frames()
+
+    def stamp_of(self, name: str) -> int:
+        return self.source.stamp_of(name)
+
+    def name_of(self, stamp_ns: int) -> str | None:
+        return frame_name(self.source, stamp_ns)
+
+
+@click.command(name="render", epilog=EPILOG, short_help="Write a simulated recording with questions and their truth.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("spec", default="rendered")
+@click.option("--bag", is_flag=True, help="A rosbag2 instead of an RGB-D folder.")
+@click.option(
+    "--storage", type=click.Choice(["mcap", "sqlite3"]), default="mcap", show_default=True, help="Of the rosbag2."
+)
+@click.option("--questions", type=click.IntRange(0, 5000), default=60, show_default=True, metavar="N", help="How many.")
+@click.option("--frames", type=int, metavar="N", help="How many frames.  [default: 300]")
+@click.option("--rooms", type=int, metavar="N", help="1 to 12.  [default: 3]")
+@click.option("--seed", type=int, metavar="N", help="Another house.  [default: 0]")
+@click.option("--size", metavar="WxH", help="Of the images, px.  [default: 640x480]")
+@click.option("--noise/--no-noise", default=None, help="Errors of a real sensor, or exact.  [default: noise]")
+@click.option("--overwrite", is_flag=True, help="Replace DIR if it is a recording.")
+def render_command(
+    *,
+    folder: Path,
+    spec: str,
+    bag: bool,
+    storage: str,
+    questions: int,
+    frames: int | None,
+    rooms: int | None,
+    seed: int | None,
+    size: str | None,
+    noise: bool | None,
+    overwrite: bool,
+) -> None:
+    """Render a simulated house into DIR as a recording, with questions, their truth and a floor plan.
+
+    SPEC is rendered[:seed=3,rooms=2,frames=600,rate=10,size=320x240,noise=off]; the options say the same.
+    """
+    given = {"frames": frames, "rooms": rooms, "seed": seed, "size": size}
+    parts = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if noise is not None:
+        parts.append(f"noise={'on' if noise else 'off'}")
+    name, colon, rest = spec.partition(":")
+    source = RenderedSource.from_spec(f"{name}{':' if parts or colon else ''}{','.join(filter(None, [rest, *parts]))}")
+    with replacing(folder, overwrite) as workshop:
+        with common.progress_bar(f"rendering {source.info.name}") as update:
+            if bag:
+                from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
+
+                chosen = BagFormat(storage=cast(Literal["mcap", "sqlite3"], storage))
+                written = write_bag(Named(source), workshop, chosen, progress=update)
+            else:
+                written = write_folder(Named(source), workshop, progress=update)
+        if questions:
+            common.say("finding questions and their truth ...")
+            made = questions_of(source, questions, bag)
+            (workshop / "questions.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        (workshop / "floor-plan.svg").write_text(floor_plan_svg(source), encoding="utf-8")
+    asked = f", {len(made['questions'])} questions" if questions else ""
+    click.echo(common.printable(f"{folder}: {written} frames{asked}, floor-plan.svg"))
+
+
+def questions_of(source: RenderedSource, count: int, by_stamp: bool) -> dict[str, Any]:
+    """Questions with truth; ``by_stamp``: frames by their stamps in seconds, as a rosbag2 knows them."""
+    from spatial_mllm_ros.sources.rooms.truth import make_questions
+
+    made = make_questions(source, count)
+    if by_stamp:
+        for question in made["questions"]:
+            for mark in (*question["points"], *question["boxes"], *question["times"]):
+                mark["frame"] = ns_to_seconds(source.stamp_of(mark["frame"]))
+    return made
