@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.keyframes.coverage import Selection, greedy_max_coverage
 from spatial_mllm_ros.scene.pose import Transform, apply
 from spatial_mllm_ros.scene.region import Region
-from spatial_mllm_ros.scene.voxels import shortest_side_edge, voxel_keys
+from spatial_mllm_ros.scene.voxels import Lattice, shortest_side_edge, small_numbers, voxel_keys
 
 
 @dataclass(frozen=True)
@@ -19,22 +19,24 @@ class SelectorConfig:
     """Bounds of the streaming selector.
 
     pool_size: candidate frames kept. core_size: size of the set with the streaming guarantee, at most half the pool.
-    min_voxel_size_m: voxels never get finer than this, however small the scene. growth: the edge is only changed once
-    the scene asks for one larger by this factor. redundancy: a frame whose voxels are, but for this share, those of the
-    candidate admitted last is the same view: the one that covers more stays.
+    min_voxel_size_m: voxels never get finer than this, however small the scene. drift: the lattice that frames are
+    compared on follows the scene's bounding box once its edge is off by this share, or its corner by this share of an
+    edge. phases: lattices, each shifted by a part of an edge, on which the pool is kept good, since the final corner is
+    not known while the scene still grows.
     """
 
     pool_size: int = 128
     core_size: int = 16
     min_voxel_size_m: float = 0.02
-    growth: float = 1.25
-    redundancy: float = 0.02
+    drift: float = 0.05
+    phases: int = 6
+    phases_stride: int = 4
 
     def __post_init__(self) -> None:
-        if self.pool_size < 2 or not 1 <= self.core_size <= self.pool_size // 2:
-            raise ValueError("pool_size must be at least 2, and core_size between 1 and half of it")
-        if self.min_voxel_size_m <= 0 or self.growth <= 1 or not 0 <= self.redundancy < 1:
-            raise ValueError("min_voxel_size_m must be positive, growth above 1, redundancy in [0, 1)")
+        if self.pool_size < 4 or not 1 <= self.core_size <= self.pool_size // 2:
+            raise ValueError("pool_size must be at least 4, and core_size between 1 and half of it")
+        if self.min_voxel_size_m <= 0 or self.drift <= 0 or self.phases < 1 or self.phases_stride < 1:
+            raise ValueError("min_voxel_size_m, drift, phases and phases_stride must be positive")
 
 
 @dataclass(eq=False)
@@ -43,7 +45,8 @@ class _Candidate:
     stamp_ns: int
     points: NDArray[np.float32]  # camera frame, so that a corrected pose only means mapping them again
     T_world_camera: Transform
-    keys: NDArray[np.int64]
+    keys: NDArray[np.int64]  # on the counted lattice
+    shifted: list[NDArray[np.int64]] | None = None  # on its other phases, once they were needed
 
     def world_points(self) -> NDArray[np.float32]:
         return apply(self.T_world_camera, self.points)
@@ -52,20 +55,21 @@ class _Candidate:
 class StreamingSelector:
     """Keeps a pool of candidate frames out of a stream; greedy maximum coverage over the pool gives the keyframes.
 
-    Every frame is looked at once. It enters the pool unless it is the same view as the last one that did. When the pool
-    is full it is thinned to half: greedy maximum coverage orders the candidates by marginal coverage, and those that add
-    least go. Beside that a core of ``core_size`` candidates is kept by swapping: a frame replaces the core member of
-    least weight when it adds at least twice that weight to the core, the weight being what a member added when it came.
+    Every frame with points enters the pool. When the pool is full it is thinned to three quarters: greedy maximum
+    coverage orders the candidates by marginal coverage, on several shifted lattices, and those that come last go. Beside
+    that a core of ``core_size`` candidates is kept by swapping: a frame replaces the core member of least weight when it
+    adds at least twice that weight to the core, the weight being what a member added when it came.
 
-    Guarantee: for a fixed voxel edge, the core covers at least 1/4 of the best ``core_size`` frames of the whole stream
+    Guarantee: on a fixed lattice, the core covers at least 1/4 of the best ``core_size`` frames of the whole stream
     (Chakrabarti and Kale, "Submodular maximization meets streaming", Mathematical Programming 154, 2015, for one
     cardinality constraint). The core is part of the pool, so greedy over the pool covers at least (1 - 1/e) / 4 of that
-    best (Nemhauser, Wolsey and Fisher 1978) in the worst order of frames. A change of the voxel edge starts the
-    guarantee anew from the pool; edges grow by at least ``growth`` each, so there are logarithmically many. In practice
-    the pool loses next to nothing: ``spatial-mllm bench selection`` compares with greedy over all frames.
+    best (Nemhauser, Wolsey and Fisher 1978) in the worst order of frames. A change of lattice, as the scene grows,
+    starts the guarantee anew from the pool. In practice the pool loses little: ``spatial-mllm bench selection`` compares
+    with greedy over all frames.
 
-    Cost per frame with n sampled points that fall into m voxels, a core of c and a pool of p frames: O(n + m log(c m)),
-    and O(p m log m) once in about p/2 frames that enter. Memory: p n points, whatever the length of the stream.
+    Cost per frame with n sampled points that fall into m voxels, f phases, a core of c and a pool of p frames:
+    O(n + m log(c m)); thinning costs O(f p m) once in p/4 frames, and recounting O(p n) whenever the lattice drifts.
+    Memory: p (n points + f m voxels), whatever the length of the stream.
 
     Deterministic: the same frames in the same order give the same keyframes, whether or not somebody asked in between.
     """
@@ -75,11 +79,9 @@ class StreamingSelector:
         self._pool: dict[int, _Candidate] = {}  # in order of arrival
         self._core: dict[int, int] = {}  # id: weight
         self._core_keys = np.empty(0, dtype=np.int64)
-        self._view_keys: NDArray[np.int64] | None = None  # of the frame that opened the current view
-        self._view_id: int | None = None  # its best representative in the pool
         self._low = np.full(3, np.inf)
         self._high = np.full(3, -np.inf)
-        self._edge = self.config.min_voxel_size_m
+        self._counted = Lattice(self.config.min_voxel_size_m)  # the lattice of every candidate's keys
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -89,22 +91,39 @@ class StreamingSelector:
     @property
     def nbytes(self) -> int:
         """Bytes of points and voxels in the pool."""
-        return sum(c.points.nbytes + c.keys.nbytes for c in self._pool.values()) + self._core_keys.nbytes
+        return sum(c.points.nbytes + sum(k.nbytes for k in (c.keys, *(c.shifted or ()))) for c in self._pool.values())
 
     @property
-    def voxel_size(self) -> float:
-        """Edge in metres that the published rule gives for the space seen so far: shortest side / 20."""
+    def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Low and high corner [3] of all that was seen (metres, world); infinite before the first frame."""
+        return self._low, self._high
+
+    @property
+    def lattice(self) -> Lattice:
+        """Voxels of the published rule for the space seen so far: edge = shortest side of its bounding box / 20.
+
+        The lattice begins at the corner of the bounding box, as published: where walls are aligned with the axes, a
+        lattice shifted by half a voxel counts several percent differently.
+        """
         if not np.isfinite(self._low).all():
-            return self.config.min_voxel_size_m
-        return max(self.config.min_voxel_size_m, shortest_side_edge(self._low, self._high))
+            return Lattice(self.config.min_voxel_size_m)
+        edge = max(self.config.min_voxel_size_m, shortest_side_edge(self._low, self._high))
+        x, y, z = self._low.tolist()
+        return Lattice(edge, (x, y, z))
 
     def add(
-        self, frame_id: int, stamp_ns: int, points: NDArray[np.float32], T_world_camera: Transform
+        self,
+        frame_id: int,
+        stamp_ns: int,
+        points: NDArray[np.float32],
+        T_world_camera: Transform,
+        bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
     ) -> list[int]:
-        """Look at a frame; returns the ids that are no longer candidates, its own if it did not become one.
+        """Look at a frame; returns the ids that are no longer candidates, its own if it has no points.
 
-        points: [n, 3] float32 metres in the camera frame; T_world_camera: 4x4. An id may be given once. A frame without
-        points never becomes a candidate.
+        points: [n, 3] float32 metres in the camera frame; T_world_camera: 4x4. An id may be given once.
+        bounds: low and high corner [3] of all that was seen so far, this frame included, where the caller knows it more
+        precisely than from sampled points.
         """
         if frame_id in self._pool:
             raise ValueError(f"frame {frame_id} is a candidate already")
@@ -112,42 +131,39 @@ class StreamingSelector:
             return [frame_id]
         candidate = _Candidate(frame_id, stamp_ns, points, T_world_camera, np.empty(0, dtype=np.int64))
         world = candidate.world_points()
-        self._low = np.minimum(self._low, [world[:, a].min() for a in range(3)])
-        self._high = np.maximum(self._high, [world[:, a].max() for a in range(3)])
-        if self.voxel_size > self.config.growth * self._edge:
-            self._edge = self.voxel_size
+        if bounds is None:
+            bounds = np.array([world[:, a].min() for a in range(3)]), np.array([world[:, a].max() for a in range(3)])
+        self._low, self._high = np.minimum(self._low, bounds[0]), np.maximum(self._high, bounds[1])
+        if self._drifted():
+            self._counted = self.lattice
             self._recount()
-        candidate.keys = voxel_keys(world, self._edge)
-        before = set(self._pool)
+        candidate.keys = voxel_keys(world, self._counted)
         self._pool[frame_id] = candidate
         self._offer_to_core(candidate)
-        self._offer_to_view(candidate)
-        if len(self._pool) > self.config.pool_size:
-            self._thin()
-        return [i for i in (*before, frame_id) if i not in self._pool]
+        return self._thin() if len(self._pool) > self.config.pool_size else []
 
     def select(
         self, k: int, window_start: int = 0, window_end: int = 0, region: Region | None = None
     ) -> Selection:
         """Greedy maximum coverage over the pool; ``Selection.picked`` holds frame ids in pick order.
 
-        Voxels have the edge of ``voxel_size``. window_start, window_end (ns, 0 = open) limit the frames, ``region`` the
+        Voxels are those of ``lattice``. window_start, window_end (ns, 0 = open) limit the frames, ``region`` the
         points that count. ``Selection.total`` counts the voxels of all candidates within these limits.
         """
-        edge = self.voxel_size
+        lattice = self.lattice
         ids, sets = [], []
         for c in self._pool.values():
             if c.stamp_ns < window_start or (window_end and c.stamp_ns > window_end):
                 continue
-            if region is None and edge == self._edge:
+            if region is None and lattice == self._counted:
                 keys = c.keys
             else:
                 points = c.world_points()
-                keys = voxel_keys(points if region is None else points[region.contains(points)], edge)
+                keys = voxel_keys(points if region is None else points[region.contains(points)], lattice)
             ids.append(c.frame_id)
             sets.append(keys)
-        picked, gains, total = greedy_max_coverage(sets, k)
-        return Selection(tuple(ids[i] for i in picked), tuple(gains), edge, sum(gains), total)
+        picked, gains, total = _greedy(sets, k)
+        return Selection(tuple(ids[i] for i in picked), tuple(gains), lattice.edge, sum(gains), total)
 
     def world_points(self, frame_id: int) -> NDArray[np.float32]:
         """Sampled points [n, 3] (float32, metres, world) of a candidate."""
@@ -165,7 +181,7 @@ class StreamingSelector:
         worlds = [c.world_points() for c in self._pool.values()]
         self._low = np.min([w.min(axis=0) for w in worlds], axis=0).astype(np.float64)
         self._high = np.max([w.max(axis=0) for w in worlds], axis=0).astype(np.float64)
-        self._edge = self.voxel_size
+        self._counted = self.lattice
         self._recount()
 
     def discard(self, frame_id: int) -> None:
@@ -174,9 +190,27 @@ class StreamingSelector:
             del self._core[frame_id]
             self._core_keys = self._union(self._core)
 
+    def _drifted(self) -> bool:
+        """Whether the lattice that keys are counted on is no longer that of the scene."""
+        now, counted = self.lattice, self._counted
+        slack = self.config.drift * now.edge
+        return abs(now.edge - counted.edge) > slack or max(abs(np.subtract(now.origin, counted.origin))) > slack
+
+    def _shifted_keys(self, candidate: _Candidate) -> list[NDArray[np.int64]]:
+        """Voxels of a candidate on the other phases of the counted lattice, judged on some of its points."""
+        if candidate.shifted is None:
+            points = apply(candidate.T_world_camera, candidate.points[:: self.config.phases_stride])
+            edge, origin = self._counted.edge, np.asarray(self._counted.origin)
+            # shifts spread evenly in the plane whatever their number (golden ratio and its square); where the floor is
+            # does not depend on where one has been, so height needs no phases
+            shifts = [np.array([0.618 * i % 1.0, 0.382 * i % 1.0, 0.0]) for i in range(1, self.config.phases)]
+            candidate.shifted = [voxel_keys(points, Lattice(edge, tuple(origin - s * edge))) for s in shifts]
+        return candidate.shifted
+
     def _offer_to_core(self, candidate: _Candidate) -> None:
-        known = np.isin(candidate.keys, self._core_keys, assume_unique=True) if len(self._core_keys) else ()
-        gain = len(candidate.keys) - int(np.count_nonzero(known))
+        keys = candidate.keys
+        known = np.isin(keys, self._core_keys, assume_unique=True) if len(self._core_keys) else ()
+        gain = len(keys) - int(np.count_nonzero(known))
         if gain == 0:
             return
         if len(self._core) >= self.config.core_size:
@@ -187,47 +221,37 @@ class StreamingSelector:
         self._core[candidate.frame_id] = gain
         self._core_keys = self._union(self._core)
 
-    def _offer_to_view(self, candidate: _Candidate) -> None:
-        """Of successive frames that show the same, only the one that shows most stays in the pool."""
-        best = None if self._view_id is None else self._pool.get(self._view_id)
-        if best is not None and self._view_keys is not None:
-            new = len(candidate.keys) - int(
-                np.count_nonzero(np.isin(candidate.keys, self._view_keys, assume_unique=True))
-            )
-            if new <= self.config.redundancy * len(candidate.keys):
-                loser = candidate if len(candidate.keys) <= len(best.keys) else best
-                if loser is best:
-                    self._view_id = candidate.frame_id
-                if loser.frame_id not in self._core:
-                    del self._pool[loser.frame_id]
-                return
-        self._view_keys, self._view_id = candidate.keys, candidate.frame_id
-
-    def _thin(self) -> None:
-        """Keep the core and, up to half the pool, those that add most."""
+    def _thin(self) -> list[int]:
+        """Drop the candidates that add least, all but the core and three quarters of the pool; their ids."""
         candidates = list(self._pool.values())
+        target = self.config.pool_size * 3 // 4
+        sets = [[c.keys for c in candidates], *map(list, zip(*map(self._shifted_keys, candidates), strict=True))]
+        orders = [_greedy(phase, target * 2 // (self.config.phases + 1))[0] for phase in sets]
         keep = set(self._core)
-        rest = candidates
-        while rest and len(keep) < self.config.pool_size // 2:
-            # once everything is covered, a further layer keeps alternatives instead of leaving room empty
-            picked, _, _ = greedy_max_coverage([c.keys for c in rest], self.config.pool_size // 2 - len(keep))
-            if not picked:
-                break
-            keep.update(rest[i].frame_id for i in picked)
-            chosen = set(picked)
-            rest = [c for i, c in enumerate(rest) if i not in chosen]
+        for rank in range(len(candidates)):
+            for order in orders:
+                if rank < len(order) and len(keep) < target:
+                    keep.add(candidates[order[rank]].frame_id)
         self._pool = {c.frame_id: c for c in candidates if c.frame_id in keep}
+        return [c.frame_id for c in candidates if c.frame_id not in keep]
 
     def _recount(self) -> None:
-        """Voxels of every candidate at the current edge, and the core anew, greedily from the pool."""
-        for c in self._pool.values():
-            c.keys = voxel_keys(c.world_points(), self._edge)
+        """Voxels of every candidate on the current lattice, and the core anew, greedily from the pool."""
         candidates = list(self._pool.values())
-        picked, gains, _ = greedy_max_coverage([c.keys for c in candidates], self.config.core_size)
+        for c in candidates:
+            c.keys, c.shifted = voxel_keys(c.world_points(), self._counted), None
+        picked, gains, _ = _greedy([c.keys for c in candidates], self.config.core_size)
         self._core = {candidates[i].frame_id: gain for i, gain in zip(picked, gains, strict=True)}
         self._core_keys = self._union(self._core)
-        self._view_keys = self._view_id = None
 
     def _union(self, ids: Iterable[int]) -> NDArray[np.int64]:
         keys = [self._pool[i].keys for i in ids]
         return np.unique(np.concatenate(keys)) if keys else np.empty(0, dtype=np.int64)
+
+
+def _greedy(sets: list[NDArray[np.int64]], k: int) -> tuple[list[int], list[int], int]:
+    """``greedy_max_coverage`` over voxel keys, renumbered so that it can use a table."""
+    if not sets:
+        return [], [], 0
+    ends = np.cumsum([len(s) for s in sets])[:-1]
+    return greedy_max_coverage(np.split(small_numbers(np.concatenate(sets)), ends), k)

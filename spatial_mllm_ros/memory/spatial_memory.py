@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.scene.backproject import camera_points
+from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
 from spatial_mllm_ros.scene.region import Region
@@ -26,22 +26,22 @@ class MemoryConfig:
     """Bounds of the memory.
 
     max_frames, max_bytes: images and depth kept. Beyond either, the oldest frame that is no candidate keyframe goes
-    first. max_poses: poses kept per camera, also of frames that had to go. point_stride: every so many pixels, along
-    both axes, a point is sampled for selection. max_depth_m: deeper points do not count as seen space.
+    first. max_poses: poses kept per camera, also of frames that had to go. points_per_frame: about so many points of a
+    frame, evenly spread, are sampled for selection. max_depth_m: deeper points do not count as seen space.
     max_future_s: a stamp further ahead of the clock is refused.
     """
 
     max_frames: int = 3000
     max_bytes: int = 2 << 30
     max_poses: int = 100_000
-    point_stride: int = 8
+    points_per_frame: int = 20_000
     max_depth_m: float = 10.0
     max_future_s: float = 1.0
     selector: SelectorConfig = field(default_factory=SelectorConfig)
 
     def __post_init__(self) -> None:
-        if self.max_frames < 1 or self.max_bytes < 1 or self.point_stride < 1 or self.max_depth_m <= 0:
-            raise ValueError("max_frames, max_bytes, point_stride and max_depth_m must be positive")
+        if self.max_frames < 1 or self.max_bytes < 1 or self.points_per_frame < 1 or self.max_depth_m <= 0:
+            raise ValueError("max_frames, max_bytes, points_per_frame and max_depth_m must be positive")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +119,13 @@ class SpatialMemory:
             track.set(frame.stamp_ns, frame.T_world_camera)
             points = None
             if frame.depth is not None:
-                points = camera_points(frame, self.config.point_stride, self.config.max_depth_m)
+                stride = max(1, round((frame.depth.size / self.config.points_per_frame) ** 0.5))
+                points = camera_points(frame, stride, self.config.max_depth_m)
             if points is None or len(points) == 0:
                 self.without_depth += 1
             else:
-                self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera)
+                bounds = extend_bounds(frame, *self._selector.bounds, self.config.max_depth_m)
+                self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera, bounds)
             self._evict()
             return frame_id
 

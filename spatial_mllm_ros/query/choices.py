@@ -65,7 +65,9 @@ def _point_named(choice: str, count: int) -> int | None:
 def _yes_or_no(answer: Answer, choices: Sequence[str]) -> Answer:
     words = [re.sub(r"[^\w ]", "", choice.strip().lower()) for choice in choices]
     wanted = _YES if answer.value else _NO
-    fitting = [i for i, w in enumerate(words) if w in wanted or w.split(" ")[0] in wanted & {"yes", "no", "true", "false"}]
+    fitting = [
+        i for i, w in enumerate(words) if w in wanted or w.split(" ")[0] in wanted & {"yes", "no", "true", "false"}
+    ]
     if len(fitting) != 1:
         raise _unfit(choices, "be yes and no")
     return replace(answer, answer_type=AnswerType.CHOICE, choice_index=fitting[0], value=float("nan"))

@@ -83,7 +83,8 @@ class Context:
             )
         if stored.frame.depth is None:
             raise QueryError(
-                ErrorCode.NOT_SEEN, f"the image of <p{index}> came without depth, so the point cannot be placed in space"
+                ErrorCode.NOT_SEEN,
+                f"the image of <p{index}> came without depth, so the point cannot be placed in space",
             )
         measured = measure_point(stored.frame, stored.frame_id, asked.u, asked.v, self.sensor)
         if measured is None:
@@ -212,7 +213,8 @@ class Context:
         level = self.level()
         if level.floor_stddev_m is None:
             raise QueryError(
-                ErrorCode.NOT_SEEN, "the floor was not seen (no large, lowest surface facing up), so nothing is above it"
+                ErrorCode.NOT_SEEN,
+                "the floor was not seen (no large, lowest surface facing up), so nothing is above it",
             )
         return level
 
@@ -228,8 +230,10 @@ class Context:
                 ErrorCode.NO_FRAMES,
                 f"the image at {name} was dropped to stay within max_frames and max_bytes; raise them to look back further",
             )
-        known = "no pose is known" if track is None or track.first is None or track.last is None else (
-            f"frames are known from {track.first / 1e9:.3f} s to {track.last / 1e9:.3f} s"
+        known = (
+            "no pose is known"
+            if track is None or track.first is None or track.last is None
+            else (f"frames are known from {track.first / 1e9:.3f} s to {track.last / 1e9:.3f} s")
         )
         return QueryError(ErrorCode.INVALID_REQUEST, f"there is no frame at {name} ({stamp_ns / 1e9:.3f} s); {known}")
 

@@ -33,7 +33,9 @@ def direction(c: Context) -> Answer:
     along = value / max(length, 1e-12)
     stddev = float(np.sqrt(along @ covariance @ along))
     if not _vertical(c.request.choices) and np.hypot(value[0], value[2]) < 3 * np.sqrt(np.trace(covariance)):
-        raise QueryError(ErrorCode.ABSTAINED, "it lies straight above or below the camera: no direction seen from above")
+        raise QueryError(
+            ErrorCode.ABSTAINED, "it lies straight above or below the camera: no direction seen from above"
+        )
     words = f"{describe_bearing(value[0], value[2])}, {c.in_words(length, stddev, 'm')}"
     evidence = (c.point_evidence(0, stored), *c.moment_evidence(stamp, label))
     return direction_answer(c, value, covariance, words, world, (length, stddev), stamp, evidence)

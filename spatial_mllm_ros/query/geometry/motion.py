@@ -71,7 +71,8 @@ def moved_direction(c: Context) -> Answer:
     stddev = float(np.sqrt(along @ covariance @ along))
     if length < 3 * stddev:
         raise QueryError(
-            ErrorCode.ABSTAINED, f"the camera hardly moved: {c.in_words(length, stddev, 'm')}, too little for a direction"
+            ErrorCode.ABSTAINED,
+            f"the camera hardly moved: {c.in_words(length, stddev, 'm')}, too little for a direction",
         )
     world = b.T_world_camera[:3, 3] - a.T_world_camera[:3, 3]
     words = f"{describe_motion(value)}, {c.in_words(length, stddev, 'm')}"

@@ -123,7 +123,11 @@ def height_of(level: Level, point: PointMeasurement, errors: Errors) -> float:
 
 def level_stddevs(level: Level, *points: PointMeasurement) -> dict[object, float]:
     """Standard deviations of the level's error sources."""
-    return {"floor": level.floor_stddev_m or 0.0, ("tilt", 0): level.tilt_stddev_rad, ("tilt", 1): level.tilt_stddev_rad}
+    return {
+        "floor": level.floor_stddev_m or 0.0,
+        ("tilt", 0): level.tilt_stddev_rad,
+        ("tilt", 1): level.tilt_stddev_rad,
+    }
 
 
 def _tilted(level: Level, p: NDArray[np.float64], errors: Errors) -> float:
@@ -180,7 +184,9 @@ def _range_difference(c: Context) -> tuple[float, float, tuple, str]:
     difference, stddev = propagate_scalar(lambda e: float(ranges(e)[0] - ranges(e)[1]), stddevs)
     names = [f"<p{i}>" for i in c.parsed.points]
     at = ranges({})
-    words = " and ".join(f"{n} is {c.in_words(float(r), float('nan'), 'm')} away" for n, r in zip(names, at, strict=True))
+    words = " and ".join(
+        f"{n} is {c.in_words(float(r), float('nan'), 'm')} away" for n, r in zip(names, at, strict=True)
+    )
     return difference, stddev, evidence, words
 
 

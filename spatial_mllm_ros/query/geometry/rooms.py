@@ -19,9 +19,10 @@ from spatial_mllm_ros.scene.footprint import filled_outline, smallest_rectangle
 from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.pose import apply
-from spatial_mllm_ros.scene.voxels import voxel_centres, voxel_keys
+from spatial_mllm_ros.scene.voxels import Lattice, voxel_centres, voxel_keys
 
 _THIN_M = 0.05
+_THIN = Lattice(_THIN_M)
 _VOXEL_M = 0.15
 _LOOKS = 160
 
@@ -108,9 +109,7 @@ def unseen(c: Context) -> Answer:
         vector = heading_axes(level, camera.T_world_camera) @ world
         if c.request.choices:
             covariance = np.eye(3) * _VOXEL_M**2
-            return direction_answer(
-                c, vector, covariance, words, world, (distance, _VOXEL_M), c.now, evidence
-            )
+            return direction_answer(c, vector, covariance, words, world, (distance, _VOXEL_M), c.now, evidence)
         return Answer(
             answer=f"mostly {words}: {volume:.1f} cubic metres, {c.in_words(share, stddev, '')} of the space around the path",
             answer_type=AnswerType.POINT,
@@ -220,8 +219,10 @@ def _seen(c: Context, world: NDArray[np.float64]) -> tuple[NDArray[np.bool_], ND
         half = _VOXEL_M / 2
         border = half * camera.fx / z
         inner = (
-            (uv[ahead, 0] > border) & (uv[ahead, 0] < camera.width - border)
-            & (uv[ahead, 1] > border) & (uv[ahead, 1] < camera.height - border)
+            (uv[ahead, 0] > border)
+            & (uv[ahead, 0] < camera.width - border)
+            & (uv[ahead, 1] > border)
+            & (uv[ahead, 1] < camera.height - border)
         )
         with np.errstate(invalid="ignore"):
             part[ahead[z - half <= measured]] = True
@@ -239,7 +240,7 @@ def _thinned(c: Context, level: Level) -> NDArray[np.float64]:
     points = c.memory.seen_points(c.request.window_start, c.request.window_end)
     if not len(points):
         raise QueryError(ErrorCode.NOT_SEEN, "no frame with depth was seen within the window")
-    return apply(level.T_zup_from_world, voxel_centres(voxel_keys(points, _THIN_M), _THIN_M))
+    return apply(level.T_zup_from_world, voxel_centres(voxel_keys(points, _THIN), _THIN))
 
 
 def _best_frames(c: Context, k: int) -> tuple[Evidence, ...]:
