@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,6 +80,12 @@ def printable(text: str) -> str:
     return "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no pace: give 0 (as fast as possible) or a positive number", ctx, param)
+    return value
+
+
 @dataclass(frozen=True)
 class StreamOptions:
     """How a recording is streamed. rate: 1 is real time, 0 as fast as possible; keyframes: how many; limit: stop after
@@ -107,6 +114,7 @@ def stream_options(command: Command) -> Command:
         (
             click.option(
                 "--rate", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="R",
+                callback=_finite,
                 help="Pace: 1 is real time, 2 twice that, 0 as fast as possible.",
             ),
             click.option(

@@ -48,9 +48,9 @@ class CoverageChart:
     voxel_size_m: float
 
 
-def coverage_chart(curve: CoverageCurve, width: float = 640, height: float = 330) -> CoverageChart:
+def coverage_chart(curve: CoverageCurve, width: float = 480, height: float = 300) -> CoverageChart:
     """The chart of a curve."""
-    left, right, top, bottom = 46.0, width - 118.0, 14.0, height - 40.0
+    left, right, top, bottom = 46.0, width - 104.0, 14.0, height - 44.0
     low = min(0.9, math.floor(10 * min((*curve.streaming, *curve.uniform))) / 10)
     first, last = curve.seconds[0], curve.seconds[-1]
     first = min(first, 0.05 * last)

@@ -13,6 +13,7 @@ from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 
 PIXELS_PER_M = 90.0
 MARGIN_M = 0.45
+ROOM_FONT = 17.0
 LEAST_LABEL_M2 = 0.35
 """Smaller things get no name: it would not fit."""
 
@@ -47,21 +48,18 @@ def floor_plan_svg(source: RenderedSource) -> str:
         x, y = at.mean(axis=0)
         return Shape(" ".join(f"{u:.1f},{v:.1f}" for u, v in at), name, float(x), float(y), font, colour)
 
-    rooms = [
-        Shape(
-            shape(rectangle(r.low, r.high), "", 0).points,
-            f"{r.kind}, {r.area:.1f} m²",
-            float(svg(r.low)[0] + 10),
-            float(svg(r.high)[1] + 22),
-            17,
-        )
-        for r in house.rooms
-    ]
     things = []
     for thing in sorted((t for t in house.things if not t.is_structure), key=lambda t: t.top):
         footprint = thing.footprint()
         area = float(thing.size[0] * thing.size[1])
         things.append(shape(footprint, thing.name, 12 if area >= LEAST_LABEL_M2 else 0, thing.colour))
+    rooms = []
+    for room in house.rooms:
+        name = f"{room.kind}, {room.area:.1f} m²"
+        left, top = svg(np.array([room.low[0], room.high[1]]))
+        right, bottom = svg(np.array([room.high[0], room.low[1]]))
+        x, y = _free_spot(name, (float(left), float(top), float(right), float(bottom)), things)
+        rooms.append(Shape(shape(rectangle(room.low, room.high), "", 0).points, name, x, y, ROOM_FONT))
     path: list[Segment] = path_segments(svg(source.tour.poses[:, :2, 3]))
     return (
         environment()
@@ -79,3 +77,22 @@ def floor_plan_svg(source: RenderedSource) -> str:
             title=source.info.description,
         )
     )
+
+
+def _free_spot(name: str, room: tuple[float, float, float, float], things: list[Shape]) -> tuple[float, float]:
+    """Where a room's name (start of its baseline, SVG units) covers the fewest names of things, then farthest up."""
+    left, top, right, bottom = room
+    width = 0.6 * ROOM_FONT * len(name)
+
+    def covered(spot: tuple[float, float]) -> tuple[int, float, float]:
+        x, y = spot
+        hit = [
+            t
+            for t in things
+            if t.font and abs(t.x - x - width / 2) < width / 2 + 3.5 * len(t.name) and abs(t.y - y + 6) < 20
+        ]
+        return len(hit), y, x
+
+    xs = np.linspace(left + 10, max(left + 10, right - width - 6), 8).tolist()
+    ys = np.linspace(top + 22, bottom - 10, 24).tolist()
+    return min(((x, y) for y in ys for x in xs), key=covered)

@@ -19,7 +19,7 @@ from spatial_mllm_ros.scene.pose import Transform, apply
 from spatial_mllm_ros.session.stream import Session
 
 ToSvg = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-LONG_SIDE = 760.0
+LONG_SIDE = 560.0
 CELLS = 260
 LOOKS = 72
 RAMP = ("#3556c8", "#2a8fd0", "#1fb0a0", "#6fbf3f", "#e0a81e", "#e2622b")
@@ -252,7 +252,7 @@ def _frusta(session: Session, T: Transform, to_svg: ToSvg, scale: float, size: N
     ]
 
 
-def _spread(labels: NDArray[np.float64], limits: NDArray[np.float64], gap: float = 23.0) -> NDArray[np.float64]:
+def _spread(labels: NDArray[np.float64], limits: NDArray[np.float64], gap: float = 22.0) -> NDArray[np.float64]:
     """Labels [n, 2] pushed apart until they do not touch, as near to where they were as that allows."""
     at = labels.copy()
     for _ in range(200):
