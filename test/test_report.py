@@ -231,8 +231,7 @@ def test_coverage_of_a_long_stream_stays_bounded(monkeypatch: pytest.MonkeyPatch
 
     def curve(most: int) -> CoverageCurve:
         monkeypatch.setattr(coverage_record, "MOST_FRAMES", most)
-        dense = MemoryConfig(point_stride=2)
-        made = Session(open_source("rendered:frames=60,size=64x48,rooms=1,noise=off"), dense, keyframes=4)
+        made = Session(open_source("rendered:frames=60,size=64x48,rooms=1,noise=off"), keyframes=4)
         made.stream()
         assert isinstance(made.coverage, CoverageRecord)
         assert len(made.coverage._points) <= most

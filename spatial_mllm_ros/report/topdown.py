@@ -180,13 +180,14 @@ def _looked_into(
     """Cells above or below which some ray from a camera to a measured point passed."""
     looked = np.zeros(shape, dtype=bool)
     frames = [s.frame for s in session.memory.frames() if s.frame.depth is not None]
-    config = session.memory.config
+    max_depth_m = session.memory.config.max_depth_m
     for i in np.unique(np.linspace(0, len(frames) - 1, min(LOOKS, len(frames))).round().astype(int)):
         frame = frames[i]
         assert frame.T_world_camera is not None
-        stride = max(config.point_stride, (frame.camera.width // 40) if frame.camera is not None else 1)
+        assert frame.camera is not None
+        stride = max(1, frame.camera.width // 40)
         T = level.T_zup_from_world @ frame.T_world_camera
-        ends = _map(T, camera_points(frame, stride, config.max_depth_m))
+        ends = _map(T, camera_points(frame, stride, max_depth_m))
         eye = T[:3, 3]
         longest = float(np.linalg.norm(ends - eye, axis=1).max(initial=0.0))
         steps = np.linspace(0, 1, min(max(int(longest / cell), 2), 200))

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.scene.backproject import camera_points
+from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import apply
 from spatial_mllm_ros.scene.voxels import Lattice, voxel_keys
 
 CHECKPOINTS = 40
+POINTS_PER_FRAME = 10_000
 MOST_FRAMES = 600
 """Frames of which points are kept: beyond that every second one goes, so that a long stream stays bounded."""
 
@@ -45,7 +46,7 @@ class _Moment:
 class CoverageRecord:
     """Watches a memory while it is filled: call ``add`` after every frame that it took, ``curve`` at the end.
 
-    Points are sampled as the memory samples them. expected: how many frames will come, None if unknown.
+    expected: how many frames will come, None if unknown.
     """
 
     memory: SpatialMemory
@@ -54,6 +55,8 @@ class CoverageRecord:
     _points: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # by number of the frame
     _picked_points: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # by id, of the moments' keyframes
     _moments: list[_Moment] = field(default_factory=list)
+    _low: NDArray[np.float64] = field(default_factory=lambda: np.full(3, np.inf))
+    _high: NDArray[np.float64] = field(default_factory=lambda: np.full(3, -np.inf))
     _frames: int = 0
     _stride: int = 1
     _first: int = 0
@@ -67,6 +70,7 @@ class CoverageRecord:
         if number == 0:
             self._first = frame.stamp_ns
         self._frames += 1
+        self._low, self._high = extend_bounds(frame, self._low, self._high, self.memory.config.max_depth_m)
         if number % self._stride == 0:
             self._points[number] = self._world_points(frame)
             if len(self._points) > MOST_FRAMES:
@@ -89,8 +93,8 @@ class CoverageRecord:
         if self._last is not None:
             moments.append(self._moment(self._last.stamp_ns))
         edge = self.memory.keyframes(1).voxel_size
-        low = np.min([p.min(axis=0) for p in (*self._points.values(), *self._picked_points.values()) if len(p)], axis=0)
-        lattice = Lattice(edge, (float(low[0]), float(low[1]), float(low[2])))  # as the published rule lays it
+        x, y, z = self._low.tolist()
+        lattice = Lattice(edge, (x, y, z))  # as the published rule lays it
         keys = {number: voxel_keys(points, lattice) for number, points in self._points.items()}
         picked_keys = {i: voxel_keys(points, lattice) for i, points in self._picked_points.items()}
         numbers = sorted(keys)
@@ -126,9 +130,10 @@ class CoverageRecord:
         return _Moment(self._frames, stamp_ns, picked)
 
     def _world_points(self, frame: Frame) -> NDArray[np.float32]:
-        config = self.memory.config
         assert frame.T_world_camera is not None
-        points = camera_points(frame, config.point_stride, config.max_depth_m)
+        assert frame.depth is not None
+        stride = max(1, round((frame.depth.size / POINTS_PER_FRAME) ** 0.5))
+        points = camera_points(frame, stride, self.memory.config.max_depth_m)
         return np.asarray(apply(frame.T_world_camera, points), dtype=np.float32)
 
 
