@@ -65,6 +65,7 @@ def start(context: LaunchContext) -> list[Action]:
             start_state="configuring",
             goal_state="inactive",
             entities=[_change(node, Transition.TRANSITION_ACTIVATE)],
+            handle_once=True,  # later transitions are somebody else's wish
         )
     )
     failed = RegisterEventHandler(

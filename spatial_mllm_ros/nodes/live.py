@@ -408,7 +408,7 @@ class LiveEngine:
             MemoryConfig(
                 max_frames=s.max_frames,
                 max_bytes=s.max_memory_mib << 20,
-                point_stride=s.point_stride,
+                points_per_frame=s.points_per_frame,
                 max_depth_m=s.max_depth_m,
                 max_future_s=s.max_future_s,
                 selector=SelectorConfig(s.pool_size, s.core_size, s.min_voxel_size_m),

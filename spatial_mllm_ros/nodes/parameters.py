@@ -243,8 +243,8 @@ class Settings:
     max_depth_m: float = _is(
         10.0, "Deeper points do not count as seen space when keyframes are selected.", unit="m", within=(0.1, 1000.0)
     )
-    point_stride: int = _is(
-        8, "Every so many pixels, along both axes, a point is sampled for selection.", unit="px", within=(1, 256)
+    points_per_frame: int = _is(
+        20_000, "About so many points of a frame, evenly spread, are sampled for selection.", within=(100, 1_000_000)
     )
     pool_size: int = _is(128, "Candidate keyframes kept.", within=(2, 4096))
     core_size: int = _is(
