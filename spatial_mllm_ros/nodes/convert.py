@@ -6,7 +6,7 @@ Messages are read by their fields, which both kinds share. They are made by a Ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,13 +56,13 @@ class Maker(Protocol):
 
 
 class RosbagsMaker:
-    """Makes the messages that rosbags serialises. types: classes by type name, as in ``Typestore.types``."""
+    """Makes the messages that rosbags serialises. message: (type name, fields) -> message, as Interfaces.message."""
 
-    def __init__(self, types: Mapping[str, Any]) -> None:
-        self._types = types
+    def __init__(self, message: Callable[..., Any]) -> None:
+        self._message = message
 
     def new(self, name: str, /, **fields: Any) -> Any:
-        return self._types[name](**fields)
+        return self._message(name, **fields)
 
     def octets(self, data: Any) -> Any:
         return np.frombuffer(data, np.uint8)

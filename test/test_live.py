@@ -1,0 +1,623 @@
+"""The live engine: what streams in, beside the questions, without middleware. And its parts: queues and query pool."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live_messages import MAKE, over_the_wire
+from small_recording import START_NS, SmallSource
+
+from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
+from spatial_mllm_ros.nodes import convert, live
+from spatial_mllm_ros.nodes.diagnosis import REMEDIES, Finding, Level, findings
+from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
+from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
+from spatial_mllm_ros.nodes.queries import QueryPool
+from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.query.engine import SpatialQueryEngine
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.pose import from_quaternion
+
+SECOND = 1_000_000_000
+BASIC = Settings(sensor_model="exact", keyframes_rate_hz=100.0)
+DEPTH = Request("What is the depth at <p0>?", points=(ImagePoint(START_NS, "", 16.0, 12.0),))
+TRAVELLED = Request("How far did the camera travel?")
+
+
+@pytest.fixture
+def engines() -> Iterator[Callable[..., LiveEngine]]:
+    """Makes engines that run, and stops them in the end."""
+    made: list[LiveEngine] = []
+
+    def make(settings: Settings = BASIC, **options: Any) -> LiveEngine:
+        made.append(LiveEngine(settings, **options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.stop()
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.002)
+
+
+def stream(engine: LiveEngine, kind: Kind) -> Stream:
+    return next(s for s in engine.streams if s.kind is kind)
+
+
+def play(engine: LiveEngine, frames: list[Frame], without: tuple[Kind, ...] = ()) -> None:
+    """Frames as a camera and a localiser publish them."""
+    for frame in frames:
+        for kind, message in convert.camera_messages(frame, MAKE):
+            if kind not in without:
+                engine.offer(stream(engine, kind), over_the_wire(message))
+
+
+def small(count: int = 6, start_ns: int = START_NS) -> list[Frame]:
+    return list(SmallSource(count, start_ns).frames())
+
+
+def finding(engine: LiveEngine, name: str) -> Finding:
+    return next(f for f in findings(engine.status()) if f.name == name)
+
+
+def plain(answer: Answer) -> Any:
+    """The answer without times, and without the last digits that a quaternion costs."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 9)
+        if isinstance(value, list):
+            return [rounded(v) for v in value]
+        return {k: rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return rounded({k: v for k, v in answer.to_json().items() if not k.startswith("time_")})
+
+
+# ---- taking in and answering
+
+
+def test_answers_are_those_of_a_recording(engines: Callable[..., LiveEngine]) -> None:
+    """The same frames give the same answers, wherever they come from."""
+    engine, frames = engines(), small()
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == len(frames))
+    memory = SpatialMemory(engine.memory.config)
+    for frame in frames:
+        memory.add(frame)
+    offline = SpatialQueryEngine(memory, SmallSource().info.sensor)
+    for request in (DEPTH, TRAVELLED, replace(DEPTH, frame_id=frames[0].camera_frame), Request("why?")):
+        assert plain(engine.ask(request).result(5)) == plain(offline.answer(request))
+
+
+def test_compressed_colour(engines: Callable[..., LiveEngine], tmp_path: Path) -> None:
+    from spatial_mllm_ros.sources.folder import RgbdFolderSource
+    from spatial_mllm_ros.sources.writers import write_folder
+
+    write_folder(SmallSource(3), tmp_path / "r", png=True)
+    engine = engines(replace(BASIC, colour_transport="compressed"))
+    assert stream(engine, Kind.COLOUR).topic.endswith("/compressed")
+    play(engine, list(RgbdFolderSource(tmp_path / "r").frames()))
+    wait_for(lambda: len(engine.memory) == 3)
+    first = engine.memory.frames()[0].frame
+    assert (first.rgb() == small(1)[0].image).all()
+
+
+def test_several_cameras(engines: Callable[..., LiveEngine]) -> None:
+    """Two cameras are two tracks in one memory, and what is missing of one does not hold up the other."""
+    settings = replace(BASIC, colour_topic="/front/image,/rear/image", depth_topic="/front/depth,")
+    engine = engines(settings)
+    streams = {(s.kind, s.camera): s for s in engine.streams}
+    for front in small(4):
+        rear = replace(front, camera_frame="rear_optical_frame", depth=None)
+        for camera, frame in (("/front/image", front), ("/rear/image", rear)):
+            for kind, message in convert.camera_messages(frame, MAKE):
+                engine.offer(streams.get((kind, camera)) or streams[kind, ""], over_the_wire(message))
+    wait_for(lambda: len(engine.memory) == 8)
+    assert engine.memory.cameras() == ("camera_color_optical_frame", "rear_optical_frame")
+
+
+def test_serialised_messages_are_decoded_on_the_ingest_thread(engines: Callable[..., LiveEngine]) -> None:
+    threads = set()
+
+    def decode(stream: Stream, message: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return message()
+
+    engine = engines(decode=decode)
+    for kind, message in convert.camera_messages(small(1)[0], MAKE):
+        engine.offer(stream(engine, kind), lambda m=message: over_the_wire(m))
+    wait_for(lambda: len(engine.memory) == 1)
+    assert threads == {"ingest"}
+
+
+def test_transforms_may_come_after_the_image(engines: Callable[..., LiveEngine]) -> None:
+    """A localiser takes its time: the image waits for the transform at its stamp."""
+    engine, frames = engines(), small(2)
+    play(engine, frames, without=(Kind.TF,))
+    time.sleep(0.05)
+    assert len(engine.memory) == 0
+    play(engine, frames, without=(Kind.COLOUR, Kind.DEPTH))
+    wait_for(lambda: len(engine.memory) == 2)
+
+
+def test_an_image_without_its_transform_is_never_placed(engines: Callable[..., LiveEngine]) -> None:
+    engine = engines(replace(BASIC, tf_wait_s=0.05, fixed_frame="map"))
+    play(engine, small(6), without=(Kind.TF,))
+    wait_for(lambda: engine.memory.refused["no_pose"] >= 4)
+    assert len(engine.memory) == 0
+    told = finding(engine, "memory")
+    assert told.level is Level.ERROR
+    assert "tf_unknown_frame" in told.message
+    assert "localiser" in told.message
+    assert "no_pose" in engine.ask(DEPTH).result(5).error_msg
+
+
+def test_a_camera_that_dies_leaves_its_last_image(engines: Callable[..., LiveEngine], monkeypatch: Any) -> None:
+    """Its depth never came, nor will it: after a while the image is taken as it is."""
+    monkeypatch.setattr(live, "IDLE_S", 0.05)
+    engine = engines()
+    play(engine, small(1), without=(Kind.DEPTH,))
+    wait_for(lambda: len(engine.memory) == 1)
+    assert engine.memory.without_depth == 1
+
+
+def test_frames_can_be_throttled(engines: Callable[..., LiveEngine]) -> None:
+    engine = engines(replace(BASIC, max_frame_rate_hz=5.0))
+    play(engine, small(10))  # at 10 Hz
+    wait_for(lambda: len(engine.memory) + engine.throttled == 10)
+    assert len(engine.memory) == 5
+    engine.update(replace(engine.settings, max_frame_rate_hz=0.0))
+    play(engine, small(5, START_NS + 2 * SECOND))
+    wait_for(lambda: len(engine.memory) == 10)
+
+
+# ---- bad input
+
+
+def broken(kind: Kind, **changes: Any) -> Any:
+    message = dict(convert.camera_messages(small(1)[0], MAKE))[kind]
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "reason"),
+    [
+        (Kind.COLOUR, lambda: broken(Kind.COLOUR, encoding="h264"), "unknown_encoding"),
+        (Kind.COLOUR, lambda: broken(Kind.COLOUR, encoding=""), "unknown_encoding"),
+        (Kind.COLOUR, lambda: broken(Kind.COLOUR, step=7), "row_step"),
+        (Kind.COLOUR, lambda: broken(Kind.COLOUR, data=np.zeros(5, np.uint8)), "data_size"),
+        (Kind.COLOUR, lambda: broken(Kind.COLOUR, width=0), "data_size"),
+        (Kind.DEPTH, lambda: broken(Kind.DEPTH, encoding="rgb8"), "unknown_encoding"),
+        (Kind.CAMERA_INFO, lambda: broken(Kind.CAMERA_INFO, k=np.zeros(9)), "bad_camera_info"),
+        (Kind.CAMERA_INFO, lambda: broken(Kind.CAMERA_INFO, distortion_model="fisheye62"), "bad_camera_info"),
+        (Kind.TF, lambda: broken(Kind.TF, transforms=3), "internal_error"),
+        (Kind.COLOUR, lambda: None, "internal_error"),
+    ],
+)
+def test_bad_messages_are_counted_and_explained(
+    engines: Callable[..., LiveEngine], kind: Kind, message: Callable[[], Any], reason: str
+) -> None:
+    """Whatever a publisher sends, the node keeps serving, and /diagnostics says which topic is at fault and why."""
+    engine = engines()
+    for _ in range(3):
+        engine.offer(stream(engine, kind), message())
+    play(engine, small())
+    wait_for(lambda: len(engine.memory) == 6)
+    assert engine.refused == {(stream(engine, kind), reason): 3}
+    told = finding(engine, f"input: {kind.value}")
+    assert told.level is Level.ERROR
+    assert f"3 refused ({reason})" in told.message
+    assert engine.ask(DEPTH).result(5).error_code is ErrorCode.NONE
+
+
+def test_bytes_that_do_not_decode_are_counted(engines: Callable[..., LiveEngine]) -> None:
+    def decode(stream: Stream, message: Any) -> Any:
+        if message is None:
+            raise RuntimeError("unexpected end of data")
+        return message
+
+    engine = engines(decode=decode)
+    engine.offer(stream(engine, Kind.COLOUR), None)
+    wait_for(lambda: engine.refused[stream(engine, Kind.COLOUR), "undecodable_message"] == 1)
+    assert "unexpected end of data" in finding(engine, "input: colour").message
+
+
+def test_impossible_transforms_are_counted(engines: Callable[..., LiveEngine]) -> None:
+    """Two publishers that contradict each other must not hang the tree, nor move what was seen."""
+    engine, T = engines(), from_quaternion((0, 0, 0, 1), (1, 0, 0))
+    loop = convert.tf_message([("a", "b", 1, T), ("b", "c", 1, T), ("c", "a", 1, T), ("d", "d", 1, T)], MAKE)
+    engine.offer(stream(engine, Kind.TF), over_the_wire(loop))
+    skewed = convert.tf_message([("a", "e", 1, T)], MAKE)
+    skewed.transforms[0].transform.rotation.w = 0.0
+    engine.offer(stream(engine, Kind.TF), skewed)
+    play(engine, small(2))
+    wait_for(lambda: len(engine.memory) == 2)
+    assert engine.status().refused["tf_loop"] == 2
+    assert engine.refused[stream(engine, Kind.TF), "tf_invalid"] == 1
+    assert "tf_loop" in finding(engine, "memory").message
+
+
+def test_stamps_ahead_of_the_clock_are_refused_with_the_remedy(engines: Callable[..., LiveEngine]) -> None:
+    """The usual mistake with recordings of a simulation."""
+    engine = engines(clock=lambda: START_NS - 3600 * SECOND)
+    play(engine, small(3))
+    wait_for(lambda: engine.memory.refused["stamp_from_the_future"] == 3)
+    assert "use_sim_time" in finding(engine, "memory").message
+
+
+# ---- clocks
+
+
+def test_a_recording_that_starts_over_is_seen_anew(engines: Callable[..., LiveEngine]) -> None:
+    """Its frames would repeat the stamps of those in memory. Ids go on, for they are unique while the node lives."""
+    engine, frames = engines(replace(BASIC, clock_reset_s=0.5)), small(20)  # 2 s
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == 20)
+    play(engine, frames[:3])
+    wait_for(lambda: engine.resets == 1 and len(engine.memory) == 3)
+    assert [s.frame_id for s in engine.memory.frames()] == [20, 21, 22]
+    assert engine.ask(DEPTH).result(5).evidence[0].keyframe_id == 20
+
+
+def test_the_memory_can_be_kept(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(replace(BASIC, clock_reset_s=0.5, on_clock_reset="keep")), small(20)
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == 20)
+    play(engine, frames[:3])
+    wait_for(lambda: engine.memory.refused["stamp_repeated"] == 3)
+    assert (len(engine.memory), engine.resets) == (20, 0)
+
+
+def test_a_clock_set_back_forgets_what_is_later(engines: Callable[..., LiveEngine]) -> None:
+    """As when a simulation is reset; the mounting of the camera and its calibration outlive it."""
+    engine, frames = engines(), small(4)
+    T = from_quaternion((0, 0, 0, 1), (0, 0, 1))
+    engine.offer(stream(engine, Kind.TF_STATIC), convert.tf_message([("camera", "lens", 0, T)], MAKE))
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == 4)
+    engine.clock_set_back(frames[-1].stamp_ns)  # nothing is later: no reason to forget
+    assert engine.resets == 0
+    engine.clock_set_back(START_NS - 10 * SECOND)
+    assert (engine.resets, len(engine.memory)) == (1, 0)
+    assert engine._scene.assembler.tree.frames() == ("camera", "lens")
+    play(engine, small(2, START_NS - 9 * SECOND), without=(Kind.CAMERA_INFO,))
+    wait_for(lambda: len(engine.memory) == 2)
+
+
+# ---- keyframes
+
+
+def test_keyframes_are_published_when_they_change(engines: Callable[..., LiveEngine]) -> None:
+    published: list[KeyframeSet] = []
+    engine = engines(on_keyframes=published.append)
+    play(engine, small(3))
+    wait_for(lambda: published and len(published[-1].frames) == 3)
+    latest = published[-1]
+    assert latest.voxels[0] == latest.selection.gains[0]
+    assert all(alone >= gain > 0 for alone, gain in zip(latest.voxels, latest.selection.gains, strict=True))
+    assert latest.stamp_ns == START_NS + 200_000_000
+    count = len(published)
+    time.sleep(0.1)
+    assert len(published) == count, "nothing changed"
+    engine.reset()
+    wait_for(lambda: published[-1].frames == ())  # who comes late must not be told of forgotten frames
+
+
+def test_keyframes_come_no_more_often_than_asked(engines: Callable[..., LiveEngine]) -> None:
+    times: list[float] = []
+    engine = engines(replace(BASIC, keyframes_rate_hz=20.0), on_keyframes=lambda _: times.append(time.monotonic()))
+    for frame in small(40):
+        play(engine, [frame])
+        time.sleep(0.01)
+    assert len(times) >= 2
+    assert min(b - a for a, b in pairwise(times)) > 0.045
+
+
+def test_a_failing_publisher_does_not_end_the_thread(engines: Callable[..., LiveEngine]) -> None:
+    calls: list[int] = []
+
+    def fail(keyframes: KeyframeSet) -> None:
+        calls.append(len(keyframes.frames))
+        raise RuntimeError("the publisher is gone")
+
+    engine = engines(on_keyframes=fail)
+    play(engine, small(1))
+    wait_for(lambda: calls)
+    play(engine, small(3)[1:])
+    wait_for(lambda: calls[-1] == 3)
+
+
+# ---- life
+
+
+def test_starting_and_stopping() -> None:
+    """The memory stays while inactive; threads end at once, and none is left however often it happens."""
+    engine, before = LiveEngine(BASIC), threading.active_count()
+    assert engine.ask(DEPTH).result(0).error_code is ErrorCode.CANCELLED
+    play(engine, small(1))  # before it runs, nothing is taken
+    for round_ in range(5):
+        engine.start()
+        engine.start()
+        play(engine, small(1, START_NS + round_ * SECOND))
+        wait_for(lambda: len(engine.memory) == round_ + 1)  # noqa: B023
+        begin = time.monotonic()
+        engine.stop("tea time")
+        assert time.monotonic() - begin < 1.0
+        assert threading.active_count() == before
+        assert engine.ask(DEPTH).result(0).error_msg == "tea time"
+    engine.stop()
+    assert finding(engine, "memory").message.endswith("the node is not active")
+
+
+def test_a_stopped_engine_is_garbage() -> None:
+    import weakref
+
+    engine = LiveEngine(BASIC)
+    engine.start()
+    play(engine, small(2))
+    engine.ask(TRAVELLED).result(5)
+    engine.stop()
+    gone = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert gone() is None
+
+
+def test_thousands_of_questions_leave_nothing_behind(engines: Callable[..., LiveEngine]) -> None:
+    engine = engines()
+    play(engine, small())
+    wait_for(lambda: len(engine.memory) == 6)
+    engine.ask(DEPTH).result(5)
+    threads = threading.active_count()
+    gc.collect()
+    objects = len(gc.get_objects())
+    for _ in range(60):
+        assert {f.result(5).error_code for f in [engine.ask(DEPTH) for _ in range(50)]} == {ErrorCode.NONE}
+    gc.collect()
+    assert threading.active_count() == threads
+    assert len(gc.get_objects()) < objects + 2000
+    assert engine.status().queries.answered[ErrorCode.NONE] == 3001
+
+
+def test_what_cannot_be_had_is_said_at_once(tmp_path: Path) -> None:
+    """A node that starts although something named is missing misleads for hours."""
+    table = tmp_path / "table.yaml"
+    table.write_text("families: 3")
+    (tmp_path / "sensor.yaml").write_text("speed: 3")
+    for settings, message in (
+        (Settings(model="nyu/spatial"), "no support for models"),
+        (Settings(question_table=str(tmp_path / "none.yaml")), "question_table cannot be used"),
+        (Settings(question_table=str(table)), "must be a list of rows"),
+        (Settings(sensor_model="kinekt"), "neither rgbd nor exact"),
+        (Settings(sensor_model=str(tmp_path / "sensor.yaml")), "may hold only"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            LiveEngine(settings)
+
+
+def test_settings_that_change_under_way(engines: Callable[..., LiveEngine]) -> None:
+    engine = engines()
+    engine.update(replace(BASIC, min_confidence=0.9, timeout_s=1.5))
+    assert engine._scene.query.config.min_confidence == 0.9
+    with pytest.raises(ParameterError, match="max_frames can be set while unconfigured"):
+        engine.update(replace(BASIC, max_frames=1))
+
+
+def test_diagnostics_name_the_silent_topic(engines: Callable[..., LiveEngine]) -> None:
+    clock = [0.0]
+    engine = engines(monotonic=lambda: clock[0])
+    play(engine, small(2), without=(Kind.DEPTH,))
+    clock[0] = 10.0
+    assert "camera/aligned_depth_to_color/image_raw" in finding(engine, "input: depth").message
+    told = finding(engine, "input: colour")
+    assert (told.level, told.message) == (Level.WARN, "nothing on camera/color/image_raw for 10.0 s")
+
+
+def test_trouble_long_past_is_not_told_for_ever(engines: Callable[..., LiveEngine]) -> None:
+    engine = engines()
+    engine.offer(stream(engine, Kind.COLOUR), broken(Kind.COLOUR, encoding="h264"))
+    wait_for(lambda: engine.refused)
+    before = engine.status()
+    colour = next(f for f in findings(engine.status(), before) if f.name == "input: colour")
+    assert colour.level is Level.OK
+    assert ("refused_unknown_encoding", "1") in colour.values
+
+
+def test_every_reason_has_a_remedy() -> None:
+    """Reasons are short words; /diagnostics says what they mean and what to do."""
+    import re
+
+    root = Path(live.__file__).parents[1]
+    paths = ("scene/assembler.py", "scene/transform_tree.py", "memory/spatial_memory.py")
+    text = "".join((root / path).read_text() for path in paths)
+    reasons = set(re.findall(r'(?:refused|remarks)\["(\w+)"', text)) | set(re.findall(r'reason = "(tf_\w+)"', text))
+    reasons |= set(re.findall(r'return "(\w+)"', (root / "memory/spatial_memory.py").read_text()))
+    assert len(reasons) > 15
+    assert reasons - REMEDIES.keys() <= {"clock_reset", "tf_error"}
+
+
+# ---- queues
+
+
+def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+    """What is new matters most; what is lost must be known."""
+    few = Stream(Kind.COLOUR, "/a", "", "auto", 1, "", queue=3)
+    other = Stream(Kind.TF, "/tf", "", "auto", 1, "", queue=10)
+    inbox = Inbox([few, other])
+    for number in range(5):
+        inbox.put(few, number)
+        inbox.put(other, number)
+    got = [inbox.get(0) for _ in range(8)]
+    assert [n for s, n in filter(None, got) if s is few] == [2, 3, 4]
+    assert [n for s, n in filter(None, got) if s is other] == [0, 1, 2, 3, 4]
+    assert [n for _, n in filter(None, got)] == [0, 1, 2, 2, 3, 3, 4, 4], "in order of arrival"
+    assert inbox.get(0) is None
+    assert (inbox.received[few], inbox.dropped[few], inbox.dropped[other]) == (5, 2, 0)
+
+
+def test_a_closed_queue_loses_nothing_uncounted() -> None:
+    one = Stream(Kind.COLOUR, "/a", "", "auto", 1, "", queue=3)
+    inbox = Inbox([one])
+    inbox.put(one, 1)
+    inbox.close()
+    inbox.put(one, 2)
+    assert inbox.get(1.0) is None
+    assert (inbox.received[one], inbox.dropped[one]) == (2, 2)
+
+
+def test_rates() -> None:
+    clock = [0.0]
+    one = Stream(Kind.COLOUR, "/a", "", "auto", 1, "", queue=3)
+    inbox = Inbox([one], lambda: clock[0])
+    assert (inbox.rate_hz(one), inbox.silent_s(one)) == (0.0, None)
+    for _ in range(31):
+        inbox.put(one, 1)
+        clock[0] += 0.1
+    assert inbox.rate_hz(one) == pytest.approx(10.0)
+    clock[0] += 5.0
+    assert inbox.rate_hz(one) == 0.0
+    assert inbox.silent_s(one) == pytest.approx(5.1)
+
+
+# ---- questions
+
+
+class Slow:
+    """Answers when it is told to, and notes whether it was told to stop."""
+
+    def __init__(self, patient: bool = False) -> None:
+        self.go = threading.Event()
+        self.cancelled = 0
+        self.patient = patient
+        self.at_work = 0
+
+    def __call__(self, request: Request, cancelled: Callable[[], bool]) -> Answer:
+        self.at_work += 1
+        while not self.go.wait(0.002):
+            if cancelled() and not self.patient:
+                self.cancelled += 1
+                return Answer(error_code=ErrorCode.CANCELLED)
+        return Answer(answer=request.question)
+
+
+@pytest.fixture
+def pools() -> Iterator[Callable[..., tuple[QueryPool, Slow]]]:
+    made: list[tuple[QueryPool, Slow]] = []
+
+    def make(patient: bool = False, **options: Any) -> tuple[QueryPool, Slow]:
+        slow = Slow(patient)
+        made.append((QueryPool(slow, **options), slow))
+        made[-1][0].start()
+        return made[-1]
+
+    yield make
+    for pool, slow in made:
+        slow.go.set()
+        pool.stop()
+
+
+def test_beyond_the_bound_questions_are_told_busy(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    """At once, so that a caller can ask somebody else; and none is lost."""
+    pool, slow = pools(workers=2, queue=3)
+    running = [pool.submit(Request(f"{i}")) for i in range(2)]
+    wait_for(lambda: slow.at_work == 2)
+    waiting = [pool.submit(Request(f"{i}")) for i in range(3)]
+    busy = pool.submit(Request("one too many"))
+    assert busy.done()
+    assert busy.result().error_code is ErrorCode.BUSY
+    slow.go.set()
+    assert [f.result(5).answer for f in running + waiting] == ["0", "1", "0", "1", "2"]
+    assert all(f.result().time_queued > 0 for f in waiting)
+
+
+def test_the_time_limit_includes_the_wait(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    pool, slow = pools(workers=1, queue=3)
+    pool.submit(Request("blocks"))
+    wait_for(lambda: slow.at_work == 1)
+    begin = time.monotonic()
+    answer = pool.submit(Request("waits", timeout=50_000_000)).result(5)
+    assert 0.04 < time.monotonic() - begin < 1.0
+    assert answer.error_code is ErrorCode.TIMEOUT
+    assert answer.time_queued >= 50_000_000
+    assert pool.waiting == 0
+
+
+def test_an_engine_that_hangs_does_not_hang_its_caller(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    """Numerical code cannot be interrupted; its caller gets TIMEOUT all the same, and the worker counts as taken."""
+    pool, slow = pools(patient=True, workers=1, queue=1, timeout_s=0.05)
+    assert pool.submit(Request("hangs")).result(5).error_code is ErrorCode.TIMEOUT
+    assert pool.running == 1
+    slow.go.set()
+    wait_for(lambda: pool.running == 0)
+    assert pool.submit(Request("next")).result(5).answer == "next"
+
+
+def test_stopping_cancels_what_waits_and_what_runs(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    pool, slow = pools(workers=1, queue=3)
+    futures = [pool.submit(Request("a")) for _ in range(3)]
+    wait_for(lambda: slow.at_work == 1)
+    pool.stop("good night")
+    assert {(f.result(0).error_code, f.result(0).error_msg) for f in futures} == {(ErrorCode.CANCELLED, "good night")}
+    assert slow.cancelled == 1
+    pool.start()
+    slow.go.set()
+    assert pool.submit(Request("again")).result(5).answer == "again"
+
+
+def test_a_caller_can_give_up(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    pool, slow = pools(workers=1, queue=3)
+    running, waiting = pool.submit(Request("a")), pool.submit(Request("b"))
+    wait_for(lambda: slow.at_work == 1)
+    assert running.cancel()
+    assert waiting.cancel()
+    wait_for(lambda: slow.cancelled == 1 and pool.waiting == 0, 3.0)
+
+
+def test_an_answer_function_that_fails_is_an_answer(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    def fail(request: Request, cancelled: Callable[[], bool]) -> Answer:
+        raise RuntimeError("out of cheese")
+
+    pool = QueryPool(fail)
+    pool.start()
+    answer = pool.submit(Request("?")).result(5)
+    pool.stop()
+    assert answer.error_code is ErrorCode.UNKNOWN
+    assert "out of cheese" in answer.error_msg
+
+
+def test_many_clients_at_once_get_answers_or_busy(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    """64 clients, 2 workers, 8 places: whoever is not answered is told so, and nobody waits for ever."""
+    pool, slow = pools(workers=2, queue=8)
+    slow.go.set()
+    codes: list[ErrorCode] = []
+
+    def client() -> None:
+        codes.extend(pool.submit(Request("?")).result(10).error_code for _ in range(20))
+
+    clients = [threading.Thread(target=client) for _ in range(64)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert len(codes) == 64 * 20
+    assert set(codes) <= {ErrorCode.NONE, ErrorCode.BUSY}
+    assert sum(pool.answered.values()) == 64 * 20
