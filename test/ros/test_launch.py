@@ -1,0 +1,159 @@
+"""The executable and the launch files, as users run them: in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
+pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not built: scripts/test_ros.sh builds it")
+if shutil.which("ros2") is None:
+    pytest.skip("there is no ros2 command", allow_module_level=True)
+
+from ament_index_python.packages import get_package_prefix
+from conftest import wait_for
+
+EXECUTABLE = Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial_mllm_node")
+PLAYER = Path(__file__).with_name("camera_player.py")
+RECORDING = "rendered:frames=30,rooms=1,size=160x120,noise=off"
+Run = Callable[..., "Process"]
+
+
+class Process:
+    """A process whose output can be looked at while it runs."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.log = log
+        with log.open("w") as file:
+            self.popen = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def says(self, text: str) -> None:
+        wait_for(lambda: text in self.output or self.popen.poll() is not None, f"{text!r} in the output", 30.0)
+        assert text in self.output
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        """The exit status after a signal."""
+        self.popen.send_signal(number)
+        return self.popen.wait(15)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Starts processes, and kills what is left of them."""
+    started: list[Process] = []
+
+    def start(*command: str) -> Process:
+        started.append(Process(list(command), tmp_path / f"{len(started)}.log"))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.popen.poll() is None:
+            process.popen.kill()
+            process.popen.wait(5)
+
+
+def ros2(*command: str, timeout_s: float = 40.0) -> str:
+    """What a ros2 command prints."""
+    done = subprocess.run(["ros2", *command], capture_output=True, text=True, timeout=timeout_s, check=False)
+    return done.stdout + done.stderr
+
+
+def lifecycle(*words: str) -> str:
+    return ros2("lifecycle", words[0], "--no-daemon", "--spin-time", "2", "/spatial_mllm", *words[1:]).strip()
+
+
+def test_bringup_to_answer(run: Run) -> None:
+    """Launched, configured, activated; a camera comes, a question is asked on the command line, and all of it ends well."""
+    begin = time.monotonic()
+    launch = run("ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", "sensor_model:=exact", "max_frames:=50")
+    launch.says("answering on /spatial_query")
+    assert time.monotonic() - begin < 15.0
+    assert lifecycle("get") == "active [3]"
+    assert ros2("param", "get", "--no-daemon", "--spin-time", "2", "/spatial_mllm", "max_frames").endswith("50\n")
+    player = run(sys.executable, str(PLAYER), RECORDING, "5.0")
+    player.says("30 frames")
+    answer = ros2(
+        "service", "call", "/spatial_query", "spatial_mllm_ros/srv/SpatialQuery",
+        "{question: 'How far did the camera travel, in cm?'}",
+    )  # fmt: skip
+    assert "error_code=0" in answer
+    assert " cm ± " in answer
+    keyframes = ros2("topic", "echo", "--no-daemon", "--once", "--qos-durability", "transient_local",
+                     "--qos-reliability", "reliable", "/spatial_mllm/keyframes")  # fmt: skip
+    assert "marginal_voxels" in keyframes
+    assert lifecycle("set", "deactivate") == "Transitioning successful"
+    assert lifecycle("set", "cleanup") == "Transitioning successful"
+    assert lifecycle("set", "configure") == "Transitioning successful"
+    assert lifecycle("get") == "inactive [2]"  # the launch file does not activate it a second time
+    launch.end()
+    assert "process has finished cleanly" in launch.output
+    assert "Traceback" not in launch.output
+
+
+def test_bringup_tells_what_is_missing(run: Run) -> None:
+    """Nothing is worse than a launch that looks well and does nothing."""
+    launch = run("ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", "model:=some/checkpoint")
+    launch.says("could not be configured")
+    assert "no support for models" in launch.output
+    launch.end()
+
+
+def test_wrong_launch_arguments_are_refused(run: Run) -> None:
+    launch = run("ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", "max_frames:=many")
+    assert launch.popen.wait(20) != 0
+    assert "max_frames must be an integer, not 'many'" in launch.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("state", ["starting", "unconfigured", "inactive", "active", "finalized"])
+def test_signals_end_the_node_in_every_state(run: Run, state: str, number: int) -> None:
+    """With status 0, without a word of complaint."""
+    options = ["--ros-args", "-p", "auto_activate:=true"] if state in ("active", "finalized") else []
+    node = run(str(EXECUTABLE), *options)
+    if state == "starting":
+        time.sleep(0.9)
+    elif state in ("active", "finalized"):
+        node.says("answering on")
+        if state == "finalized":
+            assert lifecycle("set", "shutdown") == "Transitioning successful"
+    else:
+        wait_for(lambda: lifecycle("get").startswith("unconfigured"), "the node is up", 30.0)
+        if state == "inactive":
+            assert lifecycle("set", "configure") == "Transitioning successful"
+    status = node.end(number)
+    if state != "starting":
+        assert status == 0
+    assert "Traceback" not in node.output or state == "starting"
+
+
+def test_help() -> None:
+    done = subprocess.run([str(EXECUTABLE), "--help"], capture_output=True, text=True, timeout=20, check=True)
+    assert "colour_topic" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [("timeout_s:=-1.0", "timeout_s"), ("max_frames:=many", "max_frames"), ("colour_topic:=''", "colour_topic")],
+)
+def test_wrong_parameters_are_told_plainly(parameter: str, message: str) -> None:
+    done = subprocess.run(
+        [str(EXECUTABLE), "--ros-args", "-p", parameter], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
