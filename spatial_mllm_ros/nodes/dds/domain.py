@@ -14,6 +14,9 @@ from spatial_mllm_ros.nodes.dds.library import check, library
 LOG = logging.getLogger(__name__)
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 LARGEST_DOMAIN = 232
+URI = "CYCLONEDDS_URI"
+_LOOPBACK = '<NetworkInterface address="127.0.0.1" multicast="false"/>'
+_NETWORK = '<NetworkInterface autodetermine="true"/>'
 PARTICIPANTS_PER_HOST = 32
 """As in ROS 2's own layer on Cyclone DDS: without multicast, a host's processes are looked for at this many ports."""
 _PRECONDITION_NOT_MET = -4
@@ -39,10 +42,12 @@ def domain_id(given: int | None = None, environment: Mapping[str, str] = os.envi
     return number
 
 
-def configuration(environment: Mapping[str, str] = os.environ) -> str:
+def configuration(environment: Mapping[str, str] = os.environ, with_loopback: bool = True) -> str:
     """Cyclone DDS's configuration: ROS_AUTOMATIC_DISCOVERY_RANGE, ROS_STATIC_PEERS, ROS_LOCALHOST_ONLY, CYCLONEDDS_URI.
 
-    As ROS 2 Jazzy understands them, CYCLONEDDS_URI last, so that it overrides what the others lead to.
+    As ROS 2 Jazzy understands them, CYCLONEDDS_URI last, so that it overrides what the others lead to. Other than
+    there, the loopback interface is used too (with_loopback), for Cyclone DDS 11 does not answer what arrives on an
+    interface that it does not use, while nodes of ROS 2 that stay on this host announce themselves there.
     """
     reach = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
     if reach not in RANGES:
@@ -57,7 +62,9 @@ def configuration(environment: Mapping[str, str] = os.environ) -> str:
         peers.insert(0, "localhost")
     general, discovery = "", ""
     if reach in ("LOCALHOST", "OFF"):
-        general = "<General><AllowMulticast>false</AllowMulticast></General>"
+        general = "<AllowMulticast>false</AllowMulticast>"
+    if with_loopback and reach in ("LOCALHOST", "SUBNET") and "Interface" not in environment.get(URI, ""):
+        general += f"<Interfaces>{_NETWORK if reach == 'SUBNET' else ''}{_LOOPBACK}</Interfaces>"
     if reach == "OFF":
         discovery = f"<ParticipantIndex>none</ParticipantIndex><Tag>ros_discovery_off_{os.getpid()}</Tag>"
     elif reach != "SYSTEM_DEFAULT":
@@ -67,9 +74,10 @@ def configuration(environment: Mapping[str, str] = os.environ) -> str:
         )
         if peers:
             discovery += f"<Peers>{''.join(f'<Peer address={quoteattr(peer)}/>' for peer in peers)}</Peers>"
-    fragments = [environment.get("CYCLONEDDS_URI", "")]
+    fragments = [environment.get(URI, "")]
     if discovery:
-        fragments.insert(0, f"<CycloneDDS><Domain>{general}<Discovery>{discovery}</Discovery></Domain></CycloneDDS>")
+        content = f"<General>{general}</General><Discovery>{discovery}</Discovery>"
+        fragments.insert(0, f"<CycloneDDS><Domain>{content}</Domain></CycloneDDS>")
     return ",".join(filter(None, fragments))
 
 
@@ -77,7 +85,11 @@ def join(number: int) -> None:
     """Make sure that the domain exists in this process. To be followed by ``leave``. Raises DdsError."""
     with _lock:
         if not _users[number]:
-            entity = library().dds_create_domain(number, configuration().encode())
+            create = library().dds_create_domain
+            entity = create(number, configuration().encode())
+            if entity < 0 and entity != _PRECONDITION_NOT_MET:
+                # A host without any network: its only interface may not be named twice.
+                entity = create(number, configuration(with_loopback=False).encode())
             if entity != _PRECONDITION_NOT_MET:  # someone else in this process joined it already
                 _entities[number] = check(entity, f"joining domain {number} (is CYCLONEDDS_URI right?)")
         _users[number] += 1

@@ -96,7 +96,7 @@ class Interfaces:
         return cls(**{name: values[name] if name in values else self._zero(node) for name, node in nodes.items()})
 
     def encode(self, message: Any, type_name: str) -> memoryview:
-        """A message as little-endian CDR with its 4-byte header. Raises ValueError when a field's value does not fit."""
+        """A message as little-endian CDR with its 4-byte header. Raises ValueError when a field does not fit."""
         self.message_class(type_name)
         try:
             return self._store.serialize_cdr(message, type_name, little_endian=True)
@@ -107,7 +107,7 @@ class Interfaces:
         """A message from CDR with its header; arrays look into ``payload``. Raises MalformedPayload."""
         self.message_class(type_name)
         try:
-            return self._store.deserialize_cdr(payload, type_name)
+            return self._store.deserialize_cdr(memoryview(payload), type_name)  # slices of bytes would be copies
         except (SerdeError, ValueError, KeyError, IndexError, OverflowError, MemoryError, AssertionError) as error:
             raise MalformedPayload(f"{len(payload)} bytes that are no {type_name}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import itertools
+import queue
 import threading
 from collections.abc import Callable
 
@@ -27,16 +28,19 @@ class Loop:
         check(lib.dds_waitset_attach(self._waitset, self._wake, 0), "attaching a guard condition")
         self._handlers: dict[int, tuple[int, Callable[[], bool]]] = {}
         self._cookies = itertools.count(1)
+        self._new: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._turn = threading.RLock()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def attach(self, entity: int, handle: Callable[[], bool]) -> int:
-        """Start calling ``handle``; a number for ``detach``."""
+        """Start calling ``handle``, once in any case, for what happened before; a number for ``detach``."""
         cookie = next(self._cookies)
         self._handlers[cookie] = (entity, handle)
         check(library().dds_waitset_attach(self._waitset, entity, cookie), "attaching to a wait set")
+        self._new.put(cookie)
+        library().dds_set_guardcondition(self._wake, True)
         return cookie
 
     def detach(self, cookie: int) -> None:
@@ -66,7 +70,10 @@ class Loop:
                     self._troubles.add("wait_failed", "wait set", lib.dds_strretcode(count).decode())
                     threading.Event().wait(0.1)
                 continue
+            lib.dds_set_guardcondition(self._wake, False)
             cookies = dict.fromkeys([*unfinished, *triggered[: min(count, AT_ONCE)]])
+            while not self._new.empty():
+                cookies[self._new.get()] = None
             unfinished = {cookie for cookie in cookies if cookie and not self._stopped and self._call(cookie)}
 
     def _call(self, cookie: int) -> bool:

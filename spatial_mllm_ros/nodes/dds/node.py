@@ -16,7 +16,7 @@ from spatial_mllm_ros.nodes.dds import library as dds
 from spatial_mllm_ros.nodes.dds.endpoints import Payload, Publisher, SampleInfo, Subscription
 from spatial_mllm_ros.nodes.dds.interfaces import interfaces
 from spatial_mllm_ros.nodes.dds.loop import Loop
-from spatial_mllm_ros.nodes.dds.qos import DEFAULT, Qos, QosMismatch, dds_qos, qos_profile
+from spatial_mllm_ros.nodes.dds.qos import DEFAULT, SERVICES, Qos, QosMismatch, dds_qos, qos_profile
 from spatial_mllm_ros.nodes.dds.ros_args import RosArguments
 from spatial_mllm_ros.nodes.dds.services import Client, Service
 from spatial_mllm_ros.nodes.dds.troubles import Troubles
@@ -108,7 +108,7 @@ class DdsNode:
         handler: Callable[[Any], Any],
         *,
         pool: WorkerPool | None = None,
-        qos: str | Qos = DEFAULT,
+        qos: str | Qos = SERVICES,
         busy: Callable[[Any], Any] | None = None,
         failed: Callable[[Any, BaseException], Any] | None = None,
     ) -> Service:
@@ -116,7 +116,7 @@ class DdsNode:
         full = self.arguments.resolve(self.name, name, "service")
         return self._keep(Service(self, type_name, full, handler, pool or self._pool(), qos_profile(qos), busy, failed))
 
-    def create_client(self, type_name: str, name: str, qos: str | Qos = DEFAULT) -> Client:
+    def create_client(self, type_name: str, name: str, qos: str | Qos = SERVICES) -> Client:
         """A client of a service."""
         full = self.arguments.resolve(self.name, name, "service")
         return self._keep(Client(self, type_name, full, qos_profile(qos)))

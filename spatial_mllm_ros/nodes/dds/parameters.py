@@ -311,10 +311,13 @@ def value_message(node: DdsNode, value: Value) -> Any:
     if kind == ParameterType.NOT_SET:
         return node.message(VALUE)
     name, array = _FIELDS[kind]
-    if kind == ParameterType.BYTE_ARRAY and isinstance(value, bytes):
-        converted: Any = np.frombuffer(value, np.uint8)
-    else:
-        converted = value if array is None else list(value) if array is list else np.array(value, array)
+    converted: Any = value
+    if isinstance(value, bytes):
+        converted = np.frombuffer(value, np.uint8)
+    elif array is list:
+        converted = list(converted)
+    elif array is not None:
+        converted = np.array(value, array)
     return node.message(VALUE, type=int(kind), **{name: converted})
 
 
@@ -326,7 +329,7 @@ def value_of(message: Any) -> Value:
     value = getattr(message, _FIELDS[kind][0])
     if kind == ParameterType.BYTE_ARRAY:
         return bytes(value)
-    return value.tolist() if isinstance(value, np.ndarray) else value  # type: ignore[no-any-return]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _is_listed(name: str, prefixes: Sequence[str], depth: int) -> bool:

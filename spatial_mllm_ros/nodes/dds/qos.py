@@ -49,12 +49,15 @@ class QosProfile:
 DEFAULT = QosProfile()
 SENSOR_DATA = QosProfile(reliable=False, depth=5)
 LATCHED = QosProfile(transient_local=True, depth=1)
+# Other than ROS 2, which keeps 10: all clients share two topics, so that a burst of calls would push out requests or
+# replies that nobody has taken yet. What is kept is not part of what must fit together.
+SERVICES = QosProfile(depth=0)
 PROFILES: dict[str, QosProfile] = {
     "default": DEFAULT,
     "system_default": QosProfile(depth=1),
     "sensor_data": SENSOR_DATA,
-    "services_default": DEFAULT,
-    "parameters": QosProfile(depth=1000),
+    "services_default": SERVICES,
+    "parameters": SERVICES,
     "parameter_events": QosProfile(depth=1000),
     "rosout": QosProfile(transient_local=True, depth=1000, lifespan_ns=10_000_000_000),
     "clock": QosProfile(reliable=False, depth=1),

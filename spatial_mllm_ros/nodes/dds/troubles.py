@@ -22,7 +22,10 @@ class Troubles:
     def add(
         self, kind: str, where: str, message: str, *, level: int = logging.WARNING, error: BaseException | None = None
     ) -> None:
-        """Count one of a kind at a topic or service, and log ``message`` unless that was done a moment ago; ``error`` adds its traceback."""
+        """Count one of a kind at a topic or service, and log it unless one was a moment ago.
+
+        ``error`` adds its traceback to the log.
+        """
         now = time.monotonic()
         with self._lock:
             self.counts[kind] += 1
