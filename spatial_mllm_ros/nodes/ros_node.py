@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The live node on ROS 2: an rclpy lifecycle node around LiveEngine.
 
 Why it is built as it is:
@@ -21,6 +20,7 @@ from __future__ import annotations
 import array
 import importlib
 import logging
+import math
 import signal
 import sys
 import threading
@@ -52,6 +52,7 @@ from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
     KEYFRAMES_QOS,
+    SERVICE_QOS,
     QosPolicy,
     fallback,
     mismatch_remedy,
@@ -64,6 +65,8 @@ NODE_NAME, SERVICE = "spatial_mllm", "spatial_query"
 log = logging.getLogger(__name__)
 EXECUTABLE = "ros2 run spatial_mllm_ros spatial_mllm_node"
 END_OF_TIME = 2**63 - 1
+NAMESAKE_S = 3.0
+"""A node that ended without a word is still listed for a while; one that stays longer is there."""
 OTHER_THREADS = 4
 """Executor threads beside those in which questions wait: inputs, timers, parameters, transitions."""
 RCLError = rclpy_implementation.RCLError
@@ -118,7 +121,7 @@ class SpatialMllmNode(LifecycleNode):
         self._questions = 0
         self.finalized = False
         self._subscribing = threading.RLock()
-        self._namesakes_told = False
+        self._namesakes_since: float | None = None
         self._idle = threading.Condition()
         self._inputs, self._answers = MutuallyExclusiveCallbackGroup(), ReentrantCallbackGroup()
         self._housekeeping = MutuallyExclusiveCallbackGroup()
@@ -202,7 +205,11 @@ class SpatialMllmNode(LifecycleNode):
             message_class(convert.KEYFRAMES), "~/keyframes", _profile(KEYFRAMES_QOS)
         )
         self._service = self.create_service(
-            message_class(f"{convert.PACKAGE}/srv/SpatialQuery"), SERVICE, self._on_query, callback_group=self._answers
+            message_class(f"{convert.PACKAGE}/srv/SpatialQuery"),
+            SERVICE,
+            self._on_query,
+            qos_profile=_profile(SERVICE_QOS),
+            callback_group=self._answers,
         )
         return super().on_configure(state)
 
@@ -270,9 +277,13 @@ class SpatialMllmNode(LifecycleNode):
         self._engine = None
 
     def _warn_of_namesakes(self) -> None:
-        me = (self.get_name(), self.get_namespace())
-        if not self._namesakes_told and self.get_node_names_and_namespaces().count(me) > 1:
-            self._namesakes_told = True
+        now, me = time.monotonic(), (self.get_name(), self.get_namespace())
+        if self.get_node_names_and_namespaces().count(me) < 2:
+            self._namesakes_since = None
+        elif self._namesakes_since is None:
+            self._namesakes_since = now  # it may be one that has just ended
+        elif now - self._namesakes_since > NAMESAKE_S:
+            self._namesakes_since = math.inf
             self.get_logger().warning(
                 f"another node is called {self.get_fully_qualified_name()}: parameters and transitions may reach "
                 "either; start one with --ros-args -r __node:=<another name>"
@@ -461,12 +472,16 @@ def main(args: list[str] | None = None) -> int:
     # Further signals change nothing: a terminal and ros2 launch both send SIGINT. What follows is limited in time.
     _shut_down(node)
     stop_spinning.set()
-    executor.wake()
+    executor.create_task(_nothing)  # waking the executor is not enough: it would go on waiting for something to do
     spinner.join(2.0)
-    node.destroy_node()
     executor.shutdown(timeout_sec=1.0)
+    node.destroy_node()
     rclpy.try_shutdown()
     return 0
+
+
+def _nothing() -> None:
+    """Something to do."""
 
 
 def _shut_down(node: SpatialMllmNode, patience_s: float = 3.0) -> None:
@@ -481,7 +496,3 @@ def _shut_down(node: SpatialMllmNode, patience_s: float = 3.0) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-if __name__ == "__main__":
-    sys.exit(main())

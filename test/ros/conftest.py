@@ -73,8 +73,12 @@ class Robot:
 
     def send(self, service_type: Any, name: str, request: Any) -> Any:
         """The future of the response of a service."""
+        from rclpy.qos import QoSProfile
+
         if name not in self._clients:
-            self._clients[name] = self.other.create_client(service_type, name)
+            # By default a client keeps ten replies: of more questions at once, some answers would be lost.
+            qos = QoSProfile(depth=1000)
+            self._clients[name] = self.other.create_client(service_type, name, qos_profile=qos)
         client = self._clients[name]
         assert client.wait_for_service(WAIT_S), f"there is no service {name}"
         return client.call_async(request)
@@ -119,13 +123,13 @@ class Robot:
     def close(self) -> None:
         self._stop.set()
         for executor, thread in zip(self._executors, self._threads, strict=True):
-            executor.wake()
+            executor.create_task(lambda: None)
             thread.join(5.0)
             assert not thread.is_alive(), "an executor hangs"
-        self.node.destroy_node()
-        self.other.destroy_node()
         for executor in self._executors:
             executor.shutdown(1.0)
+        self.node.destroy_node()
+        self.other.destroy_node()
 
     def _on_diagnostics(self, message: Any) -> None:
         self.diagnostics.update({s.name.removeprefix("spatial_mllm: "): s for s in message.status})

@@ -78,7 +78,7 @@ def lifecycle(*words: str) -> str:
 
 
 def test_bringup_to_answer(run: Run) -> None:
-    """Launched, configured, activated; a camera comes, a question is asked on the command line, and all of it ends well."""
+    """Launched, configured, activated; a camera comes, a question is asked on the command line, all of it ends well."""
     begin = time.monotonic()
     launch = run("ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", "sensor_model:=exact", "max_frames:=50")
     launch.says("answering on /spatial_query")
