@@ -29,6 +29,7 @@ from spatial_mllm_ros.nodes.dds import (
     QosProfile,
     Range,
     Result,
+    RosoutHandler,
     ServiceNotAvailable,
     ServiceTimeout,
     SetResult,
@@ -558,6 +559,32 @@ def test_simulated_time(node: DdsNode) -> None:
     assert jumps == [(5_000_000_007, 3_000_000_007)]
     clock.use_sim_time = False
     assert clock.now_ns() > 1e18
+
+
+def test_log_on_rosout(make: Callable[..., DdsNode]) -> None:
+    node, other = make("logging", "--ros-args", "-r", "__ns:=/robot"), make("reader")
+    inbox, logger = Inbox(), logging.getLogger("test_dds_node.rosout")
+    handler = RosoutHandler(node)
+    logger.addHandler(handler)
+    try:
+        logger.warning("something %s", "odd")
+        other.create_subscription("rcl_interfaces/msg/Log", "/rosout", inbox, "rosout")
+        [message] = inbox.wait()
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert (message.msg, message.level, message.name) == ("something odd", 30, "robot.logging")
+
+
+def test_library_that_is_too_old_or_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(dds, "_candidates", lambda: [])
+    with pytest.raises(dds.DdsNotInstalled, match="pip install"):
+        dds.library.__wrapped__()
+    broken = tmp_path / "libddsc.so"
+    broken.write_bytes(b"nothing")
+    monkeypatch.setattr(dds, "_candidates", lambda: [broken])
+    with pytest.raises(dds.DdsNotInstalled, match="does not serve"):
+        dds.library.__wrapped__()
 
 
 def _peer() -> None:

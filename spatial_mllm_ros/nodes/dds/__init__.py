@@ -28,6 +28,7 @@ from spatial_mllm_ros.nodes.dds.parameters import (
 )
 from spatial_mllm_ros.nodes.dds.qos import PROFILES, QosMismatch, QosProfile
 from spatial_mllm_ros.nodes.dds.ros_args import RosArgumentError, RosArguments
+from spatial_mllm_ros.nodes.dds.rosout import RosoutHandler
 from spatial_mllm_ros.nodes.dds.services import Client, Service, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.nodes.dds.workers import WorkerPool
 
@@ -58,6 +59,7 @@ __all__ = [
     "Result",
     "RosArgumentError",
     "RosArguments",
+    "RosoutHandler",
     "SampleInfo",
     "Service",
     "ServiceNotAvailable",

@@ -180,18 +180,19 @@ def is_installed() -> bool:
 
 @cache
 def library() -> Any:
-    """The library, with the signatures of its functions set. Raises DdsNotInstalled."""
-    paths = _candidates()
-    if not paths:
-        raise DdsNotInstalled(f"Cyclone DDS is not installed; {WHAT_TO_DO}")
-    try:
-        lib = ct.CDLL(str(paths[0]))
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(lib, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        raise DdsNotInstalled(f"{paths[0]} does not serve as Cyclone DDS: {error}; {WHAT_TO_DO}") from error
-    return lib
+    """The first library found that is new enough, with the signatures of its functions set. Raises DdsNotInstalled."""
+    faults = []
+    for path in _candidates():
+        try:
+            lib = ct.CDLL(str(path))
+            for name, (result, arguments) in _SIGNATURES.items():
+                function = getattr(lib, name)
+                function.restype, function.argtypes = result, arguments
+        except (OSError, AttributeError) as error:  # another platform's, or that of an older release, as ROS 2 has
+            faults.append(f"{path} does not serve: {error}; ")
+        else:
+            return lib
+    raise DdsNotInstalled(f"Cyclone DDS is not installed; {''.join(faults)}{WHAT_TO_DO}")
 
 
 def _candidates() -> list[Path]:
