@@ -8,8 +8,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 
-def smallest_rectangle(points: NDArray[np.floating], trim: float = 0.5) -> tuple[float, float]:
-    """Sides (longer, shorter) of the smallest rectangle round points [n, 2], in their unit.
+def smallest_rectangle(points: NDArray[np.floating], trim: float = 0.5) -> tuple[float, float, float]:
+    """Smallest rectangle round points [n, 2]: longer side, shorter side (in their unit), angle of the first axis (rad).
 
     The rectangle's direction is that of a side of the convex hull (Freeman and Shapira 1975); ``trim`` percent of the
     points are left out at either end of each side, so that stray ones do not count.
@@ -19,20 +19,18 @@ def smallest_rectangle(points: NDArray[np.floating], trim: float = 0.5) -> tuple
         hull = p[ConvexHull(p).vertices]
     except (QhullError, ValueError):  # fewer than three points, or all on a line
         spread = np.ptp(p, axis=0) if len(p) else np.zeros(2)
-        return float(np.hypot(*spread)), 0.0
+        return float(np.hypot(*spread)), 0.0, float(np.arctan2(spread[1], spread[0]))
     edges = np.diff(np.vstack([hull, hull[:1]]), axis=0)
     angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2), 3))
-    best = (np.inf, 0.0, 0.0)
-    for angle in angles:
-        a, b = _sides(p, angle, trim)
-        best = min(best, (a * b, a, b))
-    return max(best[1:]), min(best[1:])
+    sides = [(*rectangle_sides(p, angle, trim), float(angle)) for angle in angles]
+    a, b, angle = min(sides, key=lambda s: s[0] * s[1])
+    return max(a, b), min(a, b), angle
 
 
-def _sides(p: NDArray[np.float64], angle: float, trim: float) -> tuple[float, float]:
+def rectangle_sides(points: NDArray[np.floating], angle: float, trim: float = 0.5) -> tuple[float, float]:
+    """Extents of points [n, 2] along the direction ``angle`` (radians) and across it, ``trim`` percent left out at ends."""
     c, s = np.cos(angle), np.sin(angle)
-    q = p @ np.array([[c, -s], [s, c]])
-    low, high = np.percentile(q, [trim, 100 - trim], axis=0)
+    low, high = np.percentile(np.asarray(points) @ np.array([[c, -s], [s, c]]), [trim, 100 - trim], axis=0)
     return float(high[0] - low[0]), float(high[1] - low[1])
 
 

@@ -19,6 +19,7 @@ WINDOW_PX = 3
 EDGE_PX = 0.8
 """How precisely a depth camera places a silhouette: lateral noise, about 0.8 px (Nguyen et al. 2012)."""
 _FILLED_STDDEV_M = 0.02
+_NORMAL_PX = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,8 @@ class PointMeasurement:
 
     u, v: px. z: depth along the optical axis, metres. z_stddev: its own error, without what the image shares. slope: how
     z changes along u and v, metres per px. at_edge: another surface begins within a few pixels, so a pixel's slip would
-    change the depth; ``z_stddev`` includes it. filled: the pixel itself had no data, its neighbours did.
+    change the depth; ``z_stddev`` includes it. normal: unit normal of the surface towards the camera, camera frame, NaN
+    where the surface is too ragged to have one. filled: the pixel itself had no data, its neighbours did.
     """
 
     u: float
@@ -71,6 +73,7 @@ class PointMeasurement:
     at_edge: bool
     filled: bool
     camera: CameraErrors
+    normal: NDArray[np.float64] = field(repr=False)
     ray: NDArray[np.float64] = field(repr=False)
     ray_per_px: NDArray[np.float64] = field(repr=False)
 
@@ -150,8 +153,42 @@ def measure_point(frame: Frame, key: Hashable, u: float, v: float, sensor: Senso
     ray_per_px = np.where(np.isfinite(ray_per_px), ray_per_px, 0.0)
     errors = CameraErrors(key, frame.T_world_camera, sensor)
     return PointMeasurement(
-        float(u), float(v), value, stddev, slope, at_edge, filled, errors, ray, ray_per_px
+        float(u),
+        float(v),
+        value,
+        stddev,
+        slope,
+        at_edge,
+        filled,
+        errors,
+        surface_normal(frame, u, v, value, sensor),
+        ray,
+        ray_per_px,
     )
+
+
+def surface_normal(frame: Frame, u: float, v: float, z: float, sensor: SensorModel) -> NDArray[np.float64]:
+    """Unit normal [3] towards the camera, camera frame, of the surface at depth ``z`` round a pixel; NaN where unclear.
+
+    From a plane through the pixels of a 17 x 17 window that lie on it: 1 / z = n . ray / d is linear in the ray.
+    """
+    assert frame.depth is not None and frame.camera is not None
+    half = _NORMAL_PX
+    row, column = round(v), round(u)
+    rows = slice(max(row - half, 0), row + half + 1)
+    columns = slice(max(column - half, 0), column + half + 1)
+    depth = depth_to_metres(frame.depth[rows, columns]).astype(np.float64)
+    rays = frame.camera.rays()[rows, columns].astype(np.float64)
+    noise = max(float(sensor.depth_white_stddev(z)), 3e-4)
+    own = np.abs(depth - z) < max(6 * noise, 0.04 * z)
+    for _ in range(3):
+        if np.count_nonzero(own) < depth.size // 3:
+            return np.full(3, np.nan)
+        plane, *_ = np.linalg.lstsq(rays[own], 1.0 / depth[own], rcond=None)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            own = np.abs(depth - 1.0 / (rays @ plane)) < 4 * noise
+    length = float(np.linalg.norm(plane))
+    return -plane / length if length > 0 else np.full(3, np.nan)
 
 
 def _fit_surface(

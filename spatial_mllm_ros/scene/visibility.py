@@ -16,6 +16,7 @@ from spatial_mllm_ros.scene.uncertainty import Errors, propagate
 _MARGIN_M = 0.02
 _MAX_WINDOW_PX = 8
 _SURE = 0.98
+_FROM_BEHIND = -0.25  # cosine: a normal is good to ten degrees or so
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ def sight(point: PointMeasurement, frame: Frame, key: Hashable) -> Sighting:
     )
     if inside < 0.5:
         return Sighting(inside, (u, v), stddev, z, "it lies outside the image")
+    eye = T[:3, 3] - point.world_point({})
+    facing = point.camera.T_world_camera[:3, :3] @ point.normal @ eye / max(float(np.linalg.norm(eye)), 1e-9)
+    if facing < _FROM_BEHIND:  # false for a surface whose normal is not known
+        return Sighting(1 - _SURE, (u, v), stddev, z, "it would be seen from behind")
     seen, reason, undecided = _compare(frame, u, v, z, stddev, float(np.sqrt(covariance[2, 2])), point)
     return Sighting(min(seen * inside, _SURE), (u, v), stddev, z, reason, undecided)
 

@@ -35,7 +35,7 @@ def extent(c: Context) -> Answer:
     """
     level = c.level()
     points = _thinned(c, level)
-    length, width = smallest_rectangle(points[:, :2])
+    length, width, _ = smallest_rectangle(points[:, :2])
     low, high = np.percentile(points[:, 2], [0.5, 99.5])
     height = float(high - low)
     if level.floor_stddev_m is not None and level.ceiling_m is not None:
