@@ -19,7 +19,7 @@ TF_DEPTH = 100
 """What tf2 uses."""
 KEYFRAMES_QOS = QosPolicy(reliable=True, transient_local=True, depth=1)
 SERVICE_QOS = QosPolicy(reliable=True, transient_local=False, depth=1000)
-"""ROS 2's default for services keeps ten requests, and ten replies to all clients together: a burst loses the others."""
+"""ROS 2's default for services keeps ten requests, and ten replies to all clients together, so a burst loses some."""
 DIAGNOSTICS_QOS = QosPolicy(reliable=True, transient_local=False, depth=10)
 
 
