@@ -15,6 +15,7 @@ EPILOG = """
 Examples:
   spatial-mllm bench selection --quick
   spatial-mllm bench selection --json > selection.json
+  spatial-mllm bench selection --source my_recording
 """
 
 
@@ -26,12 +27,16 @@ def bench_group() -> None:
 @bench_group.command(name="selection", epilog=EPILOG)
 @common.json_option
 @click.option("--quick", is_flag=True, help="A shorter run, for a first impression.")
-def selection_command(*, as_json: bool, quick: bool) -> None:
-    """Compare the streaming selector with greedy over all frames and with evenly spaced ones: coverage and cost."""
+@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Judge the selector on this recording too.")
+def selection_command(*, as_json: bool, quick: bool, sources: tuple[str, ...]) -> None:
+    """Compare selection with what is published, and streaming with greedy over all frames: coverage, time and memory.
+
+    Takes about five minutes, with --quick one.
+    """
     from spatial_mllm_ros.bench import selection
 
-    with common.progress_bar("selecting", quiet=as_json):
-        result: dict[str, Any] = selection.run(quick=quick)
+    with common.task_progress(quiet=as_json) as progress:
+        result: dict[str, Any] = selection.run(quick, sources, progress)
     print_result(result, as_json)
 
 

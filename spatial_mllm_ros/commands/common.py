@@ -180,6 +180,20 @@ def progress_bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int 
         yield update
 
 
+@contextmanager
+def task_progress(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar on stderr for several tasks, only on a terminal; yields ``update(what, done, total)``."""
+    console = err()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def update(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=Text(printable(what)).markup, completed=done, total=total)
+
+        yield update
+
+
 def megabytes(count: int) -> str:
     """Bytes as people write them."""
     return f"{count / 1e6:.0f} MB" if count >= 10_000_000 else f"{count / 1e6:.1f} MB"

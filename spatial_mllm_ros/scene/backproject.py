@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import DEPTH_MM, Frame, depth_to_metres
 
-_BLOCK_PX = 16
-_SLACK = np.float32(1.02)  # a distorted lens bends rays a little beyond those of a block's corners
+BLOCK_PX = 8
+_AT_ONCE = 48
 
 
 def camera_points(frame: Frame, stride: int = 1, max_depth_m: float = np.inf) -> NDArray[np.float32]:
@@ -40,67 +40,80 @@ def extend_bounds(
 
     As if every pixel with data up to ``max_depth_m`` were back-projected, but most are not: the largest depth of a block
     of pixels and the directions of its corners bound how far the block can reach, and only blocks that may reach beyond
-    the box are looked at pixel by pixel.
+    the box are looked at pixel by pixel, the most promising first.
 
     Raises ValueError for a frame without depth, camera model or pose.
     """
     T, camera = frame.T_world_camera, frame.camera
     if frame.depth is None or camera is None or T is None:
         raise ValueError("only a frame with depth, a camera model and a pose bounds anything")
-    size = _BLOCK_PX
-    rows, columns = -(-camera.height // size), -(-camera.width // size)
-    unit = np.float32(0.001) if frame.depth.dtype == DEPTH_MM else np.float32(1)
-    depth = frame.depth
-    if depth.dtype != DEPTH_MM:
-        depth = np.where(np.isfinite(depth), depth, np.float32(0))
-    pad = ((0, rows * size - camera.height), (0, columns * size - camera.width))
-    if pad != ((0, 0), (0, 0)):
-        depth = np.pad(depth, pad)
-    strips = depth.reshape(rows, size, columns * size).max(axis=1)
-    farthest = np.minimum(strips.reshape(rows, columns, size).max(axis=2) * unit, max_depth_m)
-    corners = _block_corners(camera)
+    blocks = _Blocks.of(camera)
+    depth = blocks.depth(frame.depth, max_depth_m)
+    strips = depth.reshape(blocks.rows, BLOCK_PX, -1).max(axis=1)  # whole rows first: those are contiguous
+    farthest = strips.reshape(blocks.rows, blocks.columns, BLOCK_PX).max(axis=2).ravel()
+    farthest = farthest * (blocks.slack * (0.001 if depth.dtype == DEPTH_MM else 1.0))
     low, high = low.copy(), high.copy()
-    R, t = T[:3, :3], T[:3, 3]
     for axis in range(3):
-        slope = corners @ R[axis].astype(np.float32)  # world coordinate gained per metre of depth
-        for bound, sign, reach in ((high, 1.0, slope.max(axis=2)), (low, -1.0, slope.min(axis=2))):
-            limit = farthest * reach * _SLACK + t[axis]
-            blocks = np.argwhere((limit - bound[axis]) * sign > 0) if np.isfinite(bound[axis]) else None
-            if blocks is not None and not len(blocks):
-                continue
-            extreme = _extreme(frame, blocks, R[axis], t[axis], sign, max_depth_m)
-            bound[axis] = sign * max(sign * bound[axis], sign * extreme)
+        direction, offset = T[axis, :3].astype(np.float32), float(T[axis, 3])
+        slope = blocks.corners @ direction  # world coordinate gained per metre of depth
+        for bound, sign, steepest in ((high, 1.0, slope.max(axis=0)), (low, -1.0, -slope.min(axis=0))):
+            limit = farthest * steepest
+            beyond = sign * (bound[axis] - offset)
+            candidates = np.flatnonzero(limit > max(beyond, 0.0) if np.isfinite(beyond) else limit > -np.inf)
+            while len(candidates):
+                best = candidates[np.argsort(-limit[candidates])[:_AT_ONCE]]
+                beyond = max(beyond, blocks.reach(depth, best, direction * np.float32(sign)))
+                rest = candidates[limit[candidates] > beyond]
+                candidates = np.setdiff1d(rest, best, assume_unique=True)
+            bound[axis] = sign * beyond + offset if np.isfinite(beyond) else bound[axis]
     return low, high
 
 
-def _extreme(
-    frame: Frame, blocks: NDArray[np.int64] | None, direction: NDArray[np.float64], offset: float, sign: float,
-    max_depth_m: float,
-) -> float:  # fmt: skip
-    """Largest (sign 1) or smallest (sign -1) world coordinate along one axis in some blocks of pixels, or in all."""
-    assert frame.depth is not None and frame.camera is not None
-    rays = frame.camera.rays()
-    if blocks is None:
-        z, ray = depth_to_metres(frame.depth).ravel(), rays.reshape(-1, 3)
-    else:
-        cells = [
-            np.s_[r * _BLOCK_PX : (r + 1) * _BLOCK_PX, c * _BLOCK_PX : (c + 1) * _BLOCK_PX] for r, c in blocks.tolist()
-        ]
-        z = np.concatenate([depth_to_metres(frame.depth[cell]).ravel() for cell in cells])
-        ray = np.concatenate([rays[cell].reshape(-1, 3) for cell in cells])
-    with np.errstate(invalid="ignore"):
-        reach = (ray @ direction.astype(np.float32)) * z * sign
-        reach = reach[z <= max_depth_m]
-    reach = reach[np.isfinite(reach)]
-    return sign * float(reach.max()) + offset if len(reach) else -sign * np.inf
+class _Blocks:
+    """A camera's image cut into blocks of pixels.
 
+    corners: rays [4, blocks, 3] through the corners of each block. slack: how much further than its corners'
+    rays a block may reach, for lenses that bend them.
+    """
 
-@lru_cache(maxsize=32)
-def _block_corners(camera: CameraModel) -> NDArray[np.float32]:
-    """Rays [rows, columns, 4, 3] through the corners of every block of pixels; the lens's last ray where there is none."""
-    size = _BLOCK_PX
-    rows, columns = -(-camera.height // size), -(-camera.width // size)
-    v = np.minimum(np.arange(rows + 1) * size, camera.height - 1)
-    u = np.minimum(np.arange(columns + 1) * size, camera.width - 1)
-    grid = np.nan_to_num(camera.rays()[np.ix_(v, u)])
-    return np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]], axis=2)
+    def __init__(self, camera: CameraModel) -> None:
+        size = BLOCK_PX
+        self.height, self.width = camera.height, camera.width
+        self.rows, self.columns = -(-camera.height // size), -(-camera.width // size)
+        self.slack = 1.02 if camera.distortion else 1.0001
+        rays = np.zeros((self.rows * size, self.columns * size, 3), dtype=np.float32)
+        rays[: camera.height, : camera.width] = np.nan_to_num(camera.rays())
+        grid = self._cut(rays)
+        self.corners = np.ascontiguousarray(grid[:, [0, 0, -1, -1], :, [0, -1, 0, -1]].reshape(4, -1, 3))
+        # blocks at the rim are partly empty: their zero rays only make the bound looser
+        self.rays = np.ascontiguousarray(grid.transpose(0, 2, 1, 3, 4)).reshape(-1, size * size, 3)
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(camera: CameraModel) -> _Blocks:
+        return _Blocks(camera)
+
+    def _cut(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+        return image.reshape(self.rows, BLOCK_PX, self.columns, BLOCK_PX, *image.shape[2:])
+
+    def depth(self, depth: NDArray[np.generic], max_depth_m: float) -> NDArray[np.generic]:
+        """Depth [rows, BLOCK_PX, columns, BLOCK_PX] in its own unit, 0 where there is no data up to ``max_depth_m``."""
+        if depth.dtype == DEPTH_MM:
+            limit = min(max_depth_m * 1000, 65535)
+            clean = depth if limit >= 65535 or depth.max() <= limit else np.where(depth <= limit, depth, 0)
+        else:
+            with np.errstate(invalid="ignore"):
+                clean = np.where((depth > 0) & (depth <= min(max_depth_m, 1e9)), depth, np.float32(0))
+        if (self.rows * BLOCK_PX, self.columns * BLOCK_PX) != depth.shape:
+            clean = np.pad(
+                clean, ((0, self.rows * BLOCK_PX - self.height), (0, self.columns * BLOCK_PX - self.width))
+            )
+        return self._cut(clean)
+
+    def reach(self, depth: NDArray[np.generic], numbers: NDArray[np.int64], direction: NDArray[np.float32]) -> float:
+        """How far the pixels of some blocks reach along ``direction`` [3] of the camera frame, metres; -inf without data."""
+        z = depth[numbers // self.columns, :, numbers % self.columns, :].reshape(len(numbers), -1)
+        along = self.rays[numbers] @ direction * z
+        along = along[z > 0]
+        unit = 0.001 if depth.dtype == DEPTH_MM else 1.0
+        return float(along.max()) * unit if len(along) else -np.inf
