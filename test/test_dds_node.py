@@ -330,6 +330,28 @@ def test_qos_mismatch_is_told_to_both(
     assert talker.troubles.counts == listener.troubles.counts == {"qos_mismatch": 1}
 
 
+def test_subscription_is_replaced_when_its_qos_does_not_fit(make: Callable[..., DdsNode]) -> None:
+    """What a node does whose quality of service is "auto": from within the event, on the thread that tells it."""
+    inbox, talker = Inbox(), make("talker")
+    publisher = talker.create_publisher(STRING, "words", "sensor_data")
+
+    def ask_for_less(mismatch: QosMismatch) -> None:
+        mismatch.endpoint.close()
+        listener.create_subscription(STRING, mismatch.topic, inbox, "sensor_data")
+
+    listener = make("listener", on_qos_mismatch=ask_for_less)
+    listener.create_subscription(STRING, "words", inbox)
+    wait_until(lambda: publisher.subscription_count, "matching")
+
+    def arrived() -> bool:
+        publisher.publish(talker.message(STRING, data="heard"))
+        time.sleep(0.01)
+        return bool(inbox.messages)
+
+    wait_until(arrived, "a message")
+    assert listener.troubles.counts == {"qos_mismatch": 1}
+
+
 def test_no_server_and_no_answer(node: DdsNode) -> None:
     client = node.create_client(TRIGGER, "/nobody")
     with pytest.raises(ServiceNotAvailable, match=r"/nobody .*ROS_DOMAIN_ID"):
@@ -451,8 +473,13 @@ def test_parameter_services(make: Callable[..., DdsNode]) -> None:
     assert not call("set_parameters_atomically", parameters=parameters(rate=4.0, count=9)).result.successful
     assert store.get("rate") == 3.0
     assert call("set_parameters_atomically", parameters=parameters(rate=4.5, count=5)).result.successful
-    changed = [{p.name for p in e.changed_parameters} for e in events.wait(2) if e.node == "/with_parameters"]
-    assert changed[-2:] == [{"rate"}, {"rate", "count"}]
+
+    def changed() -> list[set[str]]:
+        assert {event.node for event in events.messages} <= {"/with_parameters"}
+        return [{p.name for p in event.changed_parameters} for event in events.messages if event.changed_parameters]
+
+    wait_until(lambda: len(changed()) == 2, "both events")
+    assert changed() == [{"rate"}, {"rate", "count"}]
 
 
 @pytest.mark.parametrize(

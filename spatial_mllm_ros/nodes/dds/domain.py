@@ -15,6 +15,7 @@ LOG = logging.getLogger(__name__)
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 LARGEST_DOMAIN = 232
 URI = "CYCLONEDDS_URI"
+WHAT_TO_DO = "see what Cyclone DDS printed: is CYCLONEDDS_URI right, or are there more than 33 nodes on this host?"
 _LOOPBACK = '<NetworkInterface address="127.0.0.1" multicast="false"/>'
 _NETWORK = '<NetworkInterface autodetermine="true"/>'
 PARTICIPANTS_PER_HOST = 32
@@ -91,7 +92,7 @@ def join(number: int) -> None:
                 # A host without any network: its only interface may not be named twice.
                 entity = create(number, configuration(with_loopback=False).encode())
             if entity != _PRECONDITION_NOT_MET:  # someone else in this process joined it already
-                _entities[number] = check(entity, f"joining domain {number} (is CYCLONEDDS_URI right?)")
+                _entities[number] = check(entity, f"joining domain {number} ({WHAT_TO_DO})")
         _users[number] += 1
 
 

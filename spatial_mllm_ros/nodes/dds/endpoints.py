@@ -58,9 +58,12 @@ def type_hash_data(interfaces: Interfaces, type_name: str) -> str:
 class Writer:
     """A DDS writer of a type of ROS 2."""
 
-    def __init__(self, node: DdsNode, dds_topic: str, type_name: str, qos: Qos, user_data: str, label: str) -> None:
+    def __init__(
+        self, node: DdsNode, dds_topic: str, type_name: str, qos: Qos, user_data: str, label: str, owner: Any = None
+    ) -> None:
         self.label = label
         self._node = node
+        self._owner = owner
         with node.topic(dds_topic, dds_type(type_name)) as topic, dds_qos(qos, user_data) as made:
             self.entity = dds.check(
                 dds.library().dds_create_writer(node.participant, topic, made, None), f"creating a writer on {label}"
@@ -94,7 +97,8 @@ class Writer:
         status = dds.IncompatibleQos()
         dds.library().dds_get_offered_incompatible_qos_status(self.entity, ct.byref(status))
         if status.change > 0:
-            self._node.tell_mismatch(QosMismatch(self.label, POLICIES.get(status.policy, "quality of service"), True))
+            policy = POLICIES.get(status.policy, "quality of service")
+            self._node.tell_mismatch(QosMismatch(self.label, policy, True, self._owner))
         return False
 
 
@@ -110,11 +114,13 @@ class Reader:
         user_data: str,
         label: str,
         take: Callable[[bytes, dds.Sample], None],
+        owner: Any,
         *,
         in_events: bool = False,
     ) -> None:
         self.label = label
         self._node = node
+        self._owner = owner
         self._take = take
         self._loop = node.events if in_events else node.data
         with node.topic(dds_topic, dds_type(type_name)) as topic, dds_qos(qos, user_data) as made:
@@ -124,6 +130,7 @@ class Reader:
         self.guid = dds.guid(self.entity)
         dds.library().dds_set_status_mask(self.entity, dds.DATA_AVAILABLE | dds.REQUESTED_INCOMPATIBLE_QOS)
         self._cookie: int | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Begin to call ``take``; what came before is not lost."""
@@ -135,6 +142,7 @@ class Reader:
 
     def close(self) -> None:
         """Delete it; when this returns, ``take`` is not being called, unless this was called from it."""
+        self._closed = True
         if self._cookie is not None:
             self._loop.detach(self._cookie)
         dds.library().dds_delete(self.entity)
@@ -143,12 +151,13 @@ class Reader:
         status = dds.IncompatibleQos()
         dds.library().dds_get_requested_incompatible_qos_status(self.entity, ct.byref(status))
         if status.change > 0:
-            self._node.tell_mismatch(QosMismatch(self.label, POLICIES.get(status.policy, "quality of service"), False))
-        samples = dds.take(self.entity, BATCH)
+            policy = POLICIES.get(status.policy, "quality of service")
+            self._node.tell_mismatch(QosMismatch(self.label, policy, False, self._owner))
+        samples = [] if self._closed else dds.take(self.entity, BATCH)
         for payload, info in samples:
-            if payload:
+            if payload and not self._closed:
                 self._take(payload, info)
-        return len(samples) == BATCH
+        return len(samples) == BATCH and not self._closed
 
 
 class Publisher:
@@ -160,7 +169,7 @@ class Publisher:
         self._node = node
         self._interfaces = node.interfaces
         self._writer = Writer(
-            node, topic_to_dds(topic), type_name, qos, type_hash_data(node.interfaces, type_name), topic
+            node, topic_to_dds(topic), type_name, qos, type_hash_data(node.interfaces, type_name), topic, self
         )
         node.graph.add(self, writers=[self._writer.guid])
 
@@ -203,7 +212,7 @@ class Subscription:
         self._interfaces = node.interfaces
         self._callback = callback
         user_data = type_hash_data(node.interfaces, type_name)
-        self._reader = Reader(node, topic_to_dds(topic), type_name, qos, user_data, topic, self._take)
+        self._reader = Reader(node, topic_to_dds(topic), type_name, qos, user_data, topic, self._take, self)
         node.graph.add(self, readers=[self._reader.guid])
         self._reader.start()
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from spatial_mllm_ros.nodes.dds import domain, graph
 from spatial_mllm_ros.nodes.dds import library as dds
@@ -23,6 +23,7 @@ from spatial_mllm_ros.nodes.dds.troubles import Troubles
 from spatial_mllm_ros.nodes.dds.workers import WorkerPool
 
 LOG = logging.getLogger(__name__)
+_Owned = TypeVar("_Owned", Publisher, Subscription, Service, Client)
 
 
 class DdsNode:
@@ -88,7 +89,7 @@ class DdsNode:
         """A publisher. topic: relative to the namespace, ~/private or /absolute; remapped. qos: a name in PROFILES, or
         a QosProfile. Raises UnknownType, InvalidName, ValueError and DdsError."""
         full = self.arguments.resolve(self.name, topic, "topic")
-        return self._keep(Publisher(self, type_name, full, qos_profile(qos)))
+        return self._keep(lambda: Publisher(self, type_name, full, qos_profile(qos)))
 
     def create_subscription(
         self, type_name: str, topic: str, callback: Callable[[Payload, SampleInfo], None], qos: str | Qos = DEFAULT
@@ -99,7 +100,7 @@ class DdsNode:
         it runs, messages of this node's other subscriptions wait too, ``depth`` of each: hand work on to other threads.
         """
         full = self.arguments.resolve(self.name, topic, "topic")
-        return self._keep(Subscription(self, type_name, full, qos_profile(qos), callback))
+        return self._keep(lambda: Subscription(self, type_name, full, qos_profile(qos), callback))
 
     def create_service(
         self,
@@ -114,12 +115,13 @@ class DdsNode:
     ) -> Service:
         """A service (see there for handler, busy and failed). pool None: one that the node's small services share."""
         full = self.arguments.resolve(self.name, name, "service")
-        return self._keep(Service(self, type_name, full, handler, pool or self._pool(), qos_profile(qos), busy, failed))
+        chosen = pool or self._pool()
+        return self._keep(lambda: Service(self, type_name, full, handler, chosen, qos_profile(qos), busy, failed))
 
     def create_client(self, type_name: str, name: str, qos: str | Qos = SERVICES) -> Client:
         """A client of a service."""
         full = self.arguments.resolve(self.name, name, "service")
-        return self._keep(Client(self, type_name, full, qos_profile(qos)))
+        return self._keep(lambda: Client(self, type_name, full, qos_profile(qos)))
 
     def parameter_overrides(self) -> dict[str, Any]:
         """Values for this node's parameters from --params-file and -p."""
@@ -188,12 +190,14 @@ class DdsNode:
         with self._lock:
             return self._owned.pop(owned, 0) is None
 
-    def _keep(self, owned: Any) -> Any:
+    def _keep(self, make: Callable[[], _Owned]) -> _Owned:
+        """What ``make`` makes, to be closed with the node; who closes it before it is made waits."""
         with self._lock:
-            if not self._closed:
-                self._owned[owned] = None
-                return owned
-        raise dds.DdsError(f"node {self.name.full} is closed")
+            if self._closed:
+                raise dds.DdsError(f"node {self.name.full} is closed")
+            made = make()
+            self._owned[made] = None
+            return made
 
     def _pool(self) -> WorkerPool:
         with self._lock:

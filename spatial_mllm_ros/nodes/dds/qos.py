@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes as ct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from spatial_mllm_ros.nodes.dds.library import FOREVER_NS, library
 
@@ -130,6 +130,8 @@ class QosMismatch:
     policy: str
     of_publisher: bool
     """Whether it is our publisher that offers too little; else our subscription asks for too much."""
+    endpoint: Any = field(default=None, compare=False, repr=False)
+    """Our Publisher, Subscription, Service or Client. This may be told before the call that makes it has returned."""
 
     def __str__(self) -> str:
         if self.of_publisher:

@@ -52,9 +52,9 @@ class _Ends:
         type_name: str,
         name: str,
         qos: Qos,
-        take: Callable[[bytes, dds.Sample], None],
-        server: bool,
+        owner: Service | Client,
     ) -> None:
+        server = isinstance(owner, Service)
         request, reply = service_to_dds(name)
         identity = f"{'serviceid' if server else 'clientid'}={node.next_endpoint_id()};"
         kinds = [(request, f"{type_name}_Request"), (reply, f"{type_name}_Response")]
@@ -63,8 +63,10 @@ class _Ends:
         def user_data(part: str) -> str:
             return identity + type_hash_data(node.interfaces, part)
 
-        self.writer = Writer(node, write_topic, write_type, qos, user_data(write_type), name)
-        self.reader = Reader(node, read_topic, read_type, qos, user_data(read_type), name, take, in_events=True)
+        self.writer = Writer(node, write_topic, write_type, qos, user_data(write_type), name, owner)
+        self.reader = Reader(
+            node, read_topic, read_type, qos, user_data(read_type), name, owner.take, owner, in_events=True
+        )
 
     def write(self, identity: bytes, body: memoryview) -> bool:
         return self.writer.write([bytes(body[:HEADER_SIZE]) + identity, body[HEADER_SIZE:]])
@@ -101,7 +103,7 @@ class Service:
         self._busy = busy
         self._failed = failed
         self._known: dict[int, None] = {}
-        self._ends = _Ends(node, type_name, name, qos, self._take, True)
+        self._ends = _Ends(node, type_name, name, qos, self)
         node.graph.add(self, readers=[self._ends.reader.guid], writers=[self._ends.writer.guid])
         self._ends.reader.start()
 
@@ -111,7 +113,8 @@ class Service:
             self._node.graph.remove(self)
             self._ends.close()
 
-    def _take(self, data: bytes, info: dds.Sample) -> None:
+    def take(self, data: bytes, info: dds.Sample) -> None:
+        """Handle a request as it came."""
         try:
             request = _decode(self._node, data, f"{self.type_name}_Request")
         except MalformedPayload as error:
@@ -189,7 +192,7 @@ class Client:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
-        self._ends = _Ends(node, type_name, name, qos, self._take, False)
+        self._ends = _Ends(node, type_name, name, qos, self)
         self._handle = dds.instance_handle(self._ends.writer.entity)
         node.graph.add(self, readers=[self._ends.reader.guid], writers=[self._ends.writer.guid])
         self._ends.reader.start()
@@ -262,7 +265,8 @@ class Client:
             raise ServiceTimeout(f"{self.name} does not take requests: its queue is full")
         return number, future
 
-    def _take(self, data: bytes, info: dds.Sample) -> None:
+    def take(self, data: bytes, info: dds.Sample) -> None:
+        """Handle a reply as it came, perhaps to another client."""
         if len(data) < BODY:
             self._node.troubles.add("malformed", self.name, f"dropped a reply of {len(data)} bytes")
             return
