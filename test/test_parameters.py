@@ -124,6 +124,13 @@ def test_an_integer_will_do_for_a_double() -> None:
     assert values_from_text({"timeout_s": "30", "auto_activate": "True"}) == {"timeout_s": 30.0, "auto_activate": True}
 
 
+def test_an_empty_string_can_be_written() -> None:
+    """A shell leaves nothing of depth_topic:='', other ways of starting leave the quotes."""
+    assert values_from_text({"depth_topic": "''", "model": '""', "colour_topic": ""}) == dict.fromkeys(
+        ("depth_topic", "model", "colour_topic"), ""
+    )
+
+
 def test_text_that_is_no_value_is_refused_by_name() -> None:
     with pytest.raises(ParameterError, match=r"max_frames must be an integer, not 'many'\nthere is no parameter 'x'"):
         values_from_text({"max_frames": "many", "x": "1"})

@@ -83,8 +83,8 @@ class Parameter:
         return ""
 
     def parse(self, text: str) -> Value:
-        """The value that ``text`` writes. Raises ParameterError."""
-        value: Value = text
+        """The value that ``text`` writes; two quotes are the empty string, as in YAML. Raises ParameterError."""
+        value: Value = "" if text in ("''", '""') else text
         try:
             if self.type is bool:
                 value = {"true": True, "false": False}[text.strip().lower()]
