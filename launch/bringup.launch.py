@@ -1,7 +1,7 @@
 """Starts the live node, configures and activates it.
 
 Every parameter of the node is an argument, too: ``ros2 launch spatial_mllm_ros bringup.launch.py --show-args``.
-An argument that is not given leaves the value to the params_file.
+An argument that is not given leaves the value to the params_file. An empty string is written as ``depth_topic:="''"``.
 """
 
 from launch.action import Action

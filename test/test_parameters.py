@@ -125,7 +125,7 @@ def test_an_integer_will_do_for_a_double() -> None:
 
 
 def test_an_empty_string_can_be_written() -> None:
-    """A shell leaves nothing of depth_topic:='', other ways of starting leave the quotes."""
+    """ros2 launch refuses depth_topic:= without a value, so two quotes are one."""
     assert values_from_text({"depth_topic": "''", "model": '""', "colour_topic": ""}) == dict.fromkeys(
         ("depth_topic", "model", "colour_topic"), ""
     )

@@ -55,9 +55,12 @@ class Robot:
         self.keyframes: list[Any] = []
         from diagnostic_msgs.msg import DiagnosticArray
         from rcl_interfaces.msg import Log
+        from rclpy.qos import DurabilityPolicy, QoSProfile
 
         self.other.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.other.create_subscription(Log, "/rosout", lambda m: self.logged.append(m.msg), 100)
+        # rosout keeps what was logged for those who come late.
+        kept = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.other.create_subscription(Log, "/rosout", lambda m: self.logged.append(m.msg), kept)
 
     @property
     def state(self) -> str:
