@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +58,16 @@ def extend_bounds(
         direction, offset = T[axis, :3].astype(np.float32), float(T[axis, 3])
         slope = blocks.corners @ direction  # world coordinate gained per metre of depth
         for bound, sign, steepest in ((high, 1.0, slope.max(axis=0)), (low, -1.0, -slope.min(axis=0))):
-            limit = farthest * steepest
-            beyond = sign * (bound[axis] - offset)
-            candidates = np.flatnonzero(limit > max(beyond, 0.0) if np.isfinite(beyond) else limit > -np.inf)
+            limit = farthest * np.maximum(steepest, 0.0)
+            known = beyond = sign * (float(bound[axis]) - offset)
+            candidates = np.flatnonzero(limit > beyond)
             while len(candidates):
                 best = candidates[np.argsort(-limit[candidates])[:_AT_ONCE]]
                 beyond = max(beyond, blocks.reach(depth, best, direction * np.float32(sign)))
                 rest = candidates[limit[candidates] > beyond]
                 candidates = np.setdiff1d(rest, best, assume_unique=True)
-            bound[axis] = sign * beyond + offset if np.isfinite(beyond) else bound[axis]
+            if beyond > known:
+                bound[axis] = sign * beyond + offset
     return low, high
 
 
@@ -93,10 +95,10 @@ class _Blocks:
     def of(camera: CameraModel) -> _Blocks:
         return _Blocks(camera)
 
-    def _cut(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _cut(self, image: NDArray[Any]) -> NDArray[Any]:
         return image.reshape(self.rows, BLOCK_PX, self.columns, BLOCK_PX, *image.shape[2:])
 
-    def depth(self, depth: NDArray[np.generic], max_depth_m: float) -> NDArray[np.generic]:
+    def depth(self, depth: NDArray[Any], max_depth_m: float) -> NDArray[Any]:
         """Depth [rows, BLOCK_PX, columns, BLOCK_PX] in its own unit, 0 where there is no data up to ``max_depth_m``."""
         if depth.dtype == DEPTH_MM:
             limit = min(max_depth_m * 1000, 65535)
@@ -110,7 +112,7 @@ class _Blocks:
             )
         return self._cut(clean)
 
-    def reach(self, depth: NDArray[np.generic], numbers: NDArray[np.int64], direction: NDArray[np.float32]) -> float:
+    def reach(self, depth: NDArray[Any], numbers: NDArray[np.int64], direction: NDArray[np.float32]) -> float:
         """How far the pixels of some blocks reach along ``direction`` [3] of the camera frame, metres; -inf without data."""
         z = depth[numbers // self.columns, :, numbers % self.columns, :].reshape(len(numbers), -1)
         along = self.rays[numbers] @ direction * z
