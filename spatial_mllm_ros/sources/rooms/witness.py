@@ -115,7 +115,7 @@ class Witness:
             things = view.thing.ravel()[flat]
             order = np.argsort(things, kind="stable")
             names, starts = np.unique(things[order], return_index=True)
-            ends = np.append(starts[1:], len(flat))
+            ends = np.append(starts, len(flat))[1:]
             spans = zip(names.tolist(), starts, ends, strict=True)
             self._good[frame] = {name: flat[order][a:b] for name, a, b in spans if b - a >= 12}
         return self._good[frame]
