@@ -31,6 +31,11 @@ class PoseTrack:
         i = bisect.bisect_left(self._stamps, stamp_ns)
         return i < len(self._stamps) and self._stamps[i] == stamp_ns
 
+    def has_near(self, stamp_ns: int, tolerance_ns: int) -> bool:
+        """Whether there is a pose at most ``tolerance_ns`` from a stamp."""
+        i = bisect.bisect_left(self._stamps, stamp_ns - tolerance_ns)
+        return i < len(self._stamps) and self._stamps[i] <= stamp_ns + tolerance_ns
+
     def set(self, stamp_ns: int, T_world_camera: Transform) -> None:
         """Add the pose at a stamp, or replace it."""
         pose = (*T_world_camera[:3, 3].tolist(), *to_quaternion(T_world_camera).tolist())

@@ -129,7 +129,7 @@ class Context:
             )
         stored = self.memory.nearest(asked.stamp_ns, asked.camera_frame, tolerance_ns=1000)
         if stored is None:
-            raise self._no_frame(asked.stamp_ns, asked.camera_frame, name)
+            raise self._no_frame(asked.stamp_ns, asked.camera_frame, name, tolerance_ns=1000)
         self._require_window(stored.frame.stamp_ns, name)
         return stored
 
@@ -223,9 +223,10 @@ class Context:
         if (start and stamp_ns < start) or (end and stamp_ns > end):
             raise QueryError(ErrorCode.INVALID_REQUEST, f"{name} lies outside the window of the question")
 
-    def _no_frame(self, stamp_ns: int, camera_frame: str, name: str) -> QueryError:
+    def _no_frame(self, stamp_ns: int, camera_frame: str, name: str, tolerance_ns: int | None = None) -> QueryError:
         track = self.memory.track(camera_frame)
-        if track is not None and track.at(stamp_ns, int(self.config.moment_tolerance_s * 2e9)) is not None:
+        tolerance = int(self.config.moment_tolerance_s * 1e9) if tolerance_ns is None else tolerance_ns
+        if track is not None and track.has_near(stamp_ns, tolerance):
             return QueryError(
                 ErrorCode.NO_FRAMES,
                 f"the image at {name} was dropped to stay within max_frames and max_bytes; raise them to look back further",
