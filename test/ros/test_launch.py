@@ -19,7 +19,7 @@ if shutil.which("ros2") is None:
     pytest.skip("there is no ros2 command", allow_module_level=True)
 
 from ament_index_python.packages import get_package_prefix
-from conftest import wait_for
+from robot import wait_for
 
 EXECUTABLE = Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial_mllm_node")
 PLAYER = Path(__file__).with_name("camera_player.py")

@@ -19,8 +19,8 @@ pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not bui
 import rclpy
 from builtin_interfaces.msg import Time
 from camera_player import BEST_EFFORT, CameraPlayer
-from conftest import Robot, wait_for, wait_for_future
 from rcl_interfaces.srv import DescribeParameters
+from robot import Robot, wait_for, wait_for_future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
