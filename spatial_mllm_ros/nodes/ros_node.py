@@ -469,7 +469,10 @@ def main(args: list[str] | None = None) -> int:
     spinner.start()
     while spinner.is_alive() and not stop.wait(0.5):
         pass
-    # Further signals change nothing: a terminal and ros2 launch both send SIGINT. What follows is limited in time.
+    # A terminal and ros2 launch both send SIGINT: further signals must not spoil the exit. What follows is limited in
+    # time. Ignored, not handled: when the interpreter ends, it gives handled signals back to the system.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     _shut_down(node)
     stop_spinning.set()
     executor.create_task(_nothing)  # waking the executor is not enough: it would go on waiting for something to do

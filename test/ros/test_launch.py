@@ -141,6 +141,17 @@ def test_signals_end_the_node_in_every_state(run: Run, state: str, number: int) 
     assert "Traceback" not in node.output or state == "starting"
 
 
+def test_a_hail_of_signals_is_one(run: Run) -> None:
+    """A terminal and ros2 launch both send SIGINT, the second perhaps while the interpreter is ending."""
+    node = run(str(EXECUTABLE), "--ros-args", "-p", "auto_activate:=true")
+    node.says("answering on")
+    while node.popen.poll() is None:
+        node.popen.send_signal(signal.SIGINT)
+        time.sleep(0.005)
+    assert node.popen.returncode == 0
+    assert "Traceback" not in node.output
+
+
 def test_help() -> None:
     done = subprocess.run([str(EXECUTABLE), "--help"], capture_output=True, text=True, timeout=20, check=True)
     assert "colour_topic" in done.stdout
