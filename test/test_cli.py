@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -274,18 +273,6 @@ def test_doctor_fails_without_what_is_needed(monkeypatch: pytest.MonkeyPatch) ->
     wanted = doctor.Wanted("no_such_module", "no-such-module", True, "nothing works", "install it")
     monkeypatch.setattr(doctor, "WANTED", (wanted,))
     assert "broken" in run("doctor", code=1).stdout
-
-
-def test_bench_selection(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = types.ModuleType("spatial_mllm_ros.bench.selection")
-    result = {"frames": 10, "rows": [{"name": "streaming", "coverage": 0.9}], "host": {"cores": 2}}
-    fake.run = lambda quick=False: {**result, "quick": quick}  # type: ignore[attr-defined]
-    import spatial_mllm_ros.bench as package
-
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    monkeypatch.setattr(package, "selection", fake, raising=False)
-    assert json.loads(run("bench", "selection", "--quick", "--json").stdout) == {**result, "quick": True}
-    assert "streaming" in run("bench", "selection").stdout
 
 
 def test_as_a_program_into_a_pipe(house: Path) -> None:

@@ -77,7 +77,7 @@ def direction_answer(
     index, confidence = picked
     c.require_confidence(confidence, f"it is too close to call between two of the choices: {words}")
     return Answer(
-        answer=f"{c.request.choices[index]} ({words})",
+        answer=f"{c.request.choices[index]} (measured: {words})",
         answer_type=AnswerType.CHOICE,
         choice_index=index,
         confidence=confidence,
