@@ -59,10 +59,13 @@ class SpatialMemory:
     (``no_pose``, ``bad_pose``, ``no_camera_info``, ``stamp_repeated``, ``stamp_negative``, ``stamp_from_the_future``,
     ``other_world_frame``). A frame is never placed at the origin for want of a pose. Frames may arrive out of order.
 
-    clock: nanoseconds now, on the time line of the stamps.
+    clock: nanoseconds now, on the time line of the stamps. first_id: id of the first frame; the ``next_id`` of a memory
+    that this one follows, so that an old id never names a new frame.
     """
 
-    def __init__(self, config: MemoryConfig | None = None, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, config: MemoryConfig | None = None, clock: Callable[[], int] = time.time_ns, first_id: int = 0
+    ) -> None:
         self.config = config or MemoryConfig()
         self.refused: Counter[str] = Counter()
         self.without_depth = 0
@@ -73,7 +76,7 @@ class SpatialMemory:
         """Bytes of the images and depths held."""
         self._clock = clock
         self._lock = threading.RLock()
-        self._next_id = 0
+        self.next_id = first_id
         self._version = 0
         self._frames: dict[int, StoredFrame] = {}
         self._order: list[tuple[int, str, int]] = []  # (stamp, camera frame, id), sorted
@@ -107,8 +110,8 @@ class SpatialMemory:
             if reason is not None:
                 self.refused[reason] += 1
                 return None
-            frame_id = self._next_id
-            self._next_id += 1
+            frame_id = self.next_id
+            self.next_id += 1
             self._version += 1
             self._world_frame = frame.world_frame
             self._frames[frame_id] = StoredFrame(frame_id, frame)

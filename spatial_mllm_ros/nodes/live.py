@@ -414,9 +414,8 @@ class LiveEngine:
                 selector=SelectorConfig(s.pool_size, s.core_size, s.min_voxel_size_m),
             ),
             self._clock,
+            first_id=self._scene.memory.next_id if hasattr(self, "_scene") else 0,  # unique while the node lives
         )
-        if hasattr(self, "_scene"):
-            memory._next_id = self._scene.memory._next_id  # ids are unique while the node lives
         level = np.eye(4) if s.level == "fixed_frame" else None
         query = SpatialQueryEngine(memory, self._sensor, _query_config(s), level, self._lookup(tree), self._parser)
         return _Scene(assembler, memory, query)
