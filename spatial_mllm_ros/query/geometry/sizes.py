@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from spatial_mllm_ros.memory.spatial_memory import StoredFrame
 from spatial_mllm_ros.query.answer import Answer, ImageBox
 from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
-from spatial_mllm_ros.scene.footprint import rectangle_sides, smallest_rectangle
+from spatial_mllm_ros.scene.footprint import smallest_rectangle
 from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.measure import EDGE_PX
+from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 
 _MIN_PIXELS = 40
@@ -25,7 +26,9 @@ _TRIALS = 120
 _RING_POINTS = 1500
 _STANDING_M = 0.08
 _SLICE_M = 0.015
-_THREAD_PX = 2
+_MAX_DOUBT = 0.1
+_TAIL = 4
+_MODEL_M = 0.005
 _BASE_PX = 3
 _ALIKE = np.cos(np.radians(30))
 _RIM_PX = 1
@@ -37,18 +40,19 @@ class ObjectPoints:
     """The pixels of an object and their points.
 
     pixels: (u, v) [n, 2] in scan order, without the outermost ones, whose depth mixes surfaces. world: [n, 3] metres,
-    smoothed. normals: [m, 3] unit normals of some of them, of either sign. right: the image's u axis in the world. depth: median
-    z, metres. pixel_m: what one pixel spans at that depth, metres. support: height of what it stands on in the level
-    frame, metres; None where that was not seen.
+    smoothed. normals: [m, 3] unit normals of some of them, of either sign. steps: [2, n, 3] how far each moves a pixel
+    further along u and v, NaN where that pixel is another surface. depth: median
+    z, metres. pixel_m: what one pixel spans at that depth, metres. supports: heights, in the level frame, of what it may
+    stand on, metres.
     """
 
     pixels: NDArray[np.int64]
     world: NDArray[np.float64]
     normals: NDArray[np.float64]
-    right: NDArray[np.float64]
+    steps: NDArray[np.float64]
     depth: float
     pixel_m: float
-    support: float | None
+    supports: tuple[float, ...]
 
 
 def object_points(c: Context, box: ImageBox, stored: StoredFrame) -> ObjectPoints:
@@ -56,46 +60,109 @@ def object_points(c: Context, box: ImageBox, stored: StoredFrame) -> ObjectPoint
 
     Raises QueryError NOT_SEEN when too little was measured there.
     """
-    frame = stored.frame
-    camera = frame.camera
-    assert frame.depth is not None and camera is not None and frame.T_world_camera is not None
-    label = f"<box{c.parsed.boxes[0]}>"
-    u0, v0 = int(np.ceil(box.u_min)), int(np.ceil(box.v_min))
-    u1, v1 = int(np.floor(box.u_max)) + 1, int(np.floor(box.v_max)) + 1
-    # a margin round the box shows what is behind the object and under it
-    rows = slice(max(v0 - _MARGIN_PX, 0), min(v1 + _MARGIN_PX, camera.height))
-    columns = slice(max(u0 - _MARGIN_PX, 0), min(u1 + _MARGIN_PX, camera.width))
-    v, u = np.mgrid[rows, columns]
-    within = (u >= u0) & (u < u1) & (v >= v0) & (v < v1)
-    z = depth_to_metres(frame.depth[rows, columns])
-    valid = np.isfinite(z)
-    if np.count_nonzero(valid & within) < _MIN_PIXELS:
-        raise QueryError(ErrorCode.NOT_SEEN, f"the depth camera measured next to nothing inside {label}")
-    rays = camera.unproject(np.stack([u, v], axis=-1))
-    R, t = frame.T_world_camera[:3, :3], frame.T_world_camera[:3, 3]
-    white = c.sensor.depth_white_stddev(np.where(valid, z, 0.0))
-    quiet, noise = _sigma_filtered(z, white)
-    raw = rays * quiet[..., None] @ R.T + t
-    background, floors = _background(raw, valid & ~within, valid & within, noise, c.level())
-    labels = _connected(np.where(valid & within & ~background, z, np.nan), c.sensor)
-    chosen = _middle_component(labels)
-    if chosen is None or np.count_nonzero(labels == chosen) < _MIN_PIXELS:
-        raise QueryError(ErrorCode.NOT_SEEN, f"no surface that stands out was measured inside {label}")
-    own = _without_appendages(labels == chosen)
-    inside = ndimage.binary_erosion(ndimage.binary_fill_holes(own), iterations=_RIM_PX) & own
-    if np.count_nonzero(inside) < _MIN_PIXELS:
-        inside = own
-    points = rays * _smoothed(z, inside)[..., None] @ R.T + t
-    depth = float(np.median(z[inside]))
-    return ObjectPoints(
-        np.stack([u[inside], v[inside]], axis=1),
-        points[inside],
-        _normals(points, inside),
-        R[:, 0],
-        depth,
-        depth / camera.fx,
-        max(floors, default=None),
-    )
+    patch = _Patch.of(c, box, stored)
+    return patch.points_of(patch.segment(_USUAL))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way of separating an object from the rest. Factors on the tolerances of background planes and of depth jumps;
+    thread_px: half the width of what is cut off as an appendage."""
+
+    plane: float = 1.0
+    jump: float = 1.0
+    thread_px: int = 2
+
+
+_USUAL = _Way()
+_OTHERS = (_Way(plane=0.5), _Way(plane=1.6), _Way(jump=0.5), _Way(thread_px=4), _Way(jump=0.5, thread_px=4))
+"""What could as well have been chosen: how much sizes differ between these ways is how far to trust them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Patch:
+    """A box with a margin round it, in which its object is to be found. All arrays are [rows, columns] of it."""
+
+    label: str
+    u: NDArray[np.int64]
+    v: NDArray[np.int64]
+    z: NDArray[np.float32]
+    candidates: NDArray[np.bool_]  # pixels in the box with a depth
+    rays: NDArray[np.float64]
+    T_world_camera: Transform
+    fx: float
+    sensor: SensorModel
+    planes: list[_Plane]
+
+    @classmethod
+    def of(cls, c: Context, box: ImageBox, stored: StoredFrame) -> _Patch:
+        frame = stored.frame
+        camera = frame.camera
+        assert frame.depth is not None and camera is not None and frame.T_world_camera is not None
+        label = f"<box{c.parsed.boxes[0]}>"
+        u0, v0 = int(np.ceil(box.u_min)), int(np.ceil(box.v_min))
+        u1, v1 = int(np.floor(box.u_max)) + 1, int(np.floor(box.v_max)) + 1
+        # a margin round the box shows what is behind the object and under it
+        rows = slice(max(v0 - _MARGIN_PX, 0), min(v1 + _MARGIN_PX, camera.height))
+        columns = slice(max(u0 - _MARGIN_PX, 0), min(u1 + _MARGIN_PX, camera.width))
+        v, u = np.mgrid[rows, columns]
+        within = (u >= u0) & (u < u1) & (v >= v0) & (v < v1)
+        z = depth_to_metres(frame.depth[rows, columns])
+        valid = np.isfinite(z)
+        if np.count_nonzero(valid & within) < _MIN_PIXELS:
+            raise QueryError(ErrorCode.NOT_SEEN, f"the depth camera measured next to nothing inside {label}")
+        rays = camera.unproject(np.stack([u, v], axis=-1))
+        T = frame.T_world_camera
+        quiet, noise = _sigma_filtered(z, c.sensor.depth_white_stddev(np.where(valid, z, 0.0)))
+        world = rays * quiet[..., None] @ T[:3, :3].T + T[:3, 3]
+        planes = _background(world, valid & ~within, valid & within, noise, c.level())
+        return cls(label, u, v, z, valid & within, rays, T, camera.fx, c.sensor, planes)
+
+    def segment(self, way: _Way) -> NDArray[np.bool_]:
+        """The object's pixels. Raises QueryError NOT_SEEN when there is none."""
+        foreground = self.candidates.copy()
+        for plane in self.planes:
+            foreground &= ~plane.covers(way.plane)
+        labels = _connected(np.where(foreground, self.z, np.nan), self.sensor, way.jump)
+        chosen = _middle_component(labels)
+        if chosen is None or np.count_nonzero(labels == chosen) < _MIN_PIXELS:
+            raise QueryError(ErrorCode.NOT_SEEN, f"no surface that stands out was measured inside {self.label}")
+        return _without_appendages(labels == chosen, way.thread_px)
+
+    def points_of(self, own: NDArray[np.bool_]) -> ObjectPoints:
+        """What the object's pixels measured."""
+        inside = ndimage.binary_erosion(ndimage.binary_fill_holes(own), iterations=_RIM_PX) & own
+        if np.count_nonzero(inside) < _MIN_PIXELS:
+            inside = own
+        R, t = self.T_world_camera[:3, :3], self.T_world_camera[:3, 3]
+        points = self.rays * _smoothed(self.z, inside)[..., None] @ R.T + t
+        depth = float(np.median(self.z[inside]))
+        return ObjectPoints(
+            np.stack([self.u[inside], self.v[inside]], axis=1),
+            points[inside],
+            _normals(points, inside),
+            _steps(points)[:, inside],
+            depth,
+            depth / self.fx,
+            tuple(p.height for p in self.planes if p.height is not None),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """A surface that goes on beyond the box. off: every pixel's distance from it, in units of the usual tolerance.
+
+    elsewhere: where something that it cuts through faces another way. height: of a level one, in the level frame, metres.
+    """
+
+    off: NDArray[np.float64]
+    elsewhere: NDArray[np.bool_]
+    height: float | None
+
+    def covers(self, tolerance: float) -> NDArray[np.bool_]:
+        """Pixels that lie on it."""
+        with np.errstate(invalid="ignore"):
+            return (self.off < tolerance) & ~self.elsewhere
 
 
 def _sigma_filtered(
@@ -123,24 +190,23 @@ def _background(
     within: NDArray[np.bool_],
     noise: NDArray[np.float64],
     level: Level,
-) -> tuple[NDArray[np.bool_], list[float]]:
-    """Pixels on surfaces that go on beyond the box (floor, wall, table top): an object ends within its box.
+) -> list[_Plane]:
+    """Surfaces that go on beyond the box (floor, wall, table top): an object ends within its box.
 
     Planes are fitted one after the other to the pixels round the box (RANSAC, Fischler and Bolles 1981, with a fixed
-    seed), and the floor is added. Also the heights of the level ones, in the level frame.
+    seed), and the floor is added.
     """
-    background = np.zeros(ring.shape, dtype=bool)
+    planes: list[_Plane] = []
     L = level.T_zup_from_world
-    floors: list[float] = []
+    left = ring.copy()
     if level.floor_stddev_m is not None:
-        with np.errstate(invalid="ignore"):
-            low = world @ L[2, :3] + L[2, 3] < np.maximum(0.025, 3 * level.floor_stddev_m)
-        background |= low
-        if np.count_nonzero(low & (ring | within)) > _MIN_PIXELS:
-            floors.append(0.0)
+        off = (world @ L[2, :3] + L[2, 3]) / max(0.025, 3 * level.floor_stddev_m)
+        floor = _Plane(off, np.zeros(ring.shape, dtype=bool), None)
+        low = floor.covers(1.0)
+        planes.append(floor if np.count_nonzero(low & (ring | within)) <= _MIN_PIXELS else replace(floor, height=0.0))
+        left &= ~low
     facing = _facings(world)
     random = np.random.default_rng(0)
-    left = ring & ~background
     enough = max(0.08 * np.count_nonzero(ring), _MIN_PIXELS)
     for _ in range(_PLANES):
         step = max(np.count_nonzero(left) // _RING_POINTS, 1)
@@ -157,14 +223,16 @@ def _background(
             break
         centre = points[members].mean(axis=0)
         normal = np.linalg.svd(points[members] - centre, full_matrices=False)[2][2]
+        upright = float(L[2, :3] @ normal)
         with np.errstate(invalid="ignore"):
-            on_plane = np.abs((world - centre) @ normal) < 0.008 + 2.5 * noise
-            on_plane &= ~(np.abs(facing @ normal) < _ALIKE)  # where it cuts through something else it faces elsewhere
-        background |= on_plane
-        left &= ~on_plane
-        if abs(L[2, :3] @ normal) > 0.97:
-            floors.append(float(L[2, :3] @ centre + L[2, 3]))
-    return background, floors
+            plane = _Plane(
+                np.abs((world - centre) @ normal) / (0.008 + 2.5 * noise),
+                np.abs(facing @ normal) < _ALIKE,
+                float(L[2, :3] @ centre + L[2, 3]) if abs(upright) > 0.97 else None,
+            )
+        planes.append(plane)
+        left &= ~plane.covers(1.0)
+    return planes
 
 
 def size(c: Context) -> Answer:
@@ -174,34 +242,41 @@ def size(c: Context) -> Answer:
     same unless both are asked for, height the vertical one. A side that was not seen does not count.
     """
     box, stored = c.box(0)
-    found = object_points(c, box, stored)
-    level = c.level()
-    length, width, height, doubt = _dimensions(level, found)
-    # a silhouette is placed within the sensor's lateral noise and half a pixel, at either end
-    lateral = found.pixel_m * np.hypot(EDGE_PX, 0.5) * np.sqrt(2)
+    patch = _Patch.of(c, box, stored)
+    found, sides = _measured(patch, c.level())
     noise = float(c.sensor.depth_white_stddev(found.depth)) / 2
     shared = c.sensor.depth_correlated
 
-    def deviation(extent: float) -> float:
-        return float(np.sqrt(lateral**2 + noise**2 + (shared * extent) ** 2 + 0.005**2))
+    def deviation(side: _Side) -> float:
+        stddev = float(np.linalg.norm((side.lateral, noise, shared * side.extent, _MODEL_M, side.doubt)))
+        if stddev > max(_MAX_DOUBT * side.extent, 0.02):
+            low, high = side.extent - stddev, side.extent + stddev
+            raise QueryError(
+                ErrorCode.ABSTAINED,
+                f"it is not clear what in {patch.label} belongs together or where it ends: {low:.2f} to {high:.2f} m; draw "
+                "the box closely round one thing, or mark it in a clearer view",
+            )
+        return stddev
 
-    evidence = (c.box_evidence(stored, box, f"<box{c.parsed.boxes[0]}>"),)
+    evidence = (c.box_evidence(stored, box, patch.label),)
     family = c.parsed.family
+    length, width, height = sides
     if family == "size_height":
-        return c.number(height, float(np.hypot(deviation(height), doubt)), "m", evidence, "{} tall")
+        return c.number(height.extent, deviation(height), "m", evidence, "{} tall")
     if family in ("size_width", "size_length"):
         word = "wide" if family == "size_width" else "long"
-        return c.number(length, deviation(length), "m", evidence, "{} " + word)
-    sides = (length, width, height)
-    text = " x ".join(c.in_words(s, deviation(s), "m") for s in sides)
-    total = float(np.linalg.norm(sides))
+        return c.number(length.extent, deviation(length), "m", evidence, "{} " + word)
+    stddevs = [deviation(side) for side in sides]
+    extents = (length.extent, width.extent, height.extent)
+    text = " x ".join(c.in_words(e, d, "m") for e, d in zip(extents, stddevs, strict=True))
+    total = float(np.linalg.norm(extents))
     return Answer(
         answer=f"{text} (length x width x height of the seen surface)",
         answer_type=AnswerType.VECTOR,
         value=total,
-        stddev=deviation(total),
+        stddev=float(np.linalg.norm(np.array(stddevs) * extents)) / total,
         unit="m",
-        pose=c.extents(sides, stored.frame.stamp_ns),
+        pose=c.extents(extents, stored.frame.stamp_ns),
         confidence=0.9,
         confidence_method="fixed: the far side is not seen",
         source=AnswerSource.GEOMETRY,
@@ -210,25 +285,89 @@ def size(c: Context) -> Answer:
     )
 
 
-def _dimensions(level: Level, found: ObjectPoints) -> tuple[float, float, float, float]:
-    """Length >= width and height in metres of an object's points, and how doubtful the height is."""
+@dataclass(frozen=True)
+class _Side:
+    """One side of an object, metres. lateral: its error from where the silhouette lies; doubt: from what belongs to it."""
+
+    extent: float
+    lateral: float
+    doubt: float
+
+
+_Sides = tuple[_Side, _Side, _Side]
+
+
+def _measured(patch: _Patch, level: Level) -> tuple[ObjectPoints, _Sides]:
+    """The object, its length, width and height; their doubt: how much they differ between ways of separating it."""
+    own = patch.segment(_USUAL)
+    found = patch.points_of(own)
+    usual = _dimensions(level, found)
+    every = [usual]
+    for way in _OTHERS:
+        try:
+            other = patch.segment(way)
+        except QueryError:
+            continue
+        every.append(usual if np.array_equal(other, own) else _dimensions(level, patch.points_of(other)))
+    extents = np.array([[side.extent for side in sides] for sides in every])
+    middle = np.median(extents, axis=0)
+    doubts = np.abs(extents - middle).max(axis=0) / 2
+    length, width, height = (
+        _Side(float(m), side.lateral, float(np.hypot(side.doubt, d)))
+        for m, d, side in zip(middle, doubts, usual, strict=True)
+    )
+    return found, (length, width, height)
+
+
+def _dimensions(level: Level, found: ObjectPoints) -> _Sides:
+    """Length >= width, and height, of an object's points."""
     L = level.T_zup_from_world
     p = found.world @ L[:3, :3].T + L[:3, 3]
+    steps = found.steps @ L[:3, :3].T
     low = float(np.percentile(p[:, 2], 0.5))
     rim = _RIM_PX * found.pixel_m
     # what it stands on was taken away with some of its foot
-    bottom = found.support if found.support is not None and low - found.support < _STANDING_M else low - rim
+    beneath = [s for s in found.supports if -_SLICE_M < low - s < _STANDING_M]
+    bottom = max(beneath) if beneath else low - rim
     top, doubt = _top(p[:, 2])
-    height = top + rim - bottom
+    height = _Side(top + rim - bottom, found.pixel_m * np.hypot(EDGE_PX, 0.5) * np.sqrt(2), doubt)
     angle = _facing(found.normals @ L[:3, :3].T)
     if angle is None:
         angle = smallest_rectangle(p[:, :2])[2]
-    along, across = rectangle_sides(p[:, :2], angle)
-    # what the rim hid is added where it lies across the view
-    right = (L[:3, :3] @ found.right)[:2]
-    along += 2 * rim * abs(float(right @ (np.cos(angle), np.sin(angle))))
-    across += 2 * rim * abs(float(right @ (-np.sin(angle), np.cos(angle))))
-    return max(along, across), min(along, across), height, doubt
+    c, s = np.cos(angle), np.sin(angle)
+    along = _side(p[:, :2] @ (c, s), steps[..., :2] @ (c, s))
+    across = _side(p[:, :2] @ (-s, c), steps[..., :2] @ (-s, c))
+    longer, shorter = (along, across) if along.extent >= across.extent else (across, along)
+    return longer, shorter, height
+
+
+def _side(places: NDArray[np.float64], steps: NDArray[np.float64]) -> _Side:
+    """Extent of an object along an axis.
+
+    places: its points on that axis [n], metres. steps: how far these move a pixel further, along u and v [2, n]. A pixel
+    at the rim of a surface seen at a slant spans more of it: what the rim hid and the silhouette's error grow alike.
+    """
+    low, high = np.percentile(places, [0.5, 99.5]).tolist()
+    first, last = _without_tails(places, low, high)
+    margin = max(0.03 * (last - first), 0.005)
+    span = np.fmax(*np.abs(steps))
+    ends = [span[np.abs(places - first) <= margin], span[np.abs(places - last) <= margin]]
+    rates = np.array([float(np.nanmedian(e)) if np.isfinite(e).any() else 0.0 for e in ends])
+    tails = (high - low) - (last - first)
+    # a tail of few points may or may not belong: half of it
+    extent = last - first + tails / 2 + _RIM_PX * float(rates.sum())
+    return _Side(extent, float(np.hypot(EDGE_PX, 0.5) * np.hypot(*rates)), tails / 2)
+
+
+def _without_tails(places: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
+    """Ends of places [n] between ``low`` and ``high`` without outer slices that hold few of them."""
+    edges = np.arange(low, high + _SLICE_M, _SLICE_M)
+    if len(edges) < 5:
+        return low, high
+    counts, _ = np.histogram(places, bins=edges)
+    full = np.flatnonzero(counts >= np.median(counts) / _TAIL)
+    first, last = float(edges[full[0]]), float(min(edges[full[-1] + 1], high))
+    return (low, high) if (high - low) - (last - first) < 1.5 * _SLICE_M else (first, last)
 
 
 def _facing(normals: NDArray[np.float64]) -> float | None:
@@ -267,6 +406,17 @@ def _smoothed(z: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.f
         return np.where(inside, 1.0 / np.linalg.solve(normal, sums[..., None])[..., 0, 0], np.nan)
 
 
+def _steps(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean step of points [rows, columns, 3] to the next pixel along u and v [2, rows, columns, 3], either side counted."""
+    out = []
+    for axis in (1, 0):
+        difference = np.diff(points, axis=axis)
+        before = np.insert(difference, 0, np.nan, axis=axis)
+        after = np.insert(difference, difference.shape[axis], np.nan, axis=axis)
+        out.append(np.where(np.isnan(before), after, np.where(np.isnan(after), before, (before + after) / 2)))
+    return np.stack(out)
+
+
 def _normals(points: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Unit normals [m, 3] of either sign at pixels whose neighbours three pixels away on all sides lie inside."""
     return _facings(points)[ndimage.binary_erosion(inside, np.ones((3, 3)), iterations=_BASE_PX)]
@@ -301,14 +451,14 @@ def _top(heights: NDArray[np.float64]) -> tuple[float, float]:
     return (top, (highest - top) / 2) if highest - top > _SLICE_M else (highest, 0.0)
 
 
-def _connected(z: NDArray[np.float32], sensor: SensorModel) -> NDArray[np.int32]:
+def _connected(z: NDArray[np.float32], sensor: SensorModel, tolerance: float = 1.0) -> NDArray[np.int32]:
     """Number the connected surfaces of a depth patch (NaN: none); 0 where there is none.
 
     Pixels belong together when no jump separates them: at a jump the pixels on both sides are cut, surfaces numbered,
     and the cut pixels given back to the nearest surface of like depth.
     """
     filled = np.where(np.isfinite(z), z, 0.0)
-    jump = np.maximum(0.03 * filled, 6 * sensor.depth_white_stddev(filled)) + 0.01
+    jump = tolerance * (np.maximum(0.03 * filled, 6 * sensor.depth_white_stddev(filled)) + 0.01)
     cut = np.zeros(z.shape, dtype=bool)
     for axis in (0, 1):
         step = np.abs(np.diff(z, axis=axis))
@@ -330,14 +480,14 @@ def _connected(z: NDArray[np.float32], sensor: SensorModel) -> NDArray[np.int32]
     return labels
 
 
-def _without_appendages(own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _without_appendages(own: NDArray[np.bool_], thread_px: int) -> NDArray[np.bool_]:
     """The main part of a region, without what hangs on it by a thread of pixels (a table leg just behind a box)."""
-    core = ndimage.binary_opening(own, np.ones((3, 3)), iterations=_THREAD_PX)
+    core = ndimage.binary_opening(own, np.ones((3, 3)), iterations=thread_px)
     labels, count = ndimage.label(core)
     if count == 0:
         return own
     main = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    return ndimage.binary_dilation(main, np.ones((3, 3)), iterations=_THREAD_PX + 1) & own
+    return ndimage.binary_dilation(main, np.ones((3, 3)), iterations=thread_px + 1) & own
 
 
 def _middle_component(labels: NDArray[np.int32]) -> int | None:
