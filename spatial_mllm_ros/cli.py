@@ -7,12 +7,15 @@ import click
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.commands.ask import ask_command
 from spatial_mllm_ros.commands.bench import bench_group
+from spatial_mllm_ros.commands.call import call_command
 from spatial_mllm_ros.commands.common import Group
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
+from spatial_mllm_ros.commands.play import play_command
 from spatial_mllm_ros.commands.questions import questions_command
 from spatial_mllm_ros.commands.render import render_command
 from spatial_mllm_ros.commands.replay import replay_command
+from spatial_mllm_ros.commands.up import up_command
 
 EPILOG = """
 \b
@@ -36,6 +39,9 @@ for command in (
     replay_command,
     questions_command,
     render_command,
+    up_command,
+    play_command,
+    call_command,
     bench_group,
     doctor_command,
 ):

@@ -1,0 +1,217 @@
+"""spatial-mllm call: questions to a live node."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import click
+
+from spatial_mllm_ros.commands import common, wire
+from spatial_mllm_ros.commands.ask import Mark, _check_text, print_answer, print_table
+from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
+from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
+from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.session.names import frame_name
+from spatial_mllm_ros.session.questions import Asked, MarkedBox, MarkedPoint, Question, read_questions
+from spatial_mllm_ros.session.stream import Session
+from spatial_mllm_ros.session.verdict import Outcome, judge
+from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.sources.source import Source, SourceInfo
+
+LATEST = "latest"
+NO_NODE = 3
+
+EPILOG = f"""
+\b
+Examples:
+  spatial-mllm call "How high is the ceiling?"
+  spatial-mllm call "How far is <p0>?" --point latest,320,240
+  spatial-mllm call "How far apart are <p0> and <p1>?" --point +4.0,320,240 --point +12.0,200,300
+  spatial-mllm call "How tall is the object in <box0>?" --box 1700000012.4,100,80,220,300
+  spatial-mllm call --source my_room --questions questions.json
+
+In the question, <p0>, <p1> ... are the --point options in order, <box0> ... the --box options and <t0> ... the --time
+options. FRAME is latest, a stamp in seconds, +SECONDS after the first image that the node remembers, or with --source
+the name of a frame of that recording (played with its own stamps).
+{wire.ROS_ARGS_HELP}
+Exit code: 0 when every question was answered, 1 when one got an error code, or an answer that is wrong by the truth
+that the questions file states, 2 for what is wrong with the command, 3 when no node answers.
+"""
+
+
+@click.command(name="call", cls=wire.RosCommand, epilog=EPILOG, short_help="Ask a live node.")
+@click.argument("text", metavar="[QUESTION]", default="")
+@click.option("--point", "points", type=Mark(2), multiple=True, help="<p0>, <p1> ... of the question: a pixel.")
+@click.option("--box", "boxes", type=Mark(4), multiple=True, help="<box0>, <box1> ...: a box of pixels.")
+@click.option("--time", "times", multiple=True, metavar="FRAME", help="<t0>, <t1> ...: a moment.")
+@click.option("--choice", "choices", multiple=True, metavar="TEXT", help="The answer is one of these (at least two).")
+@click.option("--window-start", default="", metavar="FRAME", help="Use only what was seen from here on.")
+@click.option("--window-end", default="", metavar="FRAME", help="Use only what was seen until here.")
+@click.option("--frame-id", default="", metavar="NAME", help="Frame of returned positions (default: the fixed frame).")
+@click.option(
+    "--camera-frame", default="", metavar="NAME", help="Which camera took the images, where there are several."
+)
+@click.option(
+    "--questions",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Ask all questions of a JSON file instead (docs/questions-file.md).",
+)
+@click.option("--source", "spec", default="", metavar="SOURCE", help="The recording whose frames are named.")
+@click.option("--service", default=SERVICE, show_default=True, metavar="NAME", help="The service to call.")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="S",
+    help="How long a node is waited for.",
+)  # fmt: skip
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0.001, max=3600), metavar="S",
+    help="Time limit of each question (default: the node's).",
+)  # fmt: skip
+@common.json_option
+@click.pass_context
+def call_command(
+    ctx: click.Context,
+    *,
+    text: str,
+    points: tuple[MarkedPoint, ...],
+    boxes: tuple[MarkedBox, ...],
+    times: tuple[str, ...],
+    choices: tuple[str, ...],
+    window_start: str,
+    window_end: str,
+    frame_id: str,
+    camera_frame: str,
+    file: Path | None,
+    spec: str,
+    service: str,
+    wait_s: float,
+    timeout_s: float | None,
+    as_json: bool,
+    ros_args: tuple[str, ...],
+) -> None:
+    """Ask a live node about the space that it has seen: the node of ROS 2, or spatial-mllm up.
+
+    An answer says its deviation, its confidence and the images that it rests on; where there is none, a code says why.
+    """
+    if file is None:
+        if not text:
+            raise click.UsageError("what is the question? Give it in quotes, or --questions FILE")
+        questions = [Question("Q1", text, choices, points, boxes, times, window_start, window_end, frame_id)]
+        _check_text(text)
+    else:
+        if text or points or boxes or times or choices:
+            raise click.UsageError("with --questions, the questions and their points come from the file")
+        questions = [
+            replace(
+                q,
+                window_start=window_start or q.window_start,
+                window_end=window_end or q.window_end,
+                frame_id=frame_id or q.frame_id,
+            )
+            for q in read_questions(file)
+        ]
+    source = open_source(spec) if spec else None
+    with SpatialQueryClient(service, wait_s=wait_s, ros_args=ros_args) as client:
+        session = Session(Remote(client, source), record_coverage=False)
+        try:
+            asked = [put(session, client, q, camera_frame, timeout_s) for q in questions]
+        except (ServiceNotAvailable, ServiceTimeout, MalformedPayload) as error:
+            failure = common.Failure(common.printable(str(error)))
+            failure.exit_code = NO_NODE
+            raise failure from error
+        if as_json:
+            for a in asked:
+                common.print_json(a.to_json())
+        elif file is None:
+            print_answer(common.out(), session, asked[0])
+        else:
+            print_table(common.out(), asked)
+    refused = any(a.answer.error_code and a.verdict is None for a in asked)
+    if refused or any(a.verdict is not None and a.verdict.outcome is not Outcome.RIGHT for a in asked):
+        ctx.exit(1)
+
+
+def put(
+    session: Session, client: SpatialQueryClient, question: Question, camera_frame: str, timeout_s: float | None
+) -> Asked:
+    """A question with the node's answer, and how long that took all in all. Raises what ``client.ask`` raises."""
+    request = None
+    begin = time.perf_counter()
+    try:
+        request = question.request(session)
+        request = replace(
+            request,
+            points=tuple(replace(p, camera_frame=camera_frame) for p in request.points),
+            boxes=tuple(replace(b, camera_frame=camera_frame) for b in request.boxes),
+            timeout=int((timeout_s or 0) * 1e9),
+        )
+        if not client.wait_for_service():
+            client.ask(request)  # raises, with the reason
+        begin = time.perf_counter()
+        answer = client.ask(request)
+    except KeyError as error:
+        answer = Answer(error_code=ErrorCode.INVALID_REQUEST, error_msg=str(error.args[0]))
+    latency_ms = (time.perf_counter() - begin) * 1e3
+    verdict = None if question.expect is None else judge(question.expect, answer, question.options)
+    return Asked(question, request, answer, latency_ms, verdict)
+
+
+class Remote:
+    """What a node remembers, as a recording whose frames have names but cannot be had.
+
+    source: the recording that is played to the node, for the names; None: there are stamps only.
+    """
+
+    def __init__(self, client: SpatialQueryClient, source: Source | None) -> None:
+        self.info = SourceInfo("live") if source is None else source.info
+        self.refused: Counter[str] = Counter()
+        self._client = client
+        self._source = source
+        self._seen: tuple[int, int] | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """None: they are the node's."""
+        return iter(())
+
+    def stamp_of(self, name: str) -> int:
+        """The stamp (ns) of ``latest``, +SECONDS, a stamp in seconds, or a frame's name. KeyError says what is wrong."""
+        if name == LATEST:
+            return self._ends()[1]
+        if name.startswith("+") and (seconds := _decimal(name)) is not None:
+            return self._ends()[0] + int(seconds * 10**9)
+        if self._source is not None:
+            return self._source.stamp_of(name)
+        if (seconds := _decimal(name)) is not None:
+            return int(seconds * 10**9)
+        raise KeyError(
+            f"{name!r} is not {LATEST}, a stamp in seconds or +SECONDS; for names of frames give --source, the "
+            "recording that is played"
+        )
+
+    def name_of(self, stamp_ns: int) -> str | None:
+        """The recording's name of a frame."""
+        return None if self._source is None else frame_name(self._source, stamp_ns)
+
+    def _ends(self) -> tuple[int, int]:
+        """Stamps of the first and the last image; asked for once, so that one question means one moment."""
+        if self._seen is None:
+            self._seen = self._client.seen()
+        if self._seen is None:
+            raise KeyError("the node remembers no image with a pose yet: is the camera running, and TF published?")
+        return self._seen
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        seconds = Decimal(text)
+    except InvalidOperation:
+        return None
+    return seconds if seconds.is_finite() and abs(seconds) < 1 << 33 else None

@@ -1,0 +1,121 @@
+"""A client of a live node's SpatialQuery service, without ROS 2 installed.
+
+    with SpatialQueryClient() as client:
+        answer = client.ask("How far is <p0>?", points=[ImagePoint(stamp_ns, "", 320, 240)])
+        print(answer.answer if not answer.error_code else answer.error_msg)
+
+It calls the node of ROS 2 (on Cyclone DDS) and the one without alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from spatial_mllm_ros.nodes import convert
+from spatial_mllm_ros.nodes.dds import DdsNode
+from spatial_mllm_ros.query.answer import Answer, Request
+
+SERVICE = "spatial_query"
+ANSWER_TIME_S = 30.0
+"""The node's own limit by default."""
+GRACE_S = 5.0
+"""A node answers TIMEOUT by itself when its limit passes; the client waits for that a little longer."""
+_ENDS = "How far is the camera now from where it started?"
+
+
+class SpatialQueryClient:
+    """Asks a live node. Any number of threads may ask at the same time.
+
+    service: its name, before remapping by ros_args. node: one to be part of; None: a node of its own, called ``name``,
+    in domain_id (None: ROS_DOMAIN_ID). wait_s: how long the service is waited for.
+
+    A context manager. Raises DdsNotInstalled, DdsError, DomainError, InvalidName and RosArgumentError.
+    """
+
+    def __init__(
+        self,
+        service: str = SERVICE,
+        *,
+        node: DdsNode | None = None,
+        name: str = "spatial_query_client",
+        domain_id: int | None = None,
+        ros_args: Sequence[str] = (),
+        wait_s: float = 10.0,
+    ) -> None:
+        self.wait_s = wait_s
+        self._own = None if node is not None else DdsNode(name, domain_id=domain_id, ros_args=ros_args)
+        used = node or self._own
+        assert used is not None
+        self._make = convert.RosbagsMaker(used.message)
+        self._client = used.create_client(f"{convert.PACKAGE}/srv/SpatialQuery", service)
+
+    def __enter__(self) -> SpatialQueryClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def service_name(self) -> str:
+        """The full name of the service."""
+        return self._client.name
+
+    def wait_for_service(self, timeout_s: float | None = None) -> bool:
+        """Whether a node serves, or begins to within the time (None: wait_s)."""
+        return self._client.wait_for_service(self.wait_s if timeout_s is None else timeout_s)
+
+    def ask(self, question: str | Request, **fields: Any) -> Answer:
+        """The answer. question: a Request, or its text, with the Request's other fields by name.
+
+        What is wrong with a question comes back as the answer's code. Raises ServiceNotAvailable when no node serves,
+        ServiceTimeout when it does not answer within the request's time limit, MalformedPayload and DdsError.
+        """
+        request = _request(question, fields)
+        limit = request.timeout / 1e9 if request.timeout > 0 else ANSWER_TIME_S
+        available = self.wait_for_service()  # if not, ``call`` says so at once
+        wait = limit + GRACE_S if available else 0.0
+        return convert.answer_of(self._client.call(convert.request_message(request, self._make), wait))
+
+    def ask_async(self, question: str | Request, **fields: Any) -> Future[Answer]:
+        """A Future of the answer; nothing ends it when none comes, so wait for it with a time limit and cancel it then.
+
+        A question sent while no node serves is lost. Raises ValueError and DdsError.
+        """
+        answer: Future[Answer] = Future()
+        sent = self._client.call_async(convert.request_message(_request(question, fields), self._make))
+
+        def pass_on(response: Future[Any]) -> None:
+            if response.cancelled():
+                answer.cancel()
+            elif answer.set_running_or_notify_cancel():
+                error = response.exception()
+                if error is None:
+                    answer.set_result(convert.answer_of(response.result()))
+                else:
+                    answer.set_exception(error)
+
+        sent.add_done_callback(pass_on)
+        answer.add_done_callback(lambda given_up: given_up.cancelled() and sent.cancel())
+        return answer
+
+    def seen(self) -> tuple[int, int] | None:
+        """Stamps (ns) of the first and the last image that the node remembers a pose of; None when there is none."""
+        answer = self.ask(_ENDS)
+        return None if answer.error_code or not answer.last_stamp else (answer.first_stamp, answer.last_stamp)
+
+    def close(self) -> None:
+        """End it, and its node if it is its own."""
+        self._client.close()
+        if self._own is not None:
+            self._own.close()
+
+
+def _request(question: str | Request, fields: dict[str, Any]) -> Request:
+    if isinstance(question, Request):
+        if fields:
+            raise TypeError("give a Request, or a question with fields, not both")
+        return question
+    sequences = ("choices", "points", "boxes", "times")
+    return Request(question, **{k: tuple(v) if k in sequences else v for k, v in fields.items()})

@@ -1,0 +1,438 @@
+"""The live node without ROS 2: a DdsNode around LiveEngine, to others the same node as ros_node.py's.
+
+Threads: those of the DdsNode take samples off the wire and hand them over; ``_HANDLERS`` threads turn requests into
+questions and answers into responses; the engine has its own. Nobody waits while a question is answered, so that however
+many wait, images, parameters and transitions are served.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+from typing import Any
+
+from spatial_mllm_ros.nodes import convert
+from spatial_mllm_ros.nodes.dds import (
+    DdsNode,
+    DeclaredParameters,
+    Descriptor,
+    Lifecycle,
+    NodeClock,
+    ParameterServices,
+    ParameterType,
+    Payload,
+    QosMismatch,
+    Range,
+    Result,
+    RosoutHandler,
+    SampleInfo,
+    SetResult,
+    State,
+    Subscription,
+    WorkerPool,
+)
+from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
+from spatial_mllm_ros.nodes.inbox import Stream
+from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
+from spatial_mllm_ros.nodes.qos import (
+    DIAGNOSTICS_QOS,
+    KEYFRAMES_QOS,
+    QosPolicy,
+    fallback,
+    mismatch_remedy,
+    qos_policy,
+)
+from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.query.codes import ErrorCode, QueryError
+
+NODE_NAME, SERVICE, QUERY = "spatial_mllm", "spatial_query", f"{convert.PACKAGE}/srv/SpatialQuery"
+USE_SIM_TIME = "use_sim_time"
+END_OF_TIME = 2**63 - 1
+NAMESAKE_S = 3.0
+"""A node that ended without a word is still known for a while; one that stays longer is there."""
+ANSWERS_LEAVE_S = 0.5
+_HANDLERS, _WAITING_MESSAGES = 4, 4096
+PACKAGE_LOG = logging.getLogger("spatial_mllm_ros")
+log = logging.getLogger(__name__)
+
+
+class SpatialMllmDdsNode:
+    """The node; see the module's text. Parameters: parameters.py, and use_sim_time.
+
+    ros_args: as after the program's name, see RosArguments. values: parameters that override those in ros_args; both
+    override ``defaults``. on_event: told in a word what has changed ("state", "parameters"), in any thread.
+
+    unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log and in
+    ``failure``; the service exists from then on, and answers CANCELLED until the node is active. activate: subscribes
+    and serves. deactivate: stops both, and keeps the memory. cleanup: forgets it.
+
+    A context manager. Raises ParameterError and what DdsNode raises.
+    """
+
+    def __init__(
+        self,
+        ros_args: Sequence[str] = (),
+        values: Mapping[str, Any] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        domain_id: int | None = None,
+    ) -> None:
+        self.engine: LiveEngine | None = None
+        self.failure = ""
+        """Why the last configure failed; '' when it did not."""
+        self._subscriptions: dict[Stream, Subscription] = {}
+        self._policies: dict[Stream, QosPolicy] = {}
+        self._subscribing = threading.RLock()
+        self._mismatches: dict[Stream, str] = {}
+        self._service: Any = None
+        self._keyframes: Any = None
+        self._before: LiveStatus | None = None
+        self._questions = 0
+        self._idle = threading.Condition()
+        self._namesakes_since: float | None = None
+        self._closed = False
+        self.node = _Node(self._on_qos_mismatch, NODE_NAME, domain_id=domain_id, ros_args=ros_args, logger=log)
+        try:
+            self._rosout = RosoutHandler(self.node)
+            PACKAGE_LOG.addHandler(self._rosout)
+            self._make = convert.RosbagsMaker(self.node.message)
+            overrides = {**self.node.parameter_overrides(), **(values or {})}
+            self.clock = NodeClock(self.node, on_jump=self._on_clock_jump)
+            self.parameters = self._declared({**(defaults or {}), **overrides})
+            self._handlers = WorkerPool(_HANDLERS, _WAITING_MESSAGES, "spatial-query")
+            self._parameter_services = ParameterServices(self.node, self.parameters)
+            self.lifecycle = Lifecycle(self.node, self)
+            self._diagnostics = self.node.create_publisher(convert.DIAGNOSTICS, "/diagnostics", DIAGNOSTICS_QOS)
+            self._stop, self._rate_changed = threading.Event(), threading.Event()
+            self._housekeeping = threading.Thread(target=self._keep_house, name="diagnostics", daemon=True)
+            self._housekeeping.start()
+            self.clock.use_sim_time = bool(self.parameters.get(USE_SIM_TIME))
+        except BaseException:
+            if hasattr(self, "_rosout"):
+                PACKAGE_LOG.removeHandler(self._rosout)
+            self.node.close()
+            raise
+
+    def __enter__(self) -> SpatialMllmDdsNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The node's full name."""
+        return self.node.name.full
+
+    @property
+    def state(self) -> State:
+        return self.lifecycle.state
+
+    @property
+    def service_name(self) -> str:
+        """The full name of the service, after remapping."""
+        return self.node.arguments.resolve(self.node.name, SERVICE, "service")
+
+    def start(self) -> bool:
+        """Configure and activate; whether the node is active then."""
+        return self.lifecycle.configure() and self.lifecycle.activate()
+
+    def close(self) -> None:
+        """End everything in good order, whatever the state. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self.lifecycle.shutdown()
+        self._dismantle("the node was shut down")
+        self._stop.set()
+        self._rate_changed.set()
+        self._housekeeping.join(2.0)
+        self._handlers.close(1.0)
+        self.lifecycle.close()
+        PACKAGE_LOG.removeHandler(self._rosout)
+        self._rosout.close()
+        self.node.close()
+
+    # ---- parameters
+
+    def settings(self) -> Settings:
+        """The parameters as they are now."""
+        return Settings.from_values({name: self.parameters.get(name) for name in PARAMETERS})
+
+    def _declared(self, given: Mapping[str, Any]) -> DeclaredParameters:
+        unknown = sorted(given.keys() - PARAMETERS.keys() - {USE_SIM_TIME})
+        unknown = [name for name in unknown if not name.startswith("qos_overrides.")]
+        if unknown:
+            log.warning("there are no parameters %s: they have no effect", ", ".join(unknown))
+        use_sim_time = given.get(USE_SIM_TIME, False)
+        if not isinstance(use_sim_time, bool):
+            raise ParameterError(f"{USE_SIM_TIME} must be a bool, not {use_sim_time!r}")
+        settings = Settings.from_values({name: value for name, value in given.items() if name in PARAMETERS})
+        store = DeclaredParameters(self._on_set_parameters)
+        store.declare(
+            USE_SIM_TIME, use_sim_time, Descriptor(ParameterType.BOOL, "Take the time from /clock; set any time.")
+        )
+        for name, parameter in PARAMETERS.items():
+            described = convert.parameter_descriptor(parameter, self._make)
+            ranges = [*described.floating_point_range, *described.integer_range]
+            store.declare(
+                name,
+                getattr(settings, name),
+                Descriptor(
+                    ParameterType(described.type),
+                    described.description,
+                    described.additional_constraints,
+                    described.read_only,
+                    Range(ranges[0].from_value, ranges[0].to_value, ranges[0].step) if ranges else None,
+                ),
+            )
+        return store
+
+    def _on_set_parameters(self, changes: Mapping[str, Any]) -> SetResult:
+        """Refuses what cannot be; the rest takes effect at once, since nobody may refuse it after this."""
+        values = {name: self.parameters.get(name) for name in PARAMETERS}
+        for name, value in changes.items():
+            parameter = PARAMETERS.get(name)
+            if parameter is None:
+                continue
+            if parameter.change is Change.UNCONFIGURED and self.engine is not None and value != values[name]:
+                return SetResult(
+                    False,
+                    f"{name} can be set while the node is unconfigured: `ros2 lifecycle set {self.name} cleanup` first "
+                    "(it forgets what has been seen)",
+                )
+            values[name] = value
+        try:
+            settings = Settings.from_values(values)
+            if self.engine is not None:
+                self.engine.update(settings)
+        except ParameterError as error:
+            return SetResult(False, str(error))
+        if USE_SIM_TIME in changes:
+            self.clock.use_sim_time = bool(changes[USE_SIM_TIME])
+        self._rate_changed.set()
+        return SetResult(True)
+
+    # ---- lifecycle
+
+    def on_configure(self) -> Result:
+        try:
+            self.engine = LiveEngine(self.settings(), self._now_ns, _decode, self._publish_keyframes)
+        except (ConfigurationError, ParameterError) as error:
+            self.failure = str(error)
+            log.error("cannot be configured: %s", error)
+            return Result.FAILURE
+        self.failure = ""
+        self._keyframes = self.node.create_publisher(convert.KEYFRAMES, "~/keyframes", KEYFRAMES_QOS)
+        self._service = self.node.create_service(
+            QUERY,
+            SERVICE,
+            self._on_query,
+            pool=self._handlers,
+            busy=lambda _: self._refusal(ErrorCode.BUSY, "too many requests wait to be read: ask later"),
+            failed=lambda _, error: self._refusal(ErrorCode.UNKNOWN, f"internal error, see the log: {error!r}"),
+        )
+        return Result.SUCCESS
+
+    def on_activate(self) -> Result:
+        assert self.engine is not None
+        self._before = None
+        self.engine.start()
+        for stream in self.engine.streams:
+            self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
+        topics = ", ".join(subscription.topic for subscription in self._subscriptions.values())
+        log.info("listening to %s; answering on %s", topics, self._service.name)
+        return Result.SUCCESS
+
+    def on_deactivate(self) -> Result:
+        self._halt("the node was deactivated")
+        return Result.SUCCESS
+
+    def on_cleanup(self) -> Result:
+        self._dismantle("the node was cleaned up")
+        return Result.SUCCESS
+
+    def on_shutdown(self, previous: State) -> Result:
+        self._dismantle("the node was shut down")
+        return Result.SUCCESS
+
+    def on_error(self, previous: State) -> Result:
+        self._dismantle("the node failed")
+        return Result.SUCCESS
+
+    def _halt(self, because: str) -> None:
+        if self.engine is not None:
+            self.engine.stop(because)
+        with self._subscribing:
+            subscriptions = list(self._subscriptions.values())
+            self._subscriptions.clear()
+            self._policies.clear()
+            self._mismatches.clear()
+        for subscription in subscriptions:  # unlocked: closing waits for callbacks, and one may wait for the lock
+            subscription.close()
+
+    def _dismantle(self, because: str) -> None:
+        self._halt(because)
+        with self._idle:  # the answers just given must leave before the service does
+            self._idle.wait_for(lambda: self._questions == 0, ANSWERS_LEAVE_S)
+        for endpoint in (self._service, self._keyframes):
+            if endpoint is not None:
+                endpoint.close()
+        self._service = self._keyframes = None
+        self.engine = None
+
+    # ---- inputs
+
+    def _subscribe(self, stream: Stream, policy: QosPolicy) -> None:
+        engine = self.engine
+        if engine is None:
+            return
+        offer = engine.offer
+
+        def hand_over(payload: Payload, _: SampleInfo) -> None:
+            offer(stream, payload)
+
+        with self._subscribing:
+            former = self._subscriptions.pop(stream, None)
+            self._policies[stream] = policy
+            self._subscriptions[stream] = self.node.create_subscription(
+                stream.message_type, stream.topic, hand_over, policy
+            )
+        if former is not None:
+            former.close()
+
+    def _on_qos_mismatch(self, mismatch: QosMismatch) -> bool:
+        """Whether a mismatch was dealt with here; called in the thread of the subscriptions."""
+        with self._subscribing:
+            stream = next((s for s, own in self._subscriptions.items() if own is mismatch.endpoint), None)
+            if stream is None:
+                return isinstance(mismatch.endpoint, Subscription)  # one that was replaced meanwhile
+            instead = fallback(stream.qos, self._policies[stream])
+            if instead is not None:
+                log.info("a publisher on %s is best effort: subscribing as best effort, too", mismatch.topic)
+                self._subscribe(stream, instead)
+                return True
+            remedy = mismatch_remedy(mismatch.topic, mismatch.policy, stream.qos_parameter)
+            if self._mismatches.get(stream) != remedy:
+                log.error("%s", remedy)
+            self._mismatches[stream] = remedy
+            return True
+
+    def _now_ns(self) -> int:
+        """The node's clock; the end of time while /clock has not told it, so that nothing counts as of the future."""
+        now = self.clock.now_ns()
+        return now if now > 0 else END_OF_TIME
+
+    def _on_clock_jump(self, before_ns: int, now_ns: int) -> None:
+        engine = self.engine
+        if engine is not None and before_ns > 0:
+            engine.clock_set_back(now_ns)
+
+    # ---- questions
+
+    def _on_query(self, message: Any) -> Any:
+        """A response, or the Future of one, which comes in time whatever happens."""
+        try:
+            request = convert.request_of(message)
+        except QueryError as error:
+            return self._response(Answer(error_code=error.code, error_msg=str(error)))
+        engine = self.engine
+        if engine is None:
+            return self._refusal(ErrorCode.CANCELLED, "the node is not configured")
+        response: Future[Any] = Future()
+        with self._idle:
+            self._questions += 1
+        # Made and sent by other threads than those that answer, which a client that is slow or gone must not hold up.
+        engine.ask(request).add_done_callback(
+            lambda answer: (
+                self._handlers.submit(partial(self._respond, response, answer)) or self._respond(response, answer)
+            )
+        )
+        return response
+
+    def _respond(self, response: Future[Any], answer: Future[Answer]) -> None:
+        try:
+            response.set_result(self._response(answer.result()))
+        except InvalidStateError:
+            log.debug("a response was given up")
+        finally:
+            with self._idle:
+                self._questions -= 1
+                self._idle.notify_all()
+
+    def _response(self, answer: Answer) -> Any:
+        return convert.response_message(answer, self._make)
+
+    def _refusal(self, code: ErrorCode, message: str) -> Any:
+        return self._response(Answer(error_code=code, error_msg=message))
+
+    # ---- outputs
+
+    def _publish_keyframes(self, keyframes: KeyframeSet) -> None:
+        publisher = self._keyframes
+        if publisher is not None:
+            publisher.publish(convert.keyframes_message(keyframes, self._make))
+
+    def _keep_house(self) -> None:
+        while not self._stop.is_set():
+            rate = self.parameters.get("diagnostics_rate_hz")
+            assert isinstance(rate, float)
+            if self._rate_changed.wait(1.0 / rate if rate > 0 else None):
+                self._rate_changed.clear()
+                continue
+            try:
+                self._publish_diagnostics()
+                self._warn_of_namesakes()
+            except Exception:  # the node keeps serving
+                log.exception("diagnostics could not be published")
+
+    def _publish_diagnostics(self) -> None:
+        engine = self.engine
+        if engine is None:
+            return
+        status = engine.status()
+        found = findings(status, self._before)
+        self._before = status
+        for i, stream_status in enumerate(status.streams):
+            problem = self._mismatches.get(stream_status.stream)
+            if problem:
+                found[i] = with_problem(found[i], problem)
+        self._diagnostics.publish(convert.diagnostics_message(found, self.name, self.clock.now_ns(), self._make))
+
+    def _warn_of_namesakes(self) -> None:
+        topic = self.node.name.expand("~/transition_event")
+        count = sum(e.is_publisher and e.topic == topic for e in self.node.endpoints())
+        now = time.monotonic()
+        if count < 2:
+            self._namesakes_since = None
+        elif self._namesakes_since is None:
+            self._namesakes_since = now  # it may be one that has just ended
+        elif now - self._namesakes_since > NAMESAKE_S:
+            self._namesakes_since = math.inf
+            log.warning(
+                "another node is called %s: questions, parameters and transitions may reach either; start one with "
+                "--ros-args -r __node:=<another name>",
+                self.name,
+            )
+
+
+class _Node(DdsNode):
+    """A node that is asked first about mismatches: those of ``auto`` subscriptions are none."""
+
+    def __init__(self, on_mismatch: Callable[[QosMismatch], bool], name: str, **options: Any) -> None:
+        self._handled = on_mismatch
+        super().__init__(name, **options)
+
+    def tell_mismatch(self, mismatch: QosMismatch) -> None:
+        if not self._handled(mismatch):
+            super().tell_mismatch(mismatch)
+
+
+def _decode(stream: Stream, payload: Payload) -> Any:
+    return payload.decode()
