@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spatial_mllm_ros.memory.spatial_memory import StoredFrame
 from spatial_mllm_ros.query.answer import Answer, Evidence, Pixel
@@ -12,6 +13,10 @@ from spatial_mllm_ros.query.geometry.sizes import object_points
 from spatial_mllm_ros.scene.measure import PointMeasurement, measure_point
 from spatial_mllm_ros.scene.visibility import Sighting, sight
 
+_NEAR_S = 1.0
+_MAX_ELSEWHERE = 0.35
+_NEXT_TO_NONE = 0.1
+_WITHIN_FRAME = 0.4  # of the time between frames: a bit more than a uniform spread, for views between clear and not
 METHOD = "projection with both images' errors, depth compared"
 
 
@@ -67,17 +72,35 @@ def seen_when(c: Context) -> Answer:
         raise QueryError(ErrorCode.NOT_SEEN, "it is not clearly visible in any frame held within the window")
     index = int(seen[0] if first else seen[-1])
     stamps = np.array([f.frame.stamp_ns for f in frames], dtype=np.int64)
-    # frames that may show it beyond the one found, and the time between frames
-    doubtful = np.flatnonzero(chances >= 0.2)
-    outer = int(doubtful[0] if first else doubtful[-1])
     gap = np.median(np.diff(stamps)) / 1e9 if len(stamps) > 1 else 0.0
-    stddev = float(np.hypot(gap / np.sqrt(12), abs(int(stamps[index]) - int(stamps[outer])) / 1e9 / 2))
+    seconds = (stamps - stamps[index]) / 1e9
+    weight = _turns(chances if first else chances[::-1])
+    away = seconds if first else seconds[::-1]
+    elsewhere = float(weight[np.abs(away) > max(_NEAR_S, 5 * gap)].sum())
+    if elsewhere > _MAX_ELSEWHERE:
+        other = int(np.argmax(np.where(np.abs(away) > max(_NEAR_S, 5 * gap), weight, 0)))
+        raise QueryError(
+            ErrorCode.ABSTAINED,
+            f"it may be at stamp {stamps[index] / 1e9:.3f} s, but as well {away[other]:+.1f} s from then: one of the two "
+            "views is doubtful; ask about a time window",
+        )
+    stddev = float(np.sqrt((_WITHIN_FRAME * gap) ** 2 + weight @ away**2))
     track = c.track
     begin = track.first if track.first is not None else int(stamps[0])
     value = (int(stamps[index]) - begin) / 1e9
     words = "{} after the first frame (stamp " + f"{stamps[index] / 1e9:.3f} s)"
     answer = c.number(value, stddev, "s", (*evidence, c.evidence(frames[index], "first" if first else "last")), words)
     return answer
+
+
+def _turns(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability that each frame is the first to show something, given each one's chance [n] to show it.
+
+    Frames fail together (a point near a silhouette, a pose a little off), so the chance of having been seen by then is
+    the best one so far, not one that many poor views add up to. Chances next to none count as none.
+    """
+    by_then = np.maximum.accumulate(np.where(chances < _NEXT_TO_NONE, 0.0, chances))
+    return np.diff(by_then, prepend=0.0) / by_then[-1]
 
 
 def _subjects(c: Context) -> tuple[list[PointMeasurement], tuple[Evidence, ...]]:
