@@ -40,4 +40,4 @@ def test_the_command_prints_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
     assert printed["quick"]
-    assert [row["source"] for row in printed["streaming"]][0] == "rendered:frames=4"
+    assert printed["streaming"][0]["source"] == "rendered:frames=4"

@@ -194,9 +194,10 @@ def test_frames_without_points_never_become_candidates() -> None:
     selector = StreamingSelector()
     assert selector.add(7, 0, np.empty((0, 3), dtype=np.float32), np.eye(4)) == [7]
     assert selector.select(4).picked == ()
+    one = np.ones((1, 3), dtype=np.float32)
+    selector.add(8, 0, one, np.eye(4))
     with pytest.raises(ValueError, match="already"):
-        for _ in range(2):
-            selector.add(8, 0, np.ones((1, 3), dtype=np.float32), np.eye(4))
+        selector.add(8, 0, one, np.eye(4))
 
 
 @pytest.mark.parametrize("bad", [{"pool_size": 2}, {"core_size": 65}, {"drift": 0.0}, {"phases": 0}])

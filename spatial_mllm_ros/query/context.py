@@ -16,7 +16,7 @@ from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.query.answer import NAN, Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.query.parser import ParsedQuestion
-from spatial_mllm_ros.query.space import LevelCache
+from spatial_mllm_ros.query.space import DepthLender, LevelCache
 from spatial_mllm_ros.query.units import UNITS, convert, format_measure
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement, measure_point
@@ -56,6 +56,7 @@ class Context:
     sensor: SensorModel
     config: QueryConfig
     levels: LevelCache
+    lender: DepthLender
     lookup: TransformLookup | None = None
     deadline: float = math.inf
     cancelled: Callable[[], bool] = field(default=lambda: False)
@@ -89,6 +90,10 @@ class Context:
         measured = measure_point(stored.frame, stored.frame_id, asked.u, asked.v, self.sensor)
         if measured is None:
             raise QueryError(ErrorCode.NOT_SEEN, f"the depth camera measured nothing at <p{index}>")
+        own = self.memory.get(stored.frame_id)
+        if own is not None and own.frame.depth is None:  # lent by another image: the other pose's error comes on top
+            other = math.hypot(self.sensor.pose_position_m, self.sensor.pose_rotation_rad * measured.z)
+            measured = replace(measured, z_stddev=math.hypot(measured.z_stddev, other))
         return measured, stored
 
     def box(self, role: int) -> tuple[ImageBox, StoredFrame]:
@@ -131,7 +136,7 @@ class Context:
         if stored is None:
             raise self._no_frame(asked.stamp_ns, asked.camera_frame, name, tolerance_ns=1000)
         self._require_window(stored.frame.stamp_ns, name)
-        return stored
+        return self.lender.with_depth(stored, self.memory)
 
     def moment(self, role: int) -> int:
         """Stamp (ns) of the moment in the given role."""
@@ -148,7 +153,7 @@ class Context:
         stored = self.memory.nearest(stamp, self.camera_frame, tolerance)
         if stored is None:
             raise self._no_frame(stamp, self.camera_frame, f"<t{index}>")
-        return stored
+        return self.lender.with_depth(stored, self.memory)
 
     @property
     def camera_frame(self) -> str:

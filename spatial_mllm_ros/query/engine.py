@@ -14,7 +14,7 @@ from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
 from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
 from spatial_mllm_ros.query.parser import QuestionParser
-from spatial_mllm_ros.query.space import LevelCache
+from spatial_mllm_ros.query.space import DepthLender, LevelCache
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 
@@ -93,6 +93,7 @@ class SpatialQueryEngine:
         self.config = config or QueryConfig()
         self.parser = parser or QuestionParser()
         self.levels = LevelCache(T_zup_from_world, self.config.level_frames)
+        self.lender = DepthLender()
         self._lookup = lookup
 
     def answer(self, request: Request, cancelled: Callable[[], bool] = lambda: False) -> Answer:
@@ -137,6 +138,7 @@ class SpatialQueryEngine:
             self.sensor,
             self.config,
             self.levels,
+            self.lender,
             self._lookup,
             begin + timeout,
             cancelled,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 
-from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
+from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
 from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level, image_surfels
-from spatial_mllm_ros.scene.pose import Transform
+from spatial_mllm_ros.scene.pose import Transform, invert
+from spatial_mllm_ros.scene.registration import register_depth
 
 
 class LevelCache:
@@ -45,6 +48,48 @@ class LevelCache:
                 self._level = estimate_level(list(self._surfels.values()), self._declared)
                 self._key = key
             return self._level
+
+
+class DepthLender:
+    """Gives images without depth the depth of the nearest image of the same camera, moved by the two poses.
+
+    Colour often comes faster than depth. The scene is taken to stand still for the moment between.
+
+    max_gap_s: depth is not lent over a longer time. keep: images whose lent depth is remembered.
+    """
+
+    def __init__(self, max_gap_s: float = 0.25, keep: int = 16) -> None:
+        self._max_gap_ns = int(max_gap_s * 1e9)
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._lent: OrderedDict[tuple[int, int, int], StoredFrame] = OrderedDict()
+
+    def with_depth(self, stored: StoredFrame, memory: SpatialMemory) -> StoredFrame:
+        """The frame with its own or with lent depth; unchanged when nobody near has any."""
+        frame = stored.frame
+        if frame.depth is not None or frame.camera is None or frame.T_world_camera is None:
+            return stored
+        around = memory.frames(
+            max(frame.stamp_ns - self._max_gap_ns, 1), frame.stamp_ns + self._max_gap_ns, frame.camera_frame
+        )
+        lenders = [s for s in around if s.frame.depth is not None]
+        if not lenders:
+            return stored
+        lender = min(lenders, key=lambda s: abs(s.frame.stamp_ns - frame.stamp_ns))
+        key = (stored.frame_id, id(stored.frame), lender.frame_id)
+        with self._lock:
+            if key not in self._lent:
+                theirs = lender.frame
+                assert theirs.depth is not None
+                assert theirs.camera is not None
+                assert theirs.T_world_camera is not None
+                T = invert(frame.T_world_camera) @ theirs.T_world_camera
+                depth = register_depth(theirs.depth, theirs.camera, frame.camera, T)
+                self._lent[key] = StoredFrame(stored.frame_id, replace(frame, depth=depth))
+                while len(self._lent) > self._keep:
+                    self._lent.popitem(last=False)
+            self._lent.move_to_end(key)
+            return self._lent[key]
 
 
 def spread(count: int, at_most: int) -> list[int]:
