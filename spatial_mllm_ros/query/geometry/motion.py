@@ -14,6 +14,9 @@ from spatial_mllm_ros.scene.pose import invert, rotation_angle
 from spatial_mllm_ros.scene.uncertainty import Errors, propagate, propagate_scalar
 
 
+_SHORTEST_STEP = 4  # deviations of a position
+
+
 def displacement(c: Context) -> Answer:
     """Straight distance between the camera's positions at two moments."""
     start, end = _interval(c)
@@ -41,18 +44,20 @@ def path(c: Context) -> Answer:
 
     Noise makes a path look longer: each step d of noisy positions is too long by about 2 s^2 / d, s being the noise on
     an axis (the two directions across the step, to second order, for two noisy ends). Steps are therefore taken no
-    shorter than 8 s, and that excess is taken off.
+    shorter than 4 s, and that excess is taken off. To first order the noise of an inner vertex counts only as far as
+    the path bends there, |u' - u| for directions u; the two ends count whole.
     """
     start, end = _interval(c, whole=True)
     stamps, poses = c.track.arrays(start, end)
     if len(stamps) < 2:
         raise QueryError(ErrorCode.NO_FRAMES, "a path needs at least two poses within the interval")
     noise = c.sensor.pose_position_m
-    steps = _steps(poses[:, :3], 8 * noise)
-    excess = float(np.sum(2 * noise**2 / steps)) if len(steps) else 0.0
-    value = max(float(steps.sum()) - excess, 0.0)
-    # along a smooth path the errors of inner vertices nearly cancel; what remains grows with bends and with the excess
-    stddev = float(np.hypot(noise * np.sqrt(2 + len(steps) * 0.5), 0.5 * excess + 0.002 * value))
+    steps = _steps(poses[:, :3], _SHORTEST_STEP * noise)
+    lengths = np.linalg.norm(steps, axis=1)
+    excess = float(np.sum(2 * noise**2 / np.maximum(lengths, _SHORTEST_STEP * noise)))
+    value = max(float(lengths.sum()) - excess, 0.0)
+    bends = np.diff(steps / lengths[:, None], axis=0)
+    stddev = float(np.sqrt(noise**2 * (2 + np.sum(bends**2)) + (0.15 * excess) ** 2))
     return c.number(value, stddev, "m", _ends(c, int(stamps[0]), int(stamps[-1])), scale=ScaleSource.TF)
 
 
@@ -132,15 +137,16 @@ def _ends(c: Context, start: int, end: int) -> tuple[Evidence, ...]:
 
 
 def _steps(positions: NDArray[np.float64], shortest: float) -> NDArray[np.float64]:
-    """Lengths between successive positions [n, 3] that lie at least ``shortest`` apart; the rest joins the last one."""
+    """Steps [m, 3] between successive positions [n, 3] that lie at least ``shortest`` apart; the last one is the rest."""
     steps = []
     last = positions[0]
     for position in positions[1:]:
-        step = float(np.linalg.norm(position - last))
-        if step >= shortest:
+        step = position - last
+        if np.linalg.norm(step) >= shortest:
             steps.append(step)
             last = position
-    rest = float(np.linalg.norm(positions[-1] - last))
-    if rest > 0 and (steps or rest > shortest / 2):
+    rest = positions[-1] - last
+    length = float(np.linalg.norm(rest))
+    if length > 0 and (steps or length > shortest / 2):
         steps.append(rest)
-    return np.array(steps)
+    return np.array(steps).reshape(-1, 3)
