@@ -20,6 +20,7 @@ EDGE_PX = 0.8
 """How precisely a depth camera places a silhouette: lateral noise, about 0.8 px (Nguyen et al. 2012)."""
 _FILLED_STDDEV_M = 0.02
 _NORMAL_PX = 8
+_AGREE = 2.0  # deviations
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,8 @@ def measure_point(frame: Frame, key: Hashable, u: float, v: float, sensor: Senso
     """Measure the surface at pixel (u, v); None where the depth image has no data within two pixels.
 
     A plane (in inverse depth, where planes are linear) is fitted to the pixels of a 7 x 7 window that belong to the
-    surface of the middle one, which averages white noise and follows a slant. Near a silhouette the chance that the
+    surface of the middle one, which averages white noise and follows a slant; over a crease or a bend the window is
+    smaller. Near a silhouette the chance that the
     pixel belongs to the other surface, for the sensor's lateral precision, times the jump goes into the deviation.
 
     frame: with depth, camera model and pose. key: names the image among error sources. Raises ValueError for a pixel
@@ -133,6 +135,7 @@ def measure_point(frame: Frame, key: Hashable, u: float, v: float, sensor: Senso
     if distance[middle] > 2.3:
         return None
     value, stddev, slope, own = _fit_surface(z, du, dv, middle, sensor)
+    value, stddev, slope = _fit_smaller(z, du, dv, own, (value, stddev, slope), sensor)
     if filled:
         stddev = max(stddev, _FILLED_STDDEV_M)
     # another surface nearby: how likely is it the one meant?
@@ -226,3 +229,41 @@ def _fit_surface(
     # a thin or ragged thing: no plane to lean on, the middle sample stands alone
     own = np.abs(z - z0) < 4 * noise
     return float(z0), float(np.hypot(noise, z[own].std())), (0.0, 0.0), own
+
+
+def _fit_smaller(
+    z: NDArray[np.float64],
+    du: NDArray[np.float64],
+    dv: NDArray[np.float64],
+    own: NDArray[np.bool_],
+    fit: tuple[float, float, tuple[float, float]],
+    sensor: SensorModel,
+) -> tuple[float, float, tuple[float, float]]:
+    """The fit of the largest window that agrees with those of the smaller ones inside it (Lepski's method, 1991).
+
+    A plane across a crease misses the middle, by more than noise explains. fit: depth, deviation and slope in the whole
+    window; what is left of the disagreement with the chosen fit goes into the deviation.
+    """
+    noise = max(float(sensor.depth_white_stddev(fit[0])), 3e-4)
+    reach = np.maximum(np.abs(du), np.abs(dv))
+    fits = []
+    for half in range(1, WINDOW_PX):
+        near = own & (reach < half + 0.75)
+        if near.sum() < 7:
+            continue
+        A = np.stack([np.ones(near.sum()), du[near], dv[near]], axis=1)
+        plane, *_ = np.linalg.lstsq(A, 1.0 / z[near], rcond=None)
+        if not plane[0] > 0:
+            continue
+        value = float(1.0 / plane[0])
+        stddev = noise * float(np.sqrt(np.linalg.pinv(A.T @ A)[0, 0]))
+        fits.append((value, stddev, (float(-plane[1] * value**2), float(-plane[2] * value**2))))
+    fits.append(fit)
+    for i in range(len(fits) - 1, 0, -1):
+        if all(abs(fits[i][0] - smaller[0]) < _AGREE * smaller[1] for smaller in fits[:i]):
+            chosen = fits[i]
+            break
+    else:
+        chosen = fits[0]
+    bend = max(abs(chosen[0] - fits[0][0]) - fits[0][1], 0.0) / 2
+    return chosen[0], float(np.hypot(chosen[1], bend)), chosen[2]

@@ -142,7 +142,7 @@ def _steps(positions: NDArray[np.float64], shortest: float) -> NDArray[np.float6
     last = positions[0]
     for position in positions[1:]:
         step = position - last
-        if np.linalg.norm(step) >= shortest:
+        if np.linalg.norm(step) >= max(shortest, 1e-9):
             steps.append(step)
             last = position
     rest = positions[-1] - last
