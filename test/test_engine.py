@@ -55,7 +55,7 @@ BAD: dict[str, tuple[Request, ErrorCode, str]] = {
     "ten megabytes": (replace(DEPTH, question="a " * 5_000_000), ErrorCode.INVALID_REQUEST, "2000"),
     "lone surrogate": (replace(DEPTH, question="depth of <p0> \ud800?"), ErrorCode.INVALID_REQUEST, "UTF-8"),
     "point not given": (replace(DEPTH, question="depth of <p1>?"), ErrorCode.INVALID_REQUEST, "<p1>"),
-    "free form": (Request("Describe the room."), ErrorCode.NO_MODEL, "pip install"),
+    "free form": (Request("Describe the room."), ErrorCode.NO_MODEL, "spatial_mllm_ros[model]"),
     "unknown frame": (replace(DEPTH, points=(point(1, 1, STAMP + 7_000_000),)), ErrorCode.INVALID_REQUEST, "no frame"),
     "unknown camera": (replace(DEPTH, points=(point(1, 1, camera="rear"),)), ErrorCode.INVALID_REQUEST, "rear"),
     "outside": (replace(DEPTH, points=(point(160, 60),)), ErrorCode.INVALID_REQUEST, "outside"),

@@ -63,7 +63,6 @@ WANTED = (
     Wanted("click", "click", True, "no command line", _BASE),
     Wanted("rich", "rich", True, "no command line", _BASE),
     Wanted("jinja2", "jinja2", True, "no reports", _BASE),
-    Wanted("trimesh", "trimesh", False, "no rendered recordings", "pip install trimesh"),
     Wanted("embreex", "embreex", False, "no rendered recordings (demo, render)", "pip install embreex"),
     Wanted("cyclonedds", "cyclonedds", False, "no node without ROS installed", "pip install cyclonedds"),
     Wanted("rclpy", "rclpy", False, "no ROS 2 node in this environment", _ROS),

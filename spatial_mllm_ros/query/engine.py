@@ -66,8 +66,9 @@ HANDLERS: dict[str, Handler] = {
 """The geometry handler of every question family."""
 
 NO_MODEL_HELP = (
-    "this question needs a model and none is loaded: install the extra with pip install 'spatial_mllm_ros[model]' and "
-    "name a checkpoint. Without one, geometry answers the questions in docs/questions.md"
+    "a free-form question needs a model and none is loaded: a Spatial-MLLM checkpoint such as "
+    "Diankun/Spatial-MLLM-v1.1-Instruct-135K and the extra spatial_mllm_ros[model], which this version cannot load yet. "
+    "Geometry answers the questions in docs/questions.md"
 )
 
 
@@ -129,7 +130,9 @@ class SpatialQueryEngine:
                 "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
             )
         if parsed is None:
-            raise QueryError(ErrorCode.NO_MODEL, NO_MODEL_HELP)
+            unknown = ", ".join(map(repr, self.parser.unknown_words(request.question)[:5]))
+            hint = f"; words that no measurement knows: {unknown}" if unknown else ""
+            raise QueryError(ErrorCode.NO_MODEL, NO_MODEL_HELP + hint)
         timeout = request.timeout / 1e9 if request.timeout else self.config.timeout_s
         context = Context(
             request,
