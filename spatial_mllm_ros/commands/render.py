@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,11 +10,8 @@ import click
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.report.floorplan import floor_plan_svg
-from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.session.names import frame_name
 from spatial_mllm_ros.sources.calibration import ns_to_seconds
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.source import SourceInfo
 from spatial_mllm_ros.sources.writers import replacing, write_folder
 
 EPILOG = """
@@ -30,24 +25,6 @@ Examples:
 DIR gets the recording, questions.json with exact answers (docs/questions-file.md) and floor-plan.svg. It appears whole
 or not at all.
 """
-
-
-class Named:
-    """A rendered recording whose frames are named by their stamps, as writers ask for names."""
-
-    def __init__(self, source: RenderedSource) -> None:
-        self.source = source
-        self.info: SourceInfo = source.info
-        self.refused: Counter[str] = source.refused
-
-    def frames(self) -> Iterator[Frame]:
-        return self.source.frames()
-
-    def stamp_of(self, name: str) -> int:
-        return self.source.stamp_of(name)
-
-    def name_of(self, stamp_ns: int) -> str | None:
-        return frame_name(self.source, stamp_ns)
 
 
 @click.command(name="render", epilog=EPILOG, short_help="Write a simulated recording with questions and their truth.")
@@ -94,9 +71,9 @@ def render_command(
                 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
 
                 chosen = BagFormat(storage=cast(Literal["mcap", "sqlite3"], storage))
-                written = write_bag(Named(source), workshop, chosen, progress=update)
+                written = write_bag(source, workshop, chosen, progress=update)
             else:
-                written = write_folder(Named(source), workshop, progress=update)
+                written = write_folder(source, workshop, progress=update)
         if questions:
             common.say("finding questions and their truth ...")
             made = questions_of(source, questions, bag)

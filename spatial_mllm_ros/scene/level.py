@@ -12,6 +12,7 @@ from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.pose import Transform, make_transform
 
 BLOCK_PX = 8
+"""Side of the blocks that are averaged in an image 320 px wide or wider; smaller images have smaller blocks."""
 CELL_M = 0.05
 """Points are thinned to one a cell and frame, so that counts measure area rather than nearness."""
 MIN_AREA_M2 = 0.25
@@ -21,6 +22,9 @@ _LEVEL_WORLD = np.cos(np.radians(3))
 _SLAB_M = 0.04
 _BEYOND_M = 0.12
 _BEYOND_SHARE = 0.01
+_TILT = 0.004
+_USUAL_WIDTH = 320
+_TILT_OF_FIT = 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +97,17 @@ def estimate_level(images: Sequence[ImageSurfels], T_zup_declared: Transform | N
         tilt = 0.005 if up[2] > _LEVEL_WORLD else 0.01
         T = _upright(up, 0.0)
         return Level(T, None, tilt, centre=_centre(surfels, T))
+    tilt = _TILT
     if up[2] <= _LEVEL_WORLD:  # a world that is not level: the floor itself says how it leans
         up = _plane_normal(surfels, floor.members, up)
         floor = _layer(surfels, up, facing=1.0) or floor
     else:
         up = np.array([0.0, 0.0, 1.0])
         floor = _layer(surfels, up, facing=1.0) or floor
+        tilt = _lean(surfels, floor.members, up)
     ceiling = _ceiling(surfels, up, -floor.height)
     T = _upright(up, -floor.height)
-    return Level(T, floor.stddev, 0.004, *ceiling, floor.area, _centre(surfels, T))
+    return Level(T, floor.stddev, tilt, *ceiling, floor.area, _centre(surfels, T))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,18 +142,19 @@ def _first_per_cell(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDA
 def image_surfels(frame: Frame) -> ImageSurfels:
     """Surface samples of a frame with depth, camera model and pose, one per block of pixels where the depth is smooth.
 
-    Blocks of 8 x 8 pixels are averaged before normals are taken, which a noisy sensor needs.
+    Blocks of pixels (8 x 8, in small images fewer) are averaged before normals are taken, which a noisy sensor needs.
     """
     T = frame.T_world_camera
     if frame.depth is None or frame.camera is None or T is None:
         raise ValueError("only a frame with depth, a camera model and a pose shows surfaces")
-    rows, columns = (s // BLOCK_PX for s in frame.depth.shape)
-    z = depth_to_metres(frame.depth[: rows * BLOCK_PX, : columns * BLOCK_PX])
-    blocks = z.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+    block = int(np.clip(round(BLOCK_PX * frame.camera.width / _USUAL_WIDTH), 2, BLOCK_PX))
+    rows, columns = (s // block for s in frame.depth.shape)
+    z = depth_to_metres(frame.depth[: rows * block, : columns * block])
+    blocks = z.reshape(rows, block, columns, block)
     count = np.isfinite(blocks).sum(axis=(1, 3))
     mean = np.where(count > 0, np.nansum(blocks, axis=(1, 3)) / np.maximum(count, 1), np.nan)
-    mean[count < BLOCK_PX * BLOCK_PX // 2] = np.nan
-    v, u = np.mgrid[0:rows, 0:columns] * BLOCK_PX + (BLOCK_PX - 1) / 2
+    mean[count < block * block // 2] = np.nan
+    v, u = np.mgrid[0:rows, 0:columns] * block + (block - 1) / 2
     X = frame.camera.unproject(np.stack([u, v], axis=-1)) * mean[..., None]
     along_u = X[1:-1, 2:] - X[1:-1, :-2]
     along_v = X[2:, 1:-1] - X[:-2, 1:-1]
@@ -202,7 +209,7 @@ def _layer(s: _Surfels, up: NDArray[np.float64], facing: float) -> _Layer | None
     flat = np.flatnonzero(s.normals @ up * facing > _SAME_NORMAL)
     if not len(flat):
         return None
-    cells, first = _first_per_cell(s.points)
+    _, first = _first_per_cell(s.points)
     everything = np.sort(height[first])
     step = 0.02
     low = height[flat].min()
@@ -240,7 +247,7 @@ def _refined(
     cumulative = np.cumsum(weights[order]) / weights.sum()
     middle = float(medians[order][np.searchsorted(cumulative, 0.5)])
     scatter = 1.4826 * float(np.median(np.abs(medians - middle)))
-    stddev = float(np.hypot(0.003, scatter / np.sqrt(max(len(medians) / 2, 1))))
+    stddev = float(np.hypot(0.002, scatter / np.sqrt(max(len(medians) / 2, 1))))
     _, first = _first_per_cell(s.points[members])
     return _Layer(middle, stddev, len(first) * CELL_M**2, members)
 
@@ -257,6 +264,14 @@ def _plane_normal(s: _Surfels, members: NDArray[np.int64], up: NDArray[np.float6
         distance = np.abs(centred @ normal)
         points = points[distance < max(2.5 * 1.4826 * np.median(distance), 0.01)]
     return normal
+
+
+def _lean(s: _Surfels, members: NDArray[np.int64], up: NDArray[np.float64]) -> float:
+    """How far, in radians, the floor that was seen leans against ``up``, with what its own fit may be off."""
+    normal = _plane_normal(s, members, up)
+    if normal is up:
+        return _TILT
+    return min(float(np.hypot(np.linalg.norm(np.cross(normal, up)), _TILT_OF_FIT)), _TILT)
 
 
 def _ceiling(s: _Surfels, up: NDArray[np.float64], offset: float) -> tuple[float | None, float | None]:

@@ -175,7 +175,8 @@ def surface_normal(frame: Frame, u: float, v: float, z: float, sensor: SensorMod
 
     From a plane through the pixels of a 17 x 17 window that lie on it: 1 / z = n . ray / d is linear in the ray.
     """
-    assert frame.depth is not None and frame.camera is not None
+    assert frame.depth is not None
+    assert frame.camera is not None
     half = _NORMAL_PX
     row, column = round(v), round(u)
     rows = slice(max(row - half, 0), row + half + 1)

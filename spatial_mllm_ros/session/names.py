@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -18,18 +17,8 @@ def frame_name(source: Source, stamp_ns: int) -> str | None:
     named: Any = getattr(source, "name_of", None)
     if named is None:
         return None
-    keys = [stamp_ns]
-    stamps: Any = getattr(source, "stamps", None)
-    if stamps is not None:  # a rendered recording numbers its frames
-        keys.append(bisect.bisect_left(stamps, stamp_ns))
-    for key in keys:
-        name = named(key)
-        try:
-            if name is not None and source.stamp_of(name) == stamp_ns:
-                return str(name)
-        except KeyError:
-            continue
-    return None
+    name = named(stamp_ns)
+    return None if name is None else str(name)
 
 
 def find_stamp(source: Source, memory: SpatialMemory, text: str) -> int:

@@ -132,18 +132,23 @@ class RenderedSource:
             raise IndexError(f"there is no frame {index}, only 0 to {len(self.stamps) - 1}")
         return self.tour.poses[index].copy()
 
-    def name_of(self, index: int) -> str:
-        """Name of frame ``index``, as questions files name frames."""
-        return f"frame-{index:06d}"
+    def name_of(self, stamp_ns: int) -> str | None:
+        """The name of the frame with that stamp ("frame-000016"), None when there is none."""
+        index = int(np.searchsorted(self.stamps, stamp_ns))
+        return _name(index) if index < len(self.stamps) and self.stamps[index] == stamp_ns else None
 
     def stamp_of(self, name: str) -> int:
         """Stamp (ns) of a frame from its name ("frame-000016"); KeyError when there is no such frame."""
         number = name.removeprefix("frame-")
         index = int(number) if number != name and number.isascii() and number.isdigit() else -1
         if not 0 <= index < len(self.stamps):
-            last = self.name_of(len(self.stamps) - 1)
-            raise KeyError(f"{self.info.name} has no frame {name!r}, only {self.name_of(0)} to {last}")
+            last = _name(len(self.stamps) - 1)
+            raise KeyError(f"{self.info.name} has no frame {name!r}, only {_name(0)} to {last}")
         return int(self.stamps[index])
+
+
+def _name(index: int) -> str:
+    return f"frame-{index:06d}"
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

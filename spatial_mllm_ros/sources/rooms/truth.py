@@ -194,7 +194,9 @@ class _Asker:
         return WORDINGS[key][int(self.rng.integers(len(WORDINGS[key])))]
 
     def name(self, frame: int) -> str:
-        return self.source.name_of(frame)
+        name = self.source.name_of(int(self.source.stamps[frame]))
+        assert name is not None
+        return name
 
     def question(
         self,
