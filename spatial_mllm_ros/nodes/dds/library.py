@@ -22,9 +22,10 @@ import numpy as np
 FOREVER_NS = 2**63 - 1
 TIMEOUT = -10
 """What a call returns that gave up waiting."""
-DATA_AVAILABLE = 1 << 10
-OFFERED_INCOMPATIBLE_QOS = 1 << 5
-REQUESTED_INCOMPATIBLE_QOS = 1 << 6
+OFFERED_INCOMPATIBLE_QOS = 1 << 3
+REQUESTED_INCOMPATIBLE_QOS = 1 << 4
+DATA_AVAILABLE = 1 << 8
+"""Statuses, as Cyclone DDS numbers them, which is not as the standard does."""
 PUBLICATIONS = 0x7FFF0000 + 3
 SUBSCRIPTIONS = 0x7FFF0000 + 4
 """Built-in topics that tell of all writers and readers in the domain."""
