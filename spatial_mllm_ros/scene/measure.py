@@ -21,6 +21,7 @@ EDGE_PX = 0.8
 _FILLED_STDDEV_M = 0.02
 _NORMAL_PX = 8
 _AGREE = 2.0  # deviations
+_ALONE = 1.5  # a single pixel must disagree more clearly than a fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +193,7 @@ def surface_normal(frame: Frame, u: float, v: float, z: float, sensor: SensorMod
         with np.errstate(divide="ignore", invalid="ignore"):
             own = np.abs(depth - 1.0 / (rays @ plane)) < 4 * noise
     length = float(np.linalg.norm(plane))
-    return -plane / length if length > 0 else np.full(3, np.nan)
+    return np.asarray(-plane / length, dtype=np.float64) if length > 0 else np.full(3, np.nan)
 
 
 def _fit_surface(
@@ -259,6 +260,10 @@ def _fit_smaller(
         value = float(1.0 / plane[0])
         stddev = noise * float(np.sqrt(np.linalg.pinv(A.T @ A)[0, 0]))
         fits.append((value, stddev, (float(-plane[1] * value**2), float(-plane[2] * value**2))))
+    middle = int(np.argmin(np.hypot(du, dv)))
+    if own[middle]:  # the pixel alone: what counts where there is next to no noise
+        slope = fits[0][2] if fits else fit[2]
+        fits.insert(0, (float(z[middle]) - slope[0] * du[middle] - slope[1] * dv[middle], _ALONE * noise, slope))
     fits.append(fit)
     for i in range(len(fits) - 1, 0, -1):
         if all(abs(fits[i][0] - smaller[0]) < _AGREE * smaller[1] for smaller in fits[:i]):

@@ -458,7 +458,7 @@ def _number(value: float, unit: str, absolute: float, relative: float) -> dict[s
     """A number, accepted within ``absolute`` (in its unit) or ``relative`` of it, whichever is more."""
     slack = max(absolute, relative * abs(value))
     return _expect(
-        "NUMBER", value=round(value, 4), unit=unit, accept=[round(value - slack, 4), round(value + slack, 4)]
+        "NUMBER", value=round(value, 7), unit=unit, accept=[round(value - slack, 4), round(value + slack, 4)]
     )
 
 
