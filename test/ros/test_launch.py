@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -34,7 +35,11 @@ class Process:
         self.log = log
         with log.open("w") as file:
             self.popen = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
             )
 
     @property
@@ -42,7 +47,7 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def says(self, text: str) -> None:
-        wait_for(lambda: text in self.output or self.popen.poll() is not None, f"{text!r} in the output", 30.0)
+        wait_for(lambda: text in self.output or self.popen.poll() is not None, f"{text!r} in the output", 60.0)
         assert text in self.output
 
     def end(self, number: int = signal.SIGINT) -> int:
@@ -62,9 +67,9 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
     yield start
     for process in started:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.popen.pid, signal.SIGKILL)  # what it started too: a node left over answers the next test
+        process.popen.wait(5)
 
 
 def ros2(*command: str, timeout_s: float = 40.0) -> str:
