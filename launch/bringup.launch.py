@@ -4,6 +4,7 @@ Every parameter of the node is an argument, too: ``ros2 launch spatial_mllm_ros 
 An argument that is not given leaves the value to the params_file. An empty string is written as ``depth_topic:="''"``.
 """
 
+from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
 from launch.events import matches_action
@@ -14,7 +15,6 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from launch import LaunchContext, LaunchDescription
 from spatial_mllm_ros.nodes.parameters import launch_arguments, values_from_text
 
 FROM_FILE = "(as in params_file)"

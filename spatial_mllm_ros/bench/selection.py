@@ -173,7 +173,7 @@ def _point_maps(count: int, progress: Progress) -> tuple[NDArray[np.float32], ND
 
 def _rendered(count: int, width: int, height: int, progress: Progress) -> list[Frame]:
     source = RenderedSource(rooms=3, frames=count, width=width, height=height)
-    frames = []
+    frames: list[Frame] = []
     for frame in source.frames():
         progress("rendering", len(frames), source.info.frames)
         frames.append(replace(frame, image=None))

@@ -17,4 +17,5 @@ class Region:
 
     def contains(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which of the points [..., 3] lie inside."""
-        return ((points >= np.asarray(self.low)) & (points <= np.asarray(self.high))).all(axis=-1)
+        inside = (points >= np.asarray(self.low)) & (points <= np.asarray(self.high))
+        return np.asarray(inside.all(axis=-1))
