@@ -84,8 +84,8 @@ def engine_for(source: RenderedSource) -> SpatialQueryEngine:
 def asked() -> list[Asked]:
     """Some hundreds of questions about two noisy houses and one without noise."""
     out = []
-    for seed, noise, count in ((0, True, 190), (9, True, 190), (30, False, 90)):
-        source = RenderedSource(seed=seed, rooms=2, frames=110, rate_hz=5.0, width=320, height=240, noise=noise)
+    for seed, noise, count in ((0, True, 170), (9, True, 170), (30, False, 80)):
+        source = RenderedSource(seed=seed, rooms=2, frames=90, rate_hz=4.0, width=320, height=240, noise=noise)
         engine = engine_for(source)
         out += [Asked(q, ask(source, q, engine)) for q in make_questions(source, count)["questions"]]
     return out

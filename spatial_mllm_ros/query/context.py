@@ -158,7 +158,8 @@ class Context:
     @property
     def camera_frame(self) -> str:
         """The camera that the question is about: that of its first point or box, else the first one seen."""
-        for marked in (*self.request.points, *self.request.boxes):
+        marks: tuple[ImagePoint | ImageBox, ...] = (*self.request.points, *self.request.boxes)
+        for marked in marks:
             if marked.camera_frame:
                 return marked.camera_frame
         return self.memory.cameras()[0]

@@ -201,7 +201,7 @@ def _fit_surface(
 ) -> tuple[float, float, tuple[float, float], NDArray[np.bool_]]:
     """Depth at (0, 0), its deviation, its slope along u and v, and which samples lie on the surface of the middle one."""
     z0 = z[middle]
-    noise = np.maximum(sensor.depth_white_stddev(z0), 3e-4)
+    noise = max(float(sensor.depth_white_stddev(z0)), 3e-4)
     own = np.abs(z - z0) < max(5 * noise, 0.02 * z0)
     design = np.stack([np.ones_like(du), du, dv], axis=1)
     for _ in range(3):

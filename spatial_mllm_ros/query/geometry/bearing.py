@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +58,7 @@ def direction_answer(
     vector, covariance: right, down, forward in metres. world: the same displacement in the fixed frame. length: metres
     with its deviation.
     """
-    common = {
+    common: dict[str, Any] = {
         "source": AnswerSource.GEOMETRY,
         "scale_source": ScaleSource.DEPTH if c.parsed.points else ScaleSource.TF,
         "evidence": evidence,

@@ -13,7 +13,6 @@ from spatial_mllm_ros.query.geometry.bearing import direction_answer
 from spatial_mllm_ros.scene.pose import invert, rotation_angle
 from spatial_mllm_ros.scene.uncertainty import Errors, propagate, propagate_scalar
 
-
 _SHORTEST_STEP = 4  # deviations of a position
 
 

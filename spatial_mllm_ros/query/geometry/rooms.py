@@ -170,7 +170,7 @@ def _look_around(c: Context, level: Level) -> _Look:
     cells = np.floor((_thinned(c, level) - low) / _VOXEL_M).astype(int)
     cells = cells[((cells >= 0) & (cells < shape)).all(axis=1)]
     surface[tuple(cells.T)] = True
-    open_ = _unblocked(centres[close], path[nearest[close]], surface, low)
+    open_ = _unblocked(centres[close], path[np.asarray(nearest)[close]], surface, low)
     close = close[open_ | surface.reshape(-1)[close]]
     world = (centres[close] - T[:3, 3]) @ T[:3, :3]
     least, most = _seen(c, world)
@@ -207,7 +207,9 @@ def _seen(c: Context, world: NDArray[np.float64]) -> tuple[NDArray[np.bool_], ND
     for stored in _looks(c):
         c.check()
         camera, T, depth = stored.frame.camera, stored.frame.T_world_camera, stored.frame.depth
-        assert camera is not None and T is not None and depth is not None
+        assert camera is not None
+        assert T is not None
+        assert depth is not None
         X = (world - T[:3, 3]) @ T[:3, :3]
         uv = camera.project(X)
         ahead = np.flatnonzero(camera.contains(uv) & (X[:, 2] > 0.1))
@@ -240,7 +242,7 @@ def _thinned(c: Context, level: Level) -> NDArray[np.float64]:
     points = c.memory.seen_points(c.request.window_start, c.request.window_end)
     if not len(points):
         raise QueryError(ErrorCode.NOT_SEEN, "no frame with depth was seen within the window")
-    return apply(level.T_zup_from_world, voxel_centres(voxel_keys(points, _THIN), _THIN))
+    return apply(level.T_zup_from_world, voxel_centres(voxel_keys(points, _THIN), _THIN)).astype(np.float64, copy=False)
 
 
 def _best_frames(c: Context, k: int) -> tuple[Evidence, ...]:

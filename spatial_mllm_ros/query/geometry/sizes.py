@@ -33,6 +33,7 @@ _BASE_PX = 3
 _ALIKE = np.cos(np.radians(30))
 _RIM_PX = 1
 _SMOOTH_PX = 7
+_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,9 @@ class _Patch:
     def of(cls, c: Context, box: ImageBox, stored: StoredFrame) -> _Patch:
         frame = stored.frame
         camera = frame.camera
-        assert frame.depth is not None and camera is not None and frame.T_world_camera is not None
+        assert frame.depth is not None
+        assert camera is not None
+        assert frame.T_world_camera is not None
         label = f"<box{c.parsed.boxes[0]}>"
         u0, v0 = int(np.ceil(box.u_min)), int(np.ceil(box.v_min))
         u1, v1 = int(np.floor(box.u_max)) + 1, int(np.floor(box.v_max)) + 1
@@ -248,33 +251,35 @@ def size(c: Context) -> Answer:
     shared = c.sensor.depth_correlated
 
     def deviation(side: _Side) -> float:
-        stddev = float(np.linalg.norm((side.lateral, noise, shared * side.extent, _MODEL_M, side.doubt)))
-        if stddev > max(_MAX_DOUBT * side.extent, 0.02):
-            low, high = side.extent - stddev, side.extent + stddev
+        return float(np.linalg.norm((side.lateral, noise, shared * side.extent, _MODEL_M, side.doubt)))
+
+    def sure(extent: float, stddev: float) -> tuple[float, float]:
+        if stddev > max(_MAX_DOUBT * extent, 0.02):
             raise QueryError(
                 ErrorCode.ABSTAINED,
-                f"it is not clear what in {patch.label} belongs together or where it ends: {low:.2f} to {high:.2f} m; draw "
-                "the box closely round one thing, or mark it in a clearer view",
+                f"it is not clear what in {patch.label} belongs together or where it ends: {extent - stddev:.2f} to "
+                f"{extent + stddev:.2f} m; draw the box closely round one thing, or mark it in a clearer view",
             )
-        return stddev
+        return extent, stddev
 
     evidence = (c.box_evidence(stored, box, patch.label),)
     family = c.parsed.family
     length, width, height = sides
     if family == "size_height":
-        return c.number(height.extent, deviation(height), "m", evidence, "{} tall")
+        return c.number(*sure(height.extent, deviation(height)), "m", evidence, "{} tall")
     if family in ("size_width", "size_length"):
         word = "wide" if family == "size_width" else "long"
-        return c.number(length.extent, deviation(length), "m", evidence, "{} " + word)
+        return c.number(*sure(length.extent, deviation(length)), "m", evidence, "{} " + word)
     stddevs = [deviation(side) for side in sides]
     extents = (length.extent, width.extent, height.extent)
     text = " x ".join(c.in_words(e, d, "m") for e, d in zip(extents, stddevs, strict=True))
     total = float(np.linalg.norm(extents))
+    total, total_stddev = sure(total, float(np.linalg.norm(np.array(stddevs) * extents)) / total)
     return Answer(
         answer=f"{text} (length x width x height of the seen surface)",
         answer_type=AnswerType.VECTOR,
         value=total,
-        stddev=float(np.linalg.norm(np.array(stddevs) * extents)) / total,
+        stddev=total_stddev,
         unit="m",
         pose=c.extents(extents, stored.frame.stamp_ns),
         confidence=0.9,
@@ -419,7 +424,7 @@ def _steps(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _normals(points: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Unit normals [m, 3] of either sign at pixels whose neighbours three pixels away on all sides lie inside."""
-    return _facings(points)[ndimage.binary_erosion(inside, np.ones((3, 3)), iterations=_BASE_PX)]
+    return _facings(points)[ndimage.binary_erosion(inside, _NEIGHBOURS, iterations=_BASE_PX)]
 
 
 def _facings(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -451,7 +456,7 @@ def _top(heights: NDArray[np.float64]) -> tuple[float, float]:
     return (top, (highest - top) / 2) if highest - top > _SLICE_M else (highest, 0.0)
 
 
-def _connected(z: NDArray[np.float32], sensor: SensorModel, tolerance: float = 1.0) -> NDArray[np.int32]:
+def _connected(z: NDArray[np.float32], sensor: SensorModel, tolerance: float = 1.0) -> NDArray[np.signedinteger]:
     """Number the connected surfaces of a depth patch (NaN: none); 0 where there is none.
 
     Pixels belong together when no jump separates them: at a jump the pixels on both sides are cut, surfaces numbered,
@@ -482,15 +487,15 @@ def _connected(z: NDArray[np.float32], sensor: SensorModel, tolerance: float = 1
 
 def _without_appendages(own: NDArray[np.bool_], thread_px: int) -> NDArray[np.bool_]:
     """The main part of a region, without what hangs on it by a thread of pixels (a table leg just behind a box)."""
-    core = ndimage.binary_opening(own, np.ones((3, 3)), iterations=thread_px)
+    core = ndimage.binary_opening(own, _NEIGHBOURS, iterations=thread_px)
     labels, count = ndimage.label(core)
     if count == 0:
         return own
     main = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    return ndimage.binary_dilation(main, np.ones((3, 3)), iterations=thread_px + 1) & own
+    return ndimage.binary_dilation(main, _NEIGHBOURS, iterations=thread_px + 1) & own
 
 
-def _middle_component(labels: NDArray[np.int32]) -> int | None:
+def _middle_component(labels: NDArray[np.signedinteger]) -> int | None:
     """The surface with most weight in the middle of the box."""
     rows, columns = labels.shape
     y = np.linspace(-1, 1, rows)[:, None]

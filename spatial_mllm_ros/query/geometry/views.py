@@ -112,7 +112,9 @@ def _subjects(c: Context) -> tuple[list[PointMeasurement], tuple[Evidence, ...]]
     label = f"<box{c.parsed.boxes[0]}>"
     pixels = object_points(c, box, stored).pixels
     order = np.linspace(0, len(pixels) - 1, 25).astype(int)[2:-2:2]
-    measured = [measure_point(stored.frame, stored.frame_id, *pixels[i], c.sensor) for i in order]
+    measured = [
+        measure_point(stored.frame, stored.frame_id, float(pixels[i, 0]), float(pixels[i, 1]), c.sensor) for i in order
+    ]
     points = [p for p in measured if p is not None and not p.at_edge]
     if not points:
         raise QueryError(ErrorCode.NOT_SEEN, f"no surface could be measured inside {label}")
@@ -123,12 +125,14 @@ def _chance_in(c: Context, points: list[PointMeasurement], stored: StoredFrame) 
     """Probability that a frame shows the subject: the median over its points."""
     c.check()
     camera, T = stored.frame.camera, stored.frame.T_world_camera
-    assert camera is not None and T is not None
+    assert camera is not None
+    assert T is not None
     world = np.array([p.world_point({}) for p in points])
     X = (world - T[:3, 3]) @ T[:3, :3]
     uv = camera.project(X)
     margin = 25  # px; what is clearly outside needs no error propagation
-    near = (uv > -margin).all(axis=1) & (uv < np.array([camera.width, camera.height]) + margin).all(axis=1)
+    upper = np.array([camera.width, camera.height]) + margin
+    near = np.atleast_1d(((uv > -margin) & (uv < upper)).all(axis=1))
     if np.count_nonzero(near) * 2 < len(points):
         return 0.0
     chances = []
