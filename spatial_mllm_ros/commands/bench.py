@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.commands import common, wire
 
 EPILOG = """
 \b
@@ -16,6 +16,8 @@ Examples:
   spatial-mllm bench selection --quick
   spatial-mllm bench selection --json > selection.json
   spatial-mllm bench selection --source my_recording
+  spatial-mllm bench ingest --seconds 10
+  spatial-mllm bench service --json
 """
 
 
@@ -38,6 +40,44 @@ def selection_command(*, as_json: bool, quick: bool, sources: tuple[str, ...]) -
     with common.task_progress(quiet=as_json) as progress:
         result: dict[str, Any] = selection.run(quick, sources, progress)
     print_result(result, as_json)
+
+
+@bench_group.command(name="ingest")
+@common.json_option
+@click.option("--seconds", type=click.FloatRange(min=1), default=20.0, show_default=True, help="Length of each run.")
+@click.option("--streams", type=click.IntRange(1, 16), default=4, show_default=True, help="Cameras at the same time.")
+@click.pass_context
+def ingest_command(ctx: click.Context, *, as_json: bool, seconds: float, streams: int) -> None:
+    """Play RGB-D streams of 640x480 at 30 Hz from other processes into the node without ROS: losses and CPU.
+
+    Exit code 1 when a message was lost that nobody counted.
+    """
+    from spatial_mllm_ros.bench import ingest
+
+    with wire.failures(), common.task_progress(quiet=as_json) as progress:
+        result = ingest.run(seconds, streams, progress)
+    print_result(result, as_json)
+    if result["lost_without_a_trace"]:
+        ctx.exit(1)
+
+
+@bench_group.command(name="service")
+@common.json_option
+@click.option("--questions", type=click.IntRange(min=10), default=500, show_default=True, help="Asked one by one.")
+@click.option("--each", type=click.IntRange(min=1), default=20, show_default=True, help="Asked by each of 64 clients.")
+@click.pass_context
+def service_command(ctx: click.Context, *, as_json: bool, questions: int, each: int) -> None:
+    """Ask a node in another process: round trips beyond the engine's time, and 64 clients at the same time.
+
+    Exit code 1 when a question stayed without an answer.
+    """
+    from spatial_mllm_ros.bench import service
+
+    with wire.failures(), common.task_progress(quiet=as_json) as progress:
+        result = service.run(questions, each, progress)
+    print_result(result, as_json)
+    if result["lost"]:
+        ctx.exit(1)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:

@@ -26,7 +26,6 @@ from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import Source, SourceInfo
 
 LATEST = "latest"
-NO_NODE = 3
 
 EPILOG = f"""
 \b
@@ -44,6 +43,12 @@ the name of a frame of that recording (played with its own stamps).
 Exit code: 0 when every question was answered, 1 when one got an error code, or an answer that is wrong by the truth
 that the questions file states, 2 for what is wrong with the command, 3 when no node answers.
 """
+
+
+class NoNode(common.Failure):
+    """No node answers: exit code 3."""
+
+    exit_code = 3
 
 
 @click.command(name="call", cls=wire.RosCommand, epilog=EPILOG, short_help="Ask a live node.")
@@ -124,9 +129,9 @@ def call_command(
         try:
             asked = [put(session, client, q, camera_frame, timeout_s) for q in questions]
         except (ServiceNotAvailable, ServiceTimeout, MalformedPayload) as error:
-            failure = common.Failure(common.printable(str(error)))
-            failure.exit_code = NO_NODE
-            raise failure from error
+            raise NoNode(common.printable(str(error))) from error
+        if file is None and asked[0].answer.evidence and (seen := client.seen()):
+            session.report.first_stamp = seen[0]
         if as_json:
             for a in asked:
                 common.print_json(a.to_json())

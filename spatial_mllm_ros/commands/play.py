@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import click
 
 from spatial_mllm_ros.commands import common, wire
@@ -83,7 +81,7 @@ def play_command(
             raise click.UsageError(str(error)) from error
         with DdsNode("camera_player", ros_args=ros_args) as node:
             player = Player(node, source, options)
-            threading.Thread(target=lambda: (stop.wait(), player.stop()), name="stop", daemon=True).start()
+            stop.call(player.stop)
             if not player.wait_for_listener(wait_s) and not stop.is_set() and wait_s:
                 common.say("nobody listens to the camera: playing in any case")
             expected = source.info.frames
@@ -98,7 +96,6 @@ def play_command(
                 if not stop.is_set():
                     player.play(on_frame)
             complete = player.finish()
-            stop.set()
             result = {
                 "source": source.info.name,
                 "frames": player.frames,

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,10 +46,17 @@ class RosCommand(click.Command):
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with failures():
             return super().invoke(ctx)
-        except (DdsNotInstalled, DdsError, DomainError, InvalidName, RosArgumentError) as error:
-            raise common.Failure(common.printable(str(error))) from error
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Within, what the middleware refuses becomes one line for the user."""
+    try:
+        yield
+    except (DdsNotInstalled, DdsError, DomainError, InvalidName, RosArgumentError) as error:
+        raise common.Failure(common.printable(str(error))) from error
 
 
 def split(args: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -71,7 +78,23 @@ def split(args: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 class Stop(threading.Event):
     """Set by SIGINT and SIGTERM. ``by``: which of them came."""
 
-    by = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = ""
+        self._calls: list[Callable[[], None]] = []
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function, which must return at once, when a signal comes, or now if one came already."""
+        self._calls.append(function)
+        if self.is_set():
+            function()
+
+    def come(self, by: str) -> None:
+        """A signal has come."""
+        self.by = by
+        self.set()
+        for function in self._calls:
+            function()
 
 
 @contextmanager
@@ -80,8 +103,7 @@ def until_signal() -> Iterator[Stop]:
     stop = Stop()
 
     def on_signal(number: int, _: object) -> None:
-        stop.by = signal.Signals(number).name
-        stop.set()
+        stop.come(signal.Signals(number).name)
 
     former = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -117,5 +117,7 @@ def _request(question: str | Request, fields: dict[str, Any]) -> Request:
         if fields:
             raise TypeError("give a Request, or a question with fields, not both")
         return question
-    sequences = ("choices", "points", "boxes", "times")
-    return Request(question, **{k: tuple(v) if k in sequences else v for k, v in fields.items()})
+    for name in ("choices", "points", "boxes", "times"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    return Request(question, **fields)

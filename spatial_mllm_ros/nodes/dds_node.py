@@ -66,7 +66,7 @@ class SpatialMllmDdsNode:
     """The node; see the module's text. Parameters: parameters.py, and use_sim_time.
 
     ros_args: as after the program's name, see RosArguments. values: parameters that override those in ros_args; both
-    override ``defaults``. on_event: told in a word what has changed ("state", "parameters"), in any thread.
+    override ``defaults``.
 
     unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log and in
     ``failure``; the service exists from then on, and answers CANCELLED until the node is active. activate: subscribes
@@ -349,12 +349,12 @@ class SpatialMllmDdsNode:
         with self._idle:
             self._questions += 1
         # Made and sent by other threads than those that answer, which a client that is slow or gone must not hold up.
-        engine.ask(request).add_done_callback(
-            lambda answer: (
-                self._handlers.submit(partial(self._respond, response, answer)) or self._respond(response, answer)
-            )
-        )
+        engine.ask(request).add_done_callback(partial(self._respond_later, response))
         return response
+
+    def _respond_later(self, response: Future[Any], answer: Future[Answer]) -> None:
+        if not self._handlers.submit(partial(self._respond, response, answer)):
+            self._respond(response, answer)
 
     def _respond(self, response: Future[Any], answer: Future[Answer]) -> None:
         try:

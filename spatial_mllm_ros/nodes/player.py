@@ -25,7 +25,7 @@ CLOCK = "rosgraph_msgs/msg/Clock"
 TICK_S = 0.01
 """/clock is published this often, in seconds of wall time."""
 LATEST_STAMP = 2**31 * 10**9
-RELIABLE, BEST_EFFORT = QosProfile(depth=10), QosProfile(reliable=False, depth=5)
+RELIABLE, BEST_EFFORT = QosProfile(depth=0), QosProfile(reliable=False, depth=5)
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,26 @@ class PlayerOptions:
 class FrameMessages:
     """Frames to messages. The camera is fixed on ``base_link`` by static transforms, and /tf moves that.
 
-    make: of the middleware's messages. T_fixed_world: moves poses to another fixed frame. Raises SourceError for images
-    that do not decode.
+    make: of the middleware's messages. T_fixed_world: moves poses to another fixed frame. prefix: of base_link and
+    camera_link, so that several players do not move one robot. Raises SourceError for images that do not decode.
     """
 
-    def __init__(self, make: convert.Maker, compressed: bool, T_fixed_world: Transform | None = None) -> None:
+    def __init__(
+        self, make: convert.Maker, compressed: bool, T_fixed_world: Transform | None = None, prefix: str = ""
+    ) -> None:
         self._make = make
+        self._base, self._link = prefix + BASE, prefix + LINK
         self._compressed = compressed
         self._T_fixed_world = T_fixed_world
         self._mounted = ""
 
     def mount(self, frame: Frame) -> Any:
         """The static transforms of the first camera; None for further ones, whose poses are on /tf as they are."""
-        taken = (BASE, LINK, frame.world_frame)
-        if self._mounted or frame.camera_frame in taken or frame.world_frame in (BASE, LINK):
+        base, link, camera = self._base, self._link, frame.camera_frame
+        if self._mounted or camera in (base, link, frame.world_frame) or frame.world_frame in (base, link):
             return None
-        self._mounted = frame.camera_frame
-        static = [(BASE, LINK, frame.stamp_ns, T_BASE_LINK), (LINK, frame.camera_frame, frame.stamp_ns, T_LINK_OPTICAL)]
+        self._mounted = camera
+        static = [(base, link, frame.stamp_ns, T_BASE_LINK), (link, camera, frame.stamp_ns, T_LINK_OPTICAL)]
         return convert.tf_message(static, self._make)
 
     def of(self, frame: Frame) -> Iterator[tuple[Kind, Any]]:
@@ -93,7 +96,7 @@ class FrameMessages:
         T = T_world_camera if self._T_fixed_world is None else self._T_fixed_world @ T_world_camera
         child = frame.camera_frame
         if child == self._mounted:
-            child, T = BASE, T @ invert(T_BASE_LINK @ T_LINK_OPTICAL)
+            child, T = self._base, T @ invert(T_BASE_LINK @ T_LINK_OPTICAL)
         return convert.tf_message([(frame.world_frame, child, frame.stamp_ns, T)], self._make)
 
     def _colour(self, frame: Frame, head: Any) -> Any:
@@ -158,7 +161,8 @@ class Player:
     def play(self, on_frame: Callable[[Frame], None] = lambda frame: None) -> None:
         """Publish all frames at their pace; returns when all are out, or after ``stop``. Raises SourceError."""
         T = self.source.info.T_zup_from_world if self.options.level else None
-        made = FrameMessages(self._make, self.options.compressed, T)
+        prefix = "" if self.options.camera == "camera" else self.options.camera.strip("/~").replace("/", "_") + "_"
+        made = FrameMessages(self._make, self.options.compressed, T, prefix)
         while not self._stop.is_set():
             before = self.frames
             for frame in paced(self._stamped(), self.options.rate, sleep=self._sleep):
@@ -176,7 +180,8 @@ class Player:
         """Wait until reliable subscriptions have everything; whether they do."""
         until = time.monotonic() + timeout_s
         publishers = [self._tf, *(p for camera in self._cameras.values() for p in camera.values())]
-        return all([p.wait_for_acks(max(0.01, until - time.monotonic())) for p in publishers])
+        acknowledged = [p.wait_for_acks(max(0.01, until - time.monotonic())) for p in publishers]
+        return all(acknowledged)
 
     def stop(self) -> None:
         """End ``play`` soon."""
