@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
+_PLAN_POINTS = 10_000
+_STANDS_OUT = 1.3
+
 
 def smallest_rectangle(points: NDArray[np.floating], trim: float = 0.5) -> tuple[float, float, float]:
     """Smallest rectangle round points [n, 2]: longer side, shorter side (in their unit), angle of the first axis (rad).
@@ -32,6 +35,30 @@ def rectangle_sides(points: NDArray[np.floating], angle: float, trim: float = 0.
     c, s = np.cos(angle), np.sin(angle)
     low, high = np.percentile(np.asarray(points) @ np.array([[c, -s], [s, c]]), [trim, 100 - trim], axis=0)
     return float(high[0] - low[0]), float(high[1] - low[1])
+
+
+def wall_direction(points: NDArray[np.floating], bin_width: float) -> float | None:
+    """Direction (radians, modulo a right angle) of the walls in a plan [n, 2]; None where none stands out.
+
+    Seen along a wall its points fall together: the direction is that in which histograms of ``bin_width`` along both
+    axes are most uneven, by the sum of their squares.
+    """
+    p = np.asarray(points, dtype=np.float64)
+    if len(p) < _PLAN_POINTS // 10:
+        return None
+    p = p[:: max(len(p) // _PLAN_POINTS, 1)]
+
+    def unevenness(angle: float) -> float:
+        c, s = np.cos(angle), np.sin(angle)
+        bins = np.floor(p @ np.array([[c, -s], [s, c]]) / bin_width).astype(np.int64)
+        return float(sum((np.bincount(axis - axis.min()).astype(np.float64) ** 2).sum() for axis in bins.T))
+
+    coarse = np.radians(np.arange(0, 90, 1.0))
+    scores = np.array([unevenness(a) for a in coarse])
+    if scores.max() < _STANDS_OUT * np.median(scores):
+        return None
+    fine = coarse[int(np.argmax(scores))] + np.radians(np.arange(-1, 1.05, 0.1))
+    return float(fine[int(np.argmax([unevenness(a) for a in fine]))])
 
 
 def filled_outline(points: NDArray[np.floating], cell: float) -> tuple[float, float]:

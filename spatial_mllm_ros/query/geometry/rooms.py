@@ -15,7 +15,7 @@ from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, Qu
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.geometry.bearing import bearing_words, direction_answer, heading_axes
 from spatial_mllm_ros.query.space import spread
-from spatial_mllm_ros.scene.footprint import filled_outline, smallest_rectangle
+from spatial_mllm_ros.scene.footprint import filled_outline, rectangle_sides, smallest_rectangle, wall_direction
 from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.pose import apply
@@ -25,17 +25,27 @@ _THIN_M = 0.05
 _THIN = Lattice(_THIN_M)
 _VOXEL_M = 0.15
 _LOOKS = 160
+_WALL_SEARCH_M = 0.3
+_WALL_M = 0.04  # what noise, skirtings and curtains do to where a wall seems to be
 
 
 def extent(c: Context) -> Answer:
-    """Length, width and height of the space seen, or the one asked for: sides of its smallest upright bounding box.
+    """Length, width and height of the space seen, or the one asked for: sides of its upright bounding box along the walls.
+
+    Where no walls stand out the box is the smallest one.
 
     Half a percent of the seen surface is left out at either end, so that a stray point or a glimpse through a door does
     not count.
     """
     level = c.level()
     points = _thinned(c, level)
-    length, width, _ = smallest_rectangle(points[:, :2])
+    angle = wall_direction(points[:, :2], _THIN_M)
+    if angle is None:
+        angle = smallest_rectangle(points[:, :2])[2]
+        length, width = sorted(rectangle_sides(points[:, :2], angle), reverse=True)
+    else:
+        axes = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        length, width = sorted((_between_walls(axis) for axis in (points[:, :2] @ axes).T), reverse=True)
     low, high = np.percentile(points[:, 2], [0.5, 99.5])
     height = float(high - low)
     if level.floor_stddev_m is not None and level.ceiling_m is not None:
@@ -43,7 +53,7 @@ def extent(c: Context) -> Answer:
     shared = c.sensor.depth_correlated
 
     def deviation(side: float) -> float:
-        return float(np.sqrt(2 * _THIN_M**2 / 12 + 2 * c.sensor.pose_position_m**2 + (shared * side) ** 2 + 0.02**2))
+        return float(np.sqrt(2 * _THIN_M**2 / 12 + 2 * c.sensor.pose_position_m**2 + (shared * side) ** 2 + _WALL_M**2))
 
     evidence = _best_frames(c, 4)
     sides = {"extent_length": length, "extent_width": width, "extent_height": height}
@@ -67,13 +77,33 @@ def extent(c: Context) -> Answer:
     )
 
 
+def _between_walls(places: NDArray[np.float64]) -> float:
+    """Distance in metres between the outermost walls across an axis, given the places [n] of points on it.
+
+    Noise spreads a wall to both sides: it is where points are densest near the end. Where no end of the space is that
+    dense, it ends with its outermost points.
+    """
+    low, high = np.percentile(places, [0.5, 99.5])
+    ends = []
+    for end, inward in ((low, 1.0), (high, -1.0)):
+        depth = (places - end) * inward
+        near = depth[(depth > -_WALL_SEARCH_M) & (depth < _WALL_SEARCH_M)]
+        bins = np.floor(near / _THIN_M).astype(int)
+        counts = np.bincount(bins - bins.min())
+        peak = (int(np.argmax(counts)) + int(bins.min()) + 0.5) * _THIN_M
+        dense = counts.max() > 3 * len(places) * _THIN_M / max(high - low, _THIN_M)
+        wall = float(near[np.abs(near - peak) < _THIN_M].mean()) if dense else 0.0
+        ends.append(end + inward * wall)
+    return float(ends[1] - ends[0])
+
+
 def floor_area(c: Context) -> Answer:
     """Area of the floor of the space seen: floor that was seen, with what stands on it and small gaps filled in."""
     level = c.level_with_floor()
     points = _thinned(c, level)
     top = level.ceiling_m - 0.3 if level.ceiling_m is not None else 2.0
     area, outline = filled_outline(points[points[:, 2] < top][:, :2], _THIN_M)
-    stddev = float(np.hypot(0.02 * outline, 0.02 * area))
+    stddev = float(np.hypot(_WALL_M * outline, 0.02 * area))
     return c.number(area, stddev, "m2", _best_frames(c, 4), "{} of floor in the space seen")
 
 
