@@ -51,9 +51,9 @@ class Process:
         assert text in self.output
 
     def end(self, number: int = signal.SIGINT) -> int:
-        """The exit status after a signal."""
-        self.popen.send_signal(number)
-        return self.popen.wait(15)
+        """The exit status after a signal to all of it, as a terminal sends Ctrl-C."""
+        os.killpg(self.popen.pid, number)
+        return self.popen.wait(30)
 
 
 @pytest.fixture
