@@ -191,11 +191,15 @@ class Remote:
         if name == LATEST:
             return self._ends()[1]
         if name.startswith("+") and (seconds := _decimal(name)) is not None:
-            return self._ends()[0] + int(seconds * 10**9)
-        if self._source is not None:
-            return self._source.stamp_of(name)
+            return self._near(self._ends()[0] + int(seconds * 10**9))
+        try:
+            if self._source is not None:
+                return self._source.stamp_of(name)
+        except KeyError:
+            if _decimal(name) is None:
+                raise
         if (seconds := _decimal(name)) is not None:
-            return int(seconds * 10**9)
+            return self._near(int(seconds * 10**9))
         raise KeyError(
             f"{name!r} is not {LATEST}, a stamp in seconds or +SECONDS; for names of frames give --source, the "
             "recording that is played"
@@ -204,6 +208,10 @@ class Remote:
     def name_of(self, stamp_ns: int) -> str | None:
         """The recording's name of a frame."""
         return None if self._source is None else frame_name(self._source, stamp_ns)
+
+    def _near(self, stamp_ns: int) -> int:
+        """The stamp of the image that is meant: the nearest, since people write few digits; else exactly this."""
+        return self._client.nearest(stamp_ns) or stamp_ns
 
     def _ends(self) -> tuple[int, int]:
         """Stamps of the first and the last image; asked for once, so that one question means one moment."""

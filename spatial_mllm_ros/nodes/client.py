@@ -23,6 +23,7 @@ ANSWER_TIME_S = 30.0
 GRACE_S = 5.0
 """A node answers TIMEOUT by itself when its limit passes; the client waits for that a little longer."""
 _ENDS = "How far is the camera now from where it started?"
+_AT = "Where was the camera at <t0>?"
 
 
 class SpatialQueryClient:
@@ -104,6 +105,11 @@ class SpatialQueryClient:
         """Stamps (ns) of the first and the last image that the node remembers a pose of; None when there is none."""
         answer = self.ask(_ENDS)
         return None if answer.error_code or not answer.last_stamp else (answer.first_stamp, answer.last_stamp)
+
+    def nearest(self, stamp_ns: int) -> int | None:
+        """Stamp (ns) of the image nearest to a moment, as near as the node's moment_tolerance_s; None: there is none."""
+        answer = self.ask(_AT, times=[stamp_ns])
+        return None if answer.error_code else answer.first_stamp or None
 
     def close(self) -> None:
         """End it, and its node if it is its own."""
