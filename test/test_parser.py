@@ -199,6 +199,34 @@ def test_roles_of_times(text: str, name: str, times: tuple[int, ...], flags: str
     assert {f for f in ("from_start", "now") if getattr(parsed, f)} == set(flags.split())
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("How far is the mug at <p0>?", ParsedQuestion("range", (0,))),
+        ("How far is the red mug at <p1> from the plate <p0>?", ParsedQuestion("distance", (1, 0))),
+        ("Is the lamp at <p1> closer than the table <p0>?", ParsedQuestion("is_nearer", (1, 0))),
+        ("Is my mug at <p0> visible at <t0>?", ParsedQuestion("visible", (0,), times=(0,))),
+        ("How tall is the filing cabinet in <box0>?", None),  # "filing" might be what it does
+        ("How tall is the cabinet marked by <box0>?", ParsedQuestion("size_height", boxes=(0,))),
+        ("How high above the floor is the shelf at <p0>?", ParsedQuestion("height", (0,))),
+        # the thing's own height or depth, a verb, another place than the point: not measured
+        ("How high is the chair at <p0>?", None),
+        ("How deep is the sink at <p0>?", None),
+        ("How far did the gripper push <p0>?", None),
+        ("How far did the door swing at <p0>?", None),
+        ("How far is the mug by <p0>?", None),
+        ("How far is the mug beside <p0>?", None),
+        ("How far is the chair standing at <p0>?", None),
+        ("How far is the edge of the table from <p0>?", None),
+        ("How high is the temperature in <box0>?", None),
+        ("How tall is the person in <box0>?", None),
+        ("Which is nearer to the wall at <p0>, <p1> or <p2>?", None),
+    ],
+)
+def test_a_placeholder_may_be_named(text: str, expected: ParsedQuestion | None) -> None:
+    assert parse(text) == expected
+
+
 # ---- placeholders and errors --------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """From the text of a question to a typed one, by rule: exact, quick and the same every time.
 
 A question is geometric only if every word of it is understood: the words become the concepts of the table
-(families.yaml) and the first family with a form of exactly these concepts wins. Everything else is free-form.
+(families.yaml) and the first family with a form of exactly these concepts wins. Everything else is free-form. Only the
+name of what a placeholder stands for ("the mug at <p0>") may be any word.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from spatial_mllm_ros.query.codes import AnswerType
-from spatial_mllm_ros.query.table import AUXILIARIES, SILENT, Family, Table, built_in_table, wording_key
+from spatial_mllm_ros.query.table import AUXILIARIES, NAMED, SILENT, Family, Table, built_in_table, wording_key
 from spatial_mllm_ros.query.units import UNITS
 from spatial_mllm_ros.query.words import (
+    ARTICLES,
     KINDS,
     MAX_WORDS,
     Slot,
@@ -30,10 +32,24 @@ __all__ = ["ParsedQuestion", "QuestionParser", "decode_question"]
 _COMPARING = frozenset({"THAN", "COMPARED", "AS", "EXCEED", "SUBTRACT"})
 _ENDS = frozenset({"SINCE", "FROM", "AFTER", "UNTIL", "BEFORE", "TO", "START", "NOW"})  # what makes one time a span
 _AGAINST = frozenset({"FROM", "BETWEEN", "AND", "TO", "THAN", "OR"})
-_BRIDGES = frozenset(["THING", "IN", "POSITION", "TIME", "MOMENT", "WHERE", "CAMERA", "ME", "HEADING", "IMAGE", "HIGH"])
+_BRIDGES = frozenset(
+    ["THING", "IN", "POSITION", "POSE", "TIME", "MOMENT", "WHERE", "CAMERA", "ME", "HEADING", "IMAGE", "HIGH"]
+)
 _THINGS = {"P": "point", "BOX": "box", "T": "time"}
 _AUXILIARY = "AUXILIARY"
 _SUBJECTS = frozenset({"P", "BOX", "T", "CAMERA", "ME", "THING", "ROOM", "CEILING", "FLOOR", "PLACE", "NT"})
+_DETERMINERS = ARTICLES | {"this", "my", "our", "your"}
+_NOUNS = frozenset({None, "THING", "PART", "BEAM"})  # concepts that a name may have: none of the table's, or these
+_LINKS = [
+    *("at", "in", "inside", "within", "marked", "shown", "labelled", "labeled", "at point", "at pixel", "in box"),
+    *(f"{seen} at" for seen in ("seen", "located", "found", "shown", "marked")),
+    *(f"{bound} by" for bound in ("marked", "enclosed", "framed", "bounded", "outlined", "surrounded", "indicated")),
+    *("marked as", "labelled as", "labeled as", "marked with", "shown in", "contained in", "in bounding box"),
+]
+_LINK_WORDS = frozenset(tuple(link.split()) for link in _LINKS)
+_LONGEST_NAME = 4  # words
+_PARTICIPLES = ("ing", "ted", "sed", "ned", "ked", "ced", "led", "ped", "hed", "ged")
+_VERBS_AHEAD = frozenset({"do", "does", "did", "can", "could", "will", "would", "should", "must", "may", "might"})
 _QUESTION_WORDS = frozenset({"what", "how", "which", "where", "when", "who", "whose", "whichever", "whereabouts"})
 
 
@@ -97,16 +113,21 @@ class QuestionParser:
                     f"<{kind}{index}> is not in the request, which has {given[KINDS[kind]]} {_plural(name)}: "
                     f"add the {name} or correct the placeholder"
                 )
-        words = words_of(text)
+        full = words_of(text, articles=True)
+        words = _without_articles(full)
         if len(words) > MAX_WORDS or any(isinstance(w, Slot) and w.index >= given[w.kind] for w in words):
             return None
-        return self._by_wording(words) or self._by_concepts(words, given)
+        parsed = self._by_wording(words) or self._by_concepts(words, given)
+        if parsed is None:
+            bare = _without_articles(self._without_names(full))
+            parsed = self._by_concepts(bare, given, named=True) if len(bare) < len(words) else None
+        return parsed
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """The words of ``text`` that are not in the vocabulary and so make the question free-form."""
         check_question(text)
         unknown: list[str] = []
-        self._understand(words_of(normalise(text)), unknown)
+        self._understand(_without_articles(self._without_names(words_of(normalise(text), articles=True))), unknown)
         return tuple(dict.fromkeys(unknown))
 
     def _by_wording(self, words: list[str | Slot]) -> ParsedQuestion | None:
@@ -133,13 +154,43 @@ class QuestionParser:
             name, points, boxes, times, unit, whole, whole or (family.when == "instant" and not times)
         )
 
-    def _by_concepts(self, words: list[str | Slot], given: dict[str, int]) -> ParsedQuestion | None:
+    def _without_names(self, words: list[str | Slot]) -> list[str | Slot]:
+        """``words`` (with articles) without the names of what points and boxes show: "the red mug at <p0>" is <p0>.
+
+        A name is a determiner and up to four words before the placeholder, none of which means anything else. Without
+        "at" or the like between, or after "did", it is one word: in "did the gripper push <p0>" the second is a verb.
+        """
+        kept: list[str | Slot] = []
+        for word in words:
+            if isinstance(word, Slot) and word.kind != "T":
+                end = len(kept)
+                link = next((n for n in (3, 2, 1) if tuple(kept[-n:]) in _LINK_WORDS), 0)
+                start = end = end - link
+                while start and end - start < _LONGEST_NAME and self._is_noun(kept[start - 1]):
+                    start -= 1
+                short = not link or (start > 1 and kept[start - 2] in _VERBS_AHEAD)
+                if 0 < start < end and kept[start - 1] in _DETERMINERS and (end - start == 1 or not short):
+                    del kept[start - 1 :]
+            kept.append(word)
+        return kept
+
+    def _is_noun(self, word: str | Slot) -> bool:
+        if isinstance(word, Slot) or word in _DETERMINERS or len(word) < 3 or word.endswith(_PARTICIPLES):
+            return False
+        known = self._speller.repair(word)
+        return known is None or self.table.concept_of.get((known,)) in _NOUNS
+
+    def _by_concepts(
+        self, words: list[str | Slot], given: dict[str, int], named: bool = False
+    ) -> ParsedQuestion | None:
         question = self._understand(words)
         if question is None:
             return None
-        named = {kind: len(question.of(kind)) for kind in _THINGS}
+        if named:  # in front, so that what stands side by side still does
+            question = _Question((NAMED, *question.concepts), (None, *question.slots), question.units)
+        counts = {kind: len(question.of(kind)) for kind in _THINGS}
         concepts, line = frozenset(question.concepts), f" {' '.join(question.concepts)} "
-        if not any(named.values()):
+        if not any(counts.values()):
             # "Which point is nearer?": the request itself says which ones, when it has just what the family needs.
             implied = frozenset(kind for kind, count in given.items() if count)
             for family in self._fitting(concepts | implied, line + " ".join(_tail(given)), question):
@@ -147,21 +198,23 @@ class QuestionParser:
                     return _typed(family, question, given)
         lacking: tuple[Family, dict[str, int]] | None = None
         for family in self._fitting(concepts, line, question):
-            misfit = _misfit(family, named) or _dangling(family, question, named)
+            misfit = _misfit(family, counts) or _dangling(family, question, counts)
             if misfit == {"T": 1} and "NOW" in question.concepts:
                 misfit = {}
             if not misfit:
                 _check_distinct(question)
                 return _typed(family, question, {})
             filled = {kind: given[kind] if kind in misfit else 0 for kind in _THINGS}
-            if not _misfit(family, {kind: named[kind] + filled[kind] for kind in _THINGS}) and not any(
-                named[kind] for kind in misfit
+            if not _misfit(family, {kind: counts[kind] + filled[kind] for kind in _THINGS}) and not any(
+                counts[kind] for kind in misfit
             ):
-                return _typed(family, question, {k: n for k, n in filled.items() if not named[k]})
-            if any(named.values()) and not lacking and all(named[k] < least for k, least in misfit.items()):
+                return _typed(family, question, {k: n for k, n in filled.items() if not counts[k]})
+            # With not even one point or box named the question may be about another thing: that is free-form.
+            about = any(counts.values()) and all(counts[k] or k == "T" for k in misfit)
+            if about and not lacking and all(counts[k] < least for k, least in misfit.items()):
                 lacking = (family, misfit)
-        if lacking:
-            raise invalid(_lack(*lacking, named))
+        if lacking and not named:
+            raise invalid(_lack(*lacking, counts))
         return None
 
     def _fitting(self, concepts: frozenset[str], line: str, question: _Question) -> list[Family]:
@@ -228,6 +281,10 @@ class QuestionParser:
             found.append((length, concept))
             start += length
         return found
+
+
+def _without_articles(words: list[str | Slot]) -> list[str | Slot]:
+    return [w for w in words if isinstance(w, Slot) or w not in ARTICLES]
 
 
 def _tidied(concepts: list[tuple[str, Slot | None]], asks: bool) -> list[tuple[str, Slot | None]]:
@@ -373,5 +430,5 @@ def _negated(concepts: tuple[str, ...]) -> bool:
     """Whether yes means no. "Isn't <p0> closer?" asks what "is <p0> closer?" does; "is <p0> not visible?" does not."""
     subject = next((i for i, c in enumerate(concepts) if c in ("P", "BOX", "CAMERA", "ME")), 0)
     nots = sum(c == "NOT" or (c == "NT" and i > subject) for i, c in enumerate(concepts))
-    hidden = "HIDDEN" in concepts and "OR" not in concepts
+    hidden = not {"HIDDEN", "OUTSIDE"}.isdisjoint(concepts) and "OR" not in concepts
     return (nots + hidden) % 2 == 1

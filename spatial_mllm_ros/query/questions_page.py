@@ -22,6 +22,8 @@ Any other question is free-form: it goes to the model, or gets `NO_MODEL` when n
   the question needs: "Which point is nearer?" with two points.
 - Wording is free: word order, British or American spelling, contractions, capitals, punctuation and small typing errors
   do not matter. The examples are only examples.
+- A placeholder may be named: "Is the red mug at `<p0>` nearer than the plate at `<p1>`?", "How tall is the cabinet in
+  `<box0>`?". The name is not checked against the image, and what moves by itself (a person, say) is left to the model.
 - Name a unit and the answer is worded in it ("…, in feet"): m, cm, mm, km, inches, feet, yards, degrees, radians,
   milliseconds, seconds, minutes, hours, square metres, square centimetres, square feet, percent. The fields `value` and
   `unit` stay in the unit of the table.

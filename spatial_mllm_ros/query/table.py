@@ -20,6 +20,7 @@ AUXILIARIES = frozenset(
     ["is", "are", "was", "were", "am", "be", "been", "do", "does", "did", "has", "have", "had", "would"]
 )
 YES_OR_NO = "YESNO"  # the concept that the parser adds to a question for yes or no
+NAMED = "NAMED"  # the one that it adds to a question that says what a placeholder stands for ("the mug at <p0>")
 ROLES = ("text", "compare", "difference")
 WHEN = ("", "instant", "span")
 SILENT = "SILENT"
@@ -140,6 +141,7 @@ def _load(table: Table, path: Path, concepts: frozenset[str] | None) -> frozense
         known = concepts or frozenset(vocabulary) | _UNITS | {
             *SLOTS,
             YES_OR_NO,
+            NAMED,
         }
         for concept, phrases in vocabulary.items():
             row = f"vocabulary {concept}"
@@ -173,7 +175,7 @@ _TOP = frozenset({"vocabulary", "neutral", "ordinary", "families"})
 _TOP_USER = _TOP - {"neutral"}
 _ROW_USER = frozenset({"name", "wordings"})
 _ROW = _ROW_USER | {
-    *("answers", "type", "unit", "points", "boxes", "times", "together", "roles", "when", "forms", "examples"),
+    *("answers", "type", "unit", "points", "boxes", "times", "together", "roles", "when", "named", "forms", "examples"),
 }
 
 
@@ -200,6 +202,7 @@ def _family(row: dict[str, Any], neutral: frozenset[str], known: frozenset[str])
     slots = {slot: _span(row.get(key, 0)) for slot, key in zip(SLOTS, ("points", "boxes", "times"), strict=True)}
     taken = neutral | {slot for slot, (_, most) in slots.items() if most}
     taken |= {YES_OR_NO} if row["type"] == "BOOLEAN" else set()
+    taken |= {NAMED} if row.get("named") == "yes" else set()
     forms = tuple(_form(_mapping(f, frozenset({"needs", "may", "never"})), taken, known) for f in row["forms"])
     return Family(
         row["name"], row["answers"], AnswerType[row["type"]], unit, slots, together, roles, when, forms,

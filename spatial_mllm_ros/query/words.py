@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 _BRACKETED = re.compile(r"<\s*(p|t|box)\s*([0-9]+)\s*>")
 _SILENT = frozenset(".,;:!?()[]{}\"'-‐–—…_*~<>|“”«»¿¡#&")
 _SIGNS = {"%": ("percent",), "°": ("degrees",), "/": ("or",)}
-_ARTICLES = frozenset({"a", "an", "the", "teh"})
+ARTICLES = frozenset({"a", "an", "the", "teh"})
 _ENDINGS = {
     "'s": (),
     "'d": (),
@@ -79,7 +79,7 @@ def normalise(text: str) -> str:
     """Compatibility normal form (NFKC), lower case, plain quotes and arrows, no invisible format characters."""
     text = "".join(c for c in text.translate(_QUOTES) if unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFKC", text).casefold()
-    return _TAG.sub("?", _ARROW.sub(" to ", text).replace("^2", "2"))
+    return _TAG.sub("?", _ARROW.sub(" to ", text).replace("^2", "2").replace("3-d", "3d").replace("2-d", "2d"))
 
 
 def placeholders(text: str) -> list[tuple[str, int]]:
@@ -87,8 +87,11 @@ def placeholders(text: str) -> list[tuple[str, int]]:
     return [(kind, int(digits[-9:])) for kind, digits in _BRACKETED.findall(text)]
 
 
-def words_of(text: str) -> list[str | Slot]:
-    """Words and placeholders of normalised ``text``: contractions taken apart, articles and punctuation left out."""
+def words_of(text: str, articles: bool = False) -> list[str | Slot]:
+    """Words and placeholders of normalised ``text``: contractions taken apart, punctuation left out.
+
+    The articles are left out too, unless ``articles``.
+    """
     found: list[str | Slot] = []
     for match in _TOKEN.finditer(text):
         if len(found) > MAX_WORDS:
@@ -97,7 +100,7 @@ def words_of(text: str) -> list[str | Slot]:
         if kind:
             found.append(Slot(KINDS[kind], int(match["index"] or match["bare_index"])))
         elif match["word"]:
-            found.extend(w for w in _taken_apart(match["word"]) if w not in _ARTICLES)
+            found.extend(w for w in _taken_apart(match["word"]) if articles or w not in ARTICLES)
         elif match["other"] in _SIGNS:
             found.extend(_SIGNS[match["other"]])
         elif match["other"] not in _SILENT:
