@@ -665,6 +665,25 @@ def test_what_users_get_wrong(arguments: list[str], words: str) -> None:
     assert words in run(*arguments, code=2).stderr
 
 
+def test_a_configuration_file_of_cyclone_dds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It holds, the choice of interfaces included, and is not quarrelled with."""
+    file, trace = tmp_path / "cyclone.xml", tmp_path / "trace.log"
+    file.write_text(
+        f"""<CycloneDDS><Domain><General><AllowMulticast>false</AllowMulticast>
+        <Interfaces><NetworkInterface address="127.0.0.1"/></Interfaces></General>
+        <Tracing><Verbosity>config</Verbosity><OutputFile>{trace}</OutputFile></Tracing></Domain></CycloneDDS>""",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("CYCLONEDDS_URI", f"file://{file}")
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "231")
+    run("call", "How far did the camera travel?", "--wait", "0", code=3)
+    assert trace.stat().st_size
+    assert "interface" not in capfd.readouterr().err
+
+
 def test_a_wrong_domain_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "everywhere")
     assert "ROS_DOMAIN_ID must be a number" in run("call", "How far did the camera travel?", code=2).stderr

@@ -41,7 +41,7 @@ def run(seconds: float = 20.0, streams: int = 4, progress: Progress = lambda wha
         "seconds": seconds,
         "runs": [one, many],
         "in_process": inside,
-        "cpu_of_a_stream_four_to_one": many["node_cpu_of_a_stream"] / one["node_cpu_of_a_stream"],
+        "cpu_of_a_stream_many_to_one": many["node_cpu_of_a_stream"] / one["node_cpu_of_a_stream"],
         "cpu_of_a_frame_wire_to_in_process": one["node_cpu_ms_of_a_frame"] / inside["cpu_ms_of_a_frame"],
         "lost_without_a_trace": one["lost_without_a_trace"] + many["lost_without_a_trace"],
     }
@@ -121,7 +121,7 @@ def in_process(seconds: float, progress: Progress) -> dict[str, Any]:
                 time.sleep(0.0005)
             cpu += time.process_time() - before
         wall = time.monotonic() - begin
-        frames = len(engine.memory)
+        frames = len(engine.memory) + engine.memory.evicted
     finally:
         engine.stop()
     return {"frames": count, "frames_in_memory": frames, "cpu_ms_of_a_frame": 1e3 * cpu / count, "wall_s": wall}

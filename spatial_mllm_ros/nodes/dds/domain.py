@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from spatial_mllm_ros.nodes.dds.library import check, library
@@ -64,7 +65,7 @@ def configuration(environment: Mapping[str, str] = os.environ, with_loopback: bo
     general, discovery = "", ""
     if reach in ("LOCALHOST", "OFF"):
         general = "<AllowMulticast>false</AllowMulticast>"
-    if with_loopback and reach in ("LOCALHOST", "SUBNET") and "Interface" not in environment.get(URI, ""):
+    if with_loopback and reach in ("LOCALHOST", "SUBNET") and "Interface" not in _configured(environment):
         general += f"<Interfaces>{_NETWORK if reach == 'SUBNET' else ''}{_LOOPBACK}</Interfaces>"
     if reach == "OFF":
         discovery = f"<ParticipantIndex>none</ParticipantIndex><Tag>ros_discovery_off_{os.getpid()}</Tag>"
@@ -80,6 +81,16 @@ def configuration(environment: Mapping[str, str] = os.environ, with_loopback: bo
         content = f"<General>{general}</General><Discovery>{discovery}</Discovery>"
         fragments.insert(0, f"<CycloneDDS><Domain>{content}</Domain></CycloneDDS>")
     return ",".join(filter(None, fragments))
+
+
+def _configured(environment: Mapping[str, str]) -> str:
+    """The user's own configuration, that of files included; what cannot be read is Cyclone DDS's to complain about."""
+    texts = []
+    for fragment in environment.get(URI, "").split(","):
+        path = Path(fragment.strip().removeprefix("file://"))
+        is_file = fragment.strip() and "<" not in fragment and path.is_file()
+        texts.append(path.read_text(encoding="utf-8", errors="replace") if is_file else fragment)
+    return ",".join(texts)
 
 
 def join(number: int) -> None:
