@@ -190,6 +190,8 @@ class QuestionParser:
             question = _Question((NAMED, *question.concepts), (None, *question.slots), question.units)
         counts = {kind: len(question.of(kind)) for kind in _THINGS}
         concepts, line = frozenset(question.concepts), f" {' '.join(question.concepts)} "
+        if " AND WHAT " in line:  # two questions in one
+            return None
         if not any(counts.values()):
             # "Which point is nearer?": the request itself says which ones, when it has just what the family needs.
             implied = frozenset(kind for kind, count in given.items() if count)

@@ -39,6 +39,7 @@ _IRREGULAR = {
     "won't": ("will", "nt"),
     "cant": ("can", "nt"),
     "whats": ("what",),
+    "were's": ("where",),
     "cannot": ("can", "not"),
 }
 
