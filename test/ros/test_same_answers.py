@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
 pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not built: scripts/test_ros.sh builds it")
 
-from conftest import Robot, wait_for
+from robot import Robot, wait_for
 
 from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.session.questions import ask, parse_questions
