@@ -589,6 +589,16 @@ def test_a_thousand_calls_leave_nothing_behind(make: Nodes, company: Company) ->
     assert not node.node.troubles.counts
 
 
+def test_a_quiet_node_uses_no_processor(make: Nodes, company: Company) -> None:
+    """Also after something has come: nothing polls."""
+    node = make(diagnostics_rate_hz=1.0)
+    show(node, company)
+    time.sleep(0.2)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.15
+
+
 def resident_kib() -> int:
     """Resident memory of this process; 0 where the system does not tell."""
     statm = Path("/proc/self/statm")

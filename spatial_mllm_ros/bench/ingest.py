@@ -148,7 +148,7 @@ def _values(streams: int) -> dict[str, Any]:
 
 def _pictures(seed: int, progress: Progress = lambda what, done, total: None) -> list[Frame]:
     source = RenderedSource(seed=seed, rooms=1, frames=RENDERED, rate_hz=RATE_HZ, width=WIDTH, height=HEIGHT)
-    frames = []
+    frames: list[Frame] = []
     for frame in source.frames():
         progress("rendering", len(frames), RENDERED)
         frames.append(replace(frame, camera_frame=f"camera{seed}_optical"))
