@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/environment.sh
 
-environment .venv
+environment .venv dds
 say "Running spatial-mllm demo $*"
 exec .venv/bin/spatial-mllm demo "$@"

@@ -18,19 +18,23 @@ from rich.text import Text
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.commands.ask import STYLES, closing_line
 from spatial_mllm_ros.commands.replay import watch
+from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.report.report import write_report
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.session.answers import stddev_words
 from spatial_mllm_ros.session.questions import Asked, Question, ask, parse_questions
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
+from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 from spatial_mllm_ros.sources.rooms.truth import demo_questions
+from spatial_mllm_ros.sources.writers import write_folder
 
 EPILOG = """
 \b
 Examples:
-  spatial-mllm demo                                   about half a minute, in real time
+  spatial-mllm demo                                   about a minute, half of it in real time
+  spatial-mllm demo --no-live                         node, camera and client in one process
   spatial-mllm demo --fast --report out
   spatial-mllm demo --source rendered:seed=7,rooms=4
 
@@ -133,7 +137,13 @@ class Interview:
 
 
 @click.command(name="demo", epilog=EPILOG, short_help="Ask ten questions while a simulated camera walks; check them.")
-@click.option("--fast", is_flag=True, help="As fast as possible instead of in real time.")
+@click.option("--fast", is_flag=True, help="As fast as possible, in this process, instead of in real time.")
+@click.option(
+    "--live/--no-live",
+    default=None,
+    help="Node, camera and client as processes of their own over DDS, or all in this one (default: live where the "
+    "extra dds is installed).",
+)
 @click.option("--source", "spec", default="rendered", show_default=True, metavar="SPEC", help="rendered[:options].")
 @click.option(
     "--report",
@@ -146,21 +156,19 @@ class Interview:
 )
 @common.json_option
 @click.pass_context
-def demo_command(ctx: click.Context, *, fast: bool, spec: str, folder: Path, as_json: bool) -> None:
+def demo_command(ctx: click.Context, *, fast: bool, live: bool | None, spec: str, folder: Path, as_json: bool) -> None:
     """Stream a simulated house in real time, ask ten questions while and after it streams, check every answer.
 
     No robot, no ROS and no model are needed. The page that it writes shows the evidence of every answer.
     """
-    source = RenderedAhead(RenderedSource.from_spec(spec))
-    session = Session(source)
-    common.say(f"{source.info.description}; preparing ...")
-    questions = parse_questions(demo_questions(source.source))
-    interview = Interview(session, questions)
-    session.listeners.append(lambda frame, report: interview.on_frame(frame))
-    if not fast:
-        _wait_for_head_start(source)
-    watch(session, 0.0 if fast else 1.0, below=lambda: answers_table(interview.so_far()))
-    asked = interview.finish()
+    rendered = RenderedSource.from_spec(spec)
+    common.say(f"{rendered.info.description}; preparing ...")
+    if live is None:
+        live = not fast and is_installed()
+    if live:
+        session, asked = _over_dds(rendered, folder)
+    else:
+        session, asked = _in_this_process(rendered, fast)
     if as_json:
         for a in asked:
             common.print_json(a.to_json())
@@ -168,12 +176,39 @@ def demo_command(ctx: click.Context, *, fast: bool, spec: str, folder: Path, as_
         console = common.out()
         console.print(answers_table(asked))
         console.print(Text(closing_line(asked)))
-    report = session.report
-    pace = "as fast as possible" if fast else "in real time"
-    common.say(f"{report.frames} frames ({report.duration_s:.1f} s) streamed {pace} in {report.wall_s:.1f} s")
     common.say(f"report: {write_report(session, asked, folder)}")
     if any(a.verdict is not None and a.verdict.outcome is Outcome.WRONG for a in asked):
         ctx.exit(1)
+
+
+def _in_this_process(rendered: RenderedSource, fast: bool) -> tuple[Session, list[Asked]]:
+    """Streamed into a session here, asked while it streams."""
+    source = RenderedAhead(rendered)
+    session = Session(source)
+    interview = Interview(session, parse_questions(demo_questions(rendered)))
+    session.listeners.append(lambda frame, report: interview.on_frame(frame))
+    if not fast:
+        _wait_for_head_start(source)
+    watch(session, 0.0 if fast else 1.0, below=lambda: answers_table(interview.so_far()))
+    asked = interview.finish()
+    report = session.report
+    pace = "as fast as possible" if fast else "in real time"
+    common.say(f"{report.frames} frames ({report.duration_s:.1f} s) streamed {pace} in {report.wall_s:.1f} s")
+    return session, asked
+
+
+def _over_dds(rendered: RenderedSource, folder: Path) -> tuple[Session, list[Asked]]:
+    """Played by a camera process to a node process, asked over DDS; the session is streamed afterwards, for the report."""
+    from spatial_mllm_ros.commands.live_demo import ask_live
+
+    recording = folder / "recording"
+    folder.mkdir(parents=True, exist_ok=True)
+    with common.progress_bar("rendering") as update:
+        write_folder(rendered, recording, overwrite=True, progress=update)
+    session = Session(open_source(str(recording)))
+    asked = ask_live(recording, session, parse_questions(demo_questions(rendered)), OF_THE_WHOLE)
+    session.stream()
+    return session, asked
 
 
 def _wait_for_head_start(source: RenderedAhead) -> None:
