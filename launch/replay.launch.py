@@ -1,7 +1,7 @@
 """Plays a recording into the live node: ``ros2 launch spatial_mllm_ros replay.launch.py recording:=<path>``.
 
 A rosbag2 is played by ``ros2 bag play`` where that is installed, with its clock; everything else, and a bag where it is
-not, by ``spatial-mllm play``. Arguments of bringup.launch.py are passed on.
+not, by ``spatial-mllm play`` (pip install cyclonedds). Arguments of bringup.launch.py are passed on.
 """
 
 from pathlib import Path
@@ -48,7 +48,8 @@ def replay(context: LaunchContext) -> list[Action]:
     if with_ros:
         command = ["ros2", "bag", "play", recording, "--rate", rate, "--clock"]
     else:
-        command = ["spatial-mllm", "play", recording, "--rate", rate]
+        program = Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial-mllm")
+        command = [str(program), "play", recording, "--rate", rate]
     player = ExecuteProcess(cmd=command, output="screen")
     bringup = PathJoinSubstitution([FindPackageShare("spatial_mllm_ros"), "launch", "bringup.launch.py"])
     actions: list[Action] = [IncludeLaunchDescription(PythonLaunchDescriptionSource(bringup))]
