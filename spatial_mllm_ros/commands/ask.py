@@ -105,7 +105,7 @@ def ask_command(
     spec, text = _source_and_question(arguments, file is not None)
     if file is None:
         questions = [Question("Q1", text, choices, points, boxes, times, window_start, window_end, frame_id)]
-        _check_text(text)
+        check_text(text)
     else:
         if points or boxes or times or choices:
             raise click.UsageError("--point, --box, --time and --choice belong to one question: put them into the file")
@@ -231,7 +231,7 @@ def _source_and_question(arguments: tuple[str, ...], from_file: bool) -> tuple[s
     return arguments[0], arguments[1]
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
     """Before a long recording is streamed for nothing."""
     try:
         check_question(text)

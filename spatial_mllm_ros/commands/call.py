@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from spatial_mllm_ros.commands import common, wire
-from spatial_mllm_ros.commands.ask import Mark, _check_text, print_answer, print_table
+from spatial_mllm_ros.commands.ask import Mark, check_text, print_answer, print_table
 from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.query.answer import Answer
@@ -110,7 +110,7 @@ def call_command(
         if not text:
             raise click.UsageError("what is the question? Give it in quotes, or --questions FILE")
         questions = [Question("Q1", text, choices, points, boxes, times, window_start, window_end, frame_id)]
-        _check_text(text)
+        check_text(text)
     else:
         if text or points or boxes or times or choices:
             raise click.UsageError("with --questions, the questions and their points come from the file")

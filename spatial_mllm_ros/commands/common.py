@@ -80,7 +80,7 @@ def printable(text: str) -> str:
     return "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
     if not math.isfinite(value):
         raise click.BadParameter(f"{value} is no pace: give 0 (as fast as possible) or a positive number", ctx, param)
     return value
@@ -114,7 +114,7 @@ def stream_options(command: Command) -> Command:
         (
             click.option(
                 "--rate", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="R",
-                callback=_finite,
+                callback=finite,
                 help="Pace: 1 is real time, 2 twice that, 0 as fast as possible.",
             ),
             click.option(

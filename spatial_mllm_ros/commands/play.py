@@ -26,7 +26,7 @@ what is wrong with the command or the recording.
 
 
 def _pace(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    return common._finite(ctx, param, value)
+    return common.finite(ctx, param, value)
 
 
 @click.command(name="play", cls=wire.RosCommand, epilog=EPILOG, short_help="Publish a recording as a camera would.")

@@ -33,9 +33,9 @@ class LevelCache:
     def level(self, memory: SpatialMemory) -> Level:
         """The level of what ``memory`` holds now."""
         with self._lock:
-            candidates = memory.candidates
-            chosen = [candidates[i] for i in spread(len(candidates), self._max_frames)]
-            stored = [s for s in map(memory.get, chosen) if s is not None]
+            # by a hash of the id: evenly spread, and nearly the same ones when some candidates change
+            chosen = sorted(memory.candidates, key=lambda i: (i * 2654435761) % 2**32)[: self._max_frames]
+            stored = [s for s in map(memory.get, sorted(chosen)) if s is not None]
             key = tuple((s.frame_id, id(s.frame)) for s in stored)
             if self._level is None or key != self._key:
                 kept = self._surfels
