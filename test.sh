@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, in .venv-test or in the virtual environment that is active, and runs them:
 # ./test.sh [arguments of pytest]
+# WITHOUT_MODEL=1 ./test.sh does without PyTorch, by far the largest download; the tests of the models are then skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/environment.sh
@@ -11,7 +12,9 @@ if [[ -n ${AMENT_PREFIX_PATH:-} ]]; then
 fi
 
 (
-  environment "$folder" test,lint
+  extras=test,lint,model
+  [[ -z ${WITHOUT_MODEL:-} ]] || extras=test,lint
+  environment "$folder" "$extras"
   say "pytest"
   "$folder/bin/python" -m pytest "$@"
   say "ruff check"
