@@ -74,7 +74,8 @@ def test_any_value_is_taken_or_refused_with_its_name(name: str, value: object) -
     try:
         settings = Settings.from_values({name: value})
     except ParameterError:
-        assert name in ("pool_size", "core_size", "fixed_frame") or name.endswith("_topic")  # does not fit the others
+        # does not fit the others
+        assert name in ("pool_size", "core_size", "fixed_frame", "model_device") or name.endswith(("_topic", "_pixels"))
     else:
         assert type(getattr(settings, name)) is PARAMETERS[name].type
 

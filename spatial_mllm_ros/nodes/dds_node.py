@@ -285,7 +285,9 @@ class SpatialMllmDdsNode:
             if endpoint is not None:
                 endpoint.close()
         self._service = self._keyframes = None
-        self.engine = None
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
 
     # ---- inputs
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
 from spatial_mllm_ros.query.codes import ErrorCode
 
@@ -51,6 +53,19 @@ REMEDIES = {
 }
 
 
+GEOMETRY_REMEDIES = {
+    "UNKNOWN": "failed: see the log",
+    "BUSY": "told BUSY: raise query_queue or query_workers, or ask less often",
+    "TIMEOUT": "told TIMEOUT: raise timeout_s or query_workers",
+}
+MODEL_REMEDIES = {
+    "UNKNOWN": "failed: see the log",
+    "MODEL_ERROR": "failed in the model: see the log",
+    "BUSY": "told BUSY: the model answers one at a time; raise model_queue, or ask less often",
+    "TIMEOUT": "told TIMEOUT: raise timeout_s, or use a smaller model or fewer keyframes",
+}
+
+
 class Level(IntEnum):
     """The levels of diagnostic_msgs/DiagnosticStatus."""
 
@@ -88,7 +103,10 @@ class QueryStatus:
 
 @dataclass(frozen=True)
 class LiveStatus:
-    """A snapshot of a live engine. running_s: None while it is stopped. Counts by reason are since the last reset."""
+    """A snapshot of a live engine. running_s: None while it is stopped. Counts by reason are since the last reset.
+
+    model_queries: questions that needed the model, or might have. Both None without a model.
+    """
 
     running_s: float | None
     streams: tuple[StreamStatus, ...]
@@ -104,6 +122,8 @@ class LiveStatus:
     tf_counts: Mapping[str, int]
     resets: int
     queries: QueryStatus
+    model_queries: QueryStatus | None = None
+    model: ModelStatus | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +137,17 @@ class Finding:
 
 
 def findings(status: LiveStatus, before: LiveStatus | None = None) -> list[Finding]:
-    """The state of inputs, memory and questions, in that order.
+    """The state of inputs, memory and questions, and of a model and its questions, in that order.
 
     before: an earlier snapshot; only what has grown since then counts as a fault, so that trouble long past is not told
     for ever. None: everything counts.
     """
-    return [*(_input(s, status, before) for s in status.streams), _memory(status, before), _questions(status, before)]
+    return [
+        *(_input(s, status, before) for s in status.streams),
+        _memory(status, before),
+        _questions(status, status.queries, before.queries if before else None, "questions", GEOMETRY_REMEDIES),
+        *_model(status, before),
+    ]
 
 
 def remedy(reason: str) -> str:
@@ -202,26 +227,39 @@ def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
     return Finding("memory", level, message, tuple(values))
 
 
-def _questions(status: LiveStatus, before: LiveStatus | None) -> Finding:
-    queries = status.queries
+def _questions(
+    status: LiveStatus, queries: QueryStatus, before: QueryStatus | None, name: str, remedies: Mapping[str, str]
+) -> Finding:
     total = sum(queries.answered.values())
     level, message = Level.OK, f"{total} answered, {queries.running} being answered, {queries.waiting} waiting"
     if status.running_s is None:
         message = "the node is not active: questions get CANCELLED"
     else:
-        new = _grown(_by_name(queries.answered), _by_name(before.queries.answered) if before else None)
-        for code, level_of, what in (
-            ("UNKNOWN", Level.ERROR, "failed: see the log"),
-            ("BUSY", Level.WARN, "told BUSY: raise query_queue or query_workers, or ask less often"),
-            ("TIMEOUT", Level.WARN, "told TIMEOUT: raise timeout_s or query_workers"),
-        ):
+        new = _grown(_by_name(queries.answered), _by_name(before.answered) if before else None)
+        for code, what in remedies.items():
             if new.get(code):
-                level, message = level_of, f"{new[code]} questions {what}"
+                level = Level.WARN if code in ("BUSY", "TIMEOUT") else Level.ERROR
+                message = f"{new[code]} questions {what}"
                 break
     values = [("waiting", str(queries.waiting)), ("running", str(queries.running))]
     values += [(f"p{p}_ms", f"{1000 * s:.1f}") for p, s in _percentiles(queries)]
-    values += [(f"answered_{name}", str(n)) for name, n in sorted(_by_name(queries.answered).items())]
-    return Finding("questions", level, message, tuple(values))
+    values += [(f"answered_{code}", str(n)) for code, n in sorted(_by_name(queries.answered).items())]
+    return Finding(name, level, message, tuple(values))
+
+
+def _model(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding]:
+    model, queries = status.model, status.model_queries
+    if model is None or queries is None:
+        return
+    yield _questions(status, queries, before.model_queries if before else None, "model questions", MODEL_REMEDIES)
+    level = {"failed": Level.ERROR, "restarting": Level.WARN, "loading": Level.WARN}.get(model.state, Level.OK)
+    message = f"{model.state}: {model.reason}" if model.reason and level else model.state
+    values = [("model", model.model_id), ("context_frames", str(len(model.context_frames)))]
+    values += [("context_pending", str(model.pending).lower()), ("context_updates", str(model.updates))]
+    values += [("last_update_s", f"{model.update_s:.2f}")] if math.isfinite(model.update_s) else []
+    values += [("answered", str(model.answered)), ("failed", str(model.failed)), ("waiting", str(model.waiting))]
+    values += [(f"{name}_mib", f"{n / 2**20:.1f}") for name, n in model.memory.items()]
+    yield Finding("model", level, message, tuple(values))
 
 
 def _percentiles(queries: QueryStatus) -> Iterator[tuple[int, float]]:

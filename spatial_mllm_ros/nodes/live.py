@@ -189,6 +189,10 @@ class LiveEngine:
                     log.warning("the %s thread has not ended yet", thread.name)
             self._threads = []
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop("the node was cleaned up")
+
     def reset(self) -> None:
         """Forget everything but static transforms and calibrations."""
         self._inbox.clear()

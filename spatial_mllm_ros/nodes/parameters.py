@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from spatial_mllm_ros.models.interface import ATTENTIONS, PRECISIONS
 from spatial_mllm_ros.nodes.qos import QOS_NAMES
 from spatial_mllm_ros.sources.topics import CameraTopics
 
@@ -25,6 +26,7 @@ Value = bool | int | float | str
 TYPE_NAMES: dict[type, str] = {bool: "bool", int: "integer", float: "double", str: "string"}
 TOPIC = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 FRAME = re.compile(r"[^\s]*")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class Change(Enum):
@@ -300,7 +302,73 @@ class Settings:
     question_table: str = _is(
         "", "Files with more wordings of questions, separated by commas; they extend the built-in table."
     )
-    model: str = _is("", "Checkpoint for questions that geometry cannot answer; empty: none, they get NO_MODEL.")
+    model: str = _is(
+        "",
+        "Checkpoint for questions that geometry cannot answer: a folder, or the id of one that `spatial-mllm download` "
+        "brought; empty: none, they get NO_MODEL.",
+        section="Model",
+    )
+    model_precision: str = _is(
+        "auto",
+        "Of the model's weights; int8 and int4 are weight-only. auto: bfloat16 where the device computes in it, else "
+        "float32.",
+        choices=PRECISIONS,
+    )
+    model_device: str = _is("auto", "Device of the model: auto, cpu, cuda or cuda:N.")
+    model_attention: str = _is(
+        "auto",
+        "Implementation of attention. auto: the fastest that is installed; each must agree with eager before it is used.",
+        choices=ATTENTIONS,
+    )
+    model_context: str = _is(
+        "latest",
+        "A question that comes while changed keyframes are being encoded. latest: the last complete set answers it. "
+        "wait: it waits for the newest.",
+        choices=("latest", "wait"),
+        change=Change.ANY_TIME,
+    )
+    model_context_period_s: float = _is(
+        2.0,
+        "Changed keyframes are encoded for the model at most this often.",
+        unit="s",
+        within=(0.05, 3600.0),
+        change=Change.ANY_TIME,
+    )
+    model_queue: int = _is(
+        64, "Questions that wait for the model; further ones are told BUSY.", within=(1, 1000), change=Change.START
+    )
+    model_max_new_tokens: int = _is(128, "Length of a model's answer at most, in tokens.", within=(1, 4096))
+    model_min_pixels: int = _is(
+        293_216,
+        "Frames are resized for the model to at least so many pixels; the default is that of Spatial-MLLM's training.",
+        unit="px",
+        within=(3136, 16_777_216),
+    )
+    model_max_pixels: int = _is(
+        324_576, "And to at most so many. Fewer make the model faster and less exact.", unit="px",
+        within=(3136, 16_777_216),
+    )  # fmt: skip
+    model_cache_mib: int = _is(1024, "Bound of the model's caches of encoded frames.", unit="MiB", within=(0, 1_000_000))
+    model_load_timeout_s: float = _is(
+        600.0, "Configuring fails when the model has not been loaded by then.", unit="s", within=(1.0, 86_400.0)
+    )
+    min_model_confidence: float = _is(
+        0.3, "A model's answer that is less certain is not given (ABSTAINED).",
+        within=(0.0, 1.0), change=Change.ANY_TIME,
+    )  # fmt: skip
+    cross_check: bool = _is(
+        True,
+        "Where geometry and the model can both answer, ask both: they confirm or doubt each other. Geometry's value is "
+        "given either way.",
+        change=Change.ANY_TIME,
+    )
+    cross_check_timeout_s: float = _is(
+        2.0,
+        "How long geometry's answer waits for the model's.",
+        unit="s",
+        within=(0.0, 3600.0),
+        change=Change.ANY_TIME,
+    )
     diagnostics_rate_hz: float = _is(
         1.0, "/diagnostics is published this often; 0: never.",
         section="Node", unit="Hz", within=(0.0, 100.0), change=Change.ANY_TIME,
@@ -365,6 +433,10 @@ class Settings:
         colours = _listed(self.colour_topic)
         if len(set(colours)) < len(colours):
             yield "colour_topic names a topic twice"
+        if self.model_min_pixels > self.model_max_pixels:
+            yield f"model_min_pixels must be at most model_max_pixels, {self.model_max_pixels}, not {self.model_min_pixels}"
+        if not DEVICE.fullmatch(self.model_device):
+            yield f"model_device must be auto, cpu, cuda or cuda:N, not {self.model_device!r}"
         if not FRAME.fullmatch(self.fixed_frame):
             yield f"fixed_frame must be a frame's name without spaces, not {self.fixed_frame!r}"
 

@@ -274,7 +274,9 @@ class SpatialMllmNode(LifecycleNode):
         if self._keyframes is not None:
             self.destroy_lifecycle_publisher(self._keyframes)
             self._keyframes = None
-        self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     def _warn_of_namesakes(self) -> None:
         now, me = time.monotonic(), (self.get_name(), self.get_namespace())
