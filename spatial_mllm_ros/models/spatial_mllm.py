@@ -1,0 +1,333 @@
+"""Spatial-MLLM: Qwen2.5-VL whose visual tokens carry VGGT's spatial tokens (arXiv 2505.23747)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from .config import SpatialMLLMConfig
+from .connector import make_connector
+from .positions import rope_index
+from .vggt.aggregator import Aggregator
+from .vggt.config import PATCH_START, VGGTConfig
+
+Clips = Sequence[Tensor] | Tensor
+"""Frames [T, 3, H, W] in [0, 1] of every video: a list, or a tensor of one ([T, 3, H, W]) or of several alike."""
+
+
+@dataclass
+class SpatialMLLMOutput(CausalLMOutputWithPast):
+    """What ``forward`` returns; rope_deltas [B, 1] as of ``positions.rope_index``."""
+
+    rope_deltas: Tensor | None = None
+
+
+class SpatialEncoder(nn.Module):
+    """Holds VGGT under the name that the published checkpoints give it."""
+
+    def __init__(self, config: SpatialMLLMConfig) -> None:
+        super().__init__()
+        self.vggt_model = nn.Module()
+        self.vggt_model.aggregator = Aggregator(VGGTConfig.from_dict(config.spatial_config or {}))
+
+    @property
+    def aggregator(self) -> Aggregator:
+        """The part that answering needs."""
+        return self.vggt_model.aggregator
+
+
+class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
+    """Spatial-MLLM v1.1, or v1.0 where the configuration says so. ``generate`` is that of transformers.
+
+    A video is given three times: as tokens of ``input_ids`` (one for each 2x2x2 block of patches), as patches normalised for
+    Qwen2.5-VL (``pixel_values_videos``, ``video_grid_thw``) and as frames (``video_tchw``), the very same that were cut
+    into patches. Text without videos needs none of them.
+    """
+
+    config_class = SpatialMLLMConfig
+    config: SpatialMLLMConfig
+
+    def __init__(self, config: SpatialMLLMConfig) -> None:
+        super().__init__(config)
+        self.spatial_encoder = SpatialEncoder(config)
+        self.connector = make_connector(config)
+        self.rope_deltas: Tensor | None = None
+
+    @property
+    def visual(self) -> nn.Module:
+        """The 2D encoder with its merger."""
+        return self.model.visual
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The language model without its head ``lm_head``."""
+        return self.model.language_model
+
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """Token ids [...] to embeddings [..., hidden]; those of visual tokens are placeholders."""
+        return self.model.get_input_embeddings()(input_ids)
+
+    def encode_2d(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
+        """Normalised patches [sum t*h*w, 1176] of videos with grids [n, 3] to visual tokens [sum t*h*w/4, hidden]."""
+        pixel_values = pixel_values.to(device=self.visual.device, dtype=self.visual.dtype)
+        return self.visual(pixel_values, grid_thw=grid_thw.to(pixel_values.device)).pooler_output
+
+    def encode_pair_2d(self, pixel_values: Tensor, grid_thw: Tensor | Sequence[int]) -> Tensor:
+        """Patches [h*w, 1176] of one frame pair with grid [1, h, w] to visual tokens [h*w/4, hidden].
+
+        Frame pairs do not see each other in the 2D encoder: pair by pair gives what the whole video does, but for
+        rounding. Raises ValueError for a grid of more than one pair.
+        """
+        grid = torch.as_tensor(grid_thw).reshape(-1, 3)
+        if grid.shape[0] != 1 or int(grid[0, 0]) != 1:
+            raise ValueError(f"one frame pair has a grid [1, h, w], not {grid.tolist()}")
+        return self.encode_2d(pixel_values, grid)
+
+    def encode_3d(self, frames: Tensor) -> Tensor:
+        """Frames [T, 3, H, W] in [0, 1] to the spatial tokens that the connector takes, [T, patches, 2 * embed_dim]."""
+        aggregator = self.spatial_encoder.aggregator
+        layer = self.config.spatial_layer
+        frames = frames.to(device=self.visual.device, dtype=self.visual.dtype)  # rounded before they are normalised
+        tokens = aggregator.frame_tokens(frames)
+        return aggregator.aggregate(tokens, (frames.shape[-2], frames.shape[-1]), (layer,))[layer][:, PATCH_START:]
+
+    def fuse(self, video_embeds: Tensor, spatial_tokens: Tensor, grid_thw: Tensor | Sequence[int]) -> Tensor:
+        """Visual tokens [t*h*w/4, hidden] plus the projected spatial tokens [2t, h*w, 2 * embed_dim] of the same frames.
+
+        grid_thw: [t, h, w]. Returns [t*h*w/4, hidden]. Raises ValueError where the sizes do not belong together.
+        """
+        t, h, w = (int(n) for n in torch.as_tensor(grid_thw).reshape(-1).tolist())
+        expected = (t * self.connector.temporal, h * w)
+        if tuple(spatial_tokens.shape[:2]) != expected:
+            raise ValueError(
+                f"spatial tokens of {spatial_tokens.shape[0]} frames with {spatial_tokens.shape[1]} patches do not fit the "
+                f"grid {[t, h, w]}, which has {expected[0]} frames with {expected[1]}: give both encoders the same frames"
+            )
+        return video_embeds + self.connector(spatial_tokens, (h, w)).to(video_embeds.device)
+
+    def encode_videos(self, pixel_values: Tensor, grid_thw: Tensor, clips: Clips, *, still: bool = False) -> Tensor:
+        """Fused tokens [sum t*h*w/4, hidden] of videos, or with ``still`` of images, in the order of their grids [n, 3].
+
+        A clip may span several grids of the same h and w, which then are looked at together. An image is one frame to
+        v1.0, which doubles its spatial tokens; v1.1 takes it as a clip of two frames.
+        """
+        embeds = self.encode_2d(pixel_values, grid_thw)
+        if embeds.shape[0] == 0:
+            return embeds
+        doubled = still and self.config.connector_type == "token_merge"
+        fused, start = [], 0
+        for frames, grid in _clips_and_grids(clips, grid_thw, 1 if doubled else self.connector.temporal):
+            spatial = self.encode_3d(frames)
+            if doubled:
+                spatial = spatial.repeat_interleave(self.connector.temporal, dim=0)
+            length = grid[0] * grid[1] * grid[2] // self.connector.spatial**2
+            fused.append(self.fuse(embeds[start : start + length], spatial, grid))
+            start += length
+        return torch.cat(fused)
+
+    def get_rope_index(
+        self,
+        input_ids: Tensor,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Tensor | Sequence[float] | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Positions [3, B, L] and deltas [B, 1] of a batch: ``positions.rope_index`` with this model's tokens."""
+        return rope_index(
+            input_ids,
+            image_token_id=self.config.image_token_id,
+            video_token_id=self.config.video_token_id,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            second_per_grid_ts=second_per_grid_ts,
+            attention_mask=attention_mask,
+            tokens_per_second=self.config.vision_config.tokens_per_second,
+            merge_size=self.config.vision_config.spatial_merge_size,
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        image_tchw: Clips | None = None,
+        video_tchw: Clips | None = None,
+        rope_deltas: Tensor | None = None,
+        cache_position: Tensor | None = None,
+        second_per_grid_ts: Tensor | Sequence[float] | None = None,
+        images_input: Clips | None = None,
+        videos_input: Clips | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> SpatialMLLMOutput | tuple[Any, ...]:
+        """Logits of every token. The names are those of the published code, v1.0's (``videos_input``) included.
+
+        rope_deltas: of an earlier call, where the cache was not filled by the last one. cache_position and
+        mm_token_type_ids are accepted and not needed. Raises ValueError where inputs do not belong together.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds")
+            inputs_embeds = self.embed_tokens(input_ids)
+            if pixel_values is not None:
+                fused = self.encode_videos(
+                    pixel_values,
+                    _needed(image_grid_thw, "image_grid_thw", "pixel_values"),
+                    _needed(images_input if image_tchw is None else image_tchw, "image_tchw", "pixel_values"),
+                    still=True,
+                )
+                inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.image_token_id, fused, "image")
+            if pixel_values_videos is not None:
+                fused = self.encode_videos(
+                    pixel_values_videos,
+                    _needed(video_grid_thw, "video_grid_thw", "pixel_values_videos"),
+                    _needed(videos_input if video_tchw is None else video_tchw, "video_tchw", "pixel_values_videos"),
+                )
+                inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.video_token_id, fused, "video")
+        if position_ids is None and (attention_mask is None or attention_mask.ndim == 2):
+            past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+            if past == 0 and input_ids is not None:
+                position_ids, self.rope_deltas = self.get_rope_index(
+                    input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
+                )
+            else:
+                deltas = self.rope_deltas if rope_deltas is None else rope_deltas
+                position_ids = _decoding_positions(past, inputs_embeds, deltas)
+        outputs = self.language_model(
+            input_ids=None,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept])
+        loss = None
+        if labels is not None:
+            predictions, targets = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten().to(logits.device)
+            loss = functional.cross_entropy(predictions, targets)  # -100 is ignored
+        result = SpatialMLLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            rope_deltas=self.rope_deltas,
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Inputs of one step of ``generate``: the visual ones at the first step only, unless there is no cache."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in _VISUAL_INPUTS:
+                inputs.pop(name, None)
+        return inputs
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        """Positions [3, B, L] of everything that ``generate`` starts from; it counts on from the last of them."""
+        given = model_kwargs.get("input_ids")
+        ids = given if given is not None and given.shape[1] > 0 else inputs_tensor
+        cache = model_kwargs.get("past_key_values")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        visual = any(model_kwargs.get(name) is not None for name in _VISUAL_INPUTS)
+        if ids.is_floating_point() or (past > 0 and not visual):  # embeddings, or a text that goes on
+            deltas = model_kwargs.get("rope_deltas")
+            deltas = self.rope_deltas if deltas is None and past > 0 else deltas
+            return _decoding_positions(0, ids, deltas)
+        names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask")
+        positions, self.rope_deltas = self.get_rope_index(ids, **{name: model_kwargs.get(name) for name in names})
+        return positions
+
+
+_VISUAL_INPUTS = (
+    "pixel_values",
+    "pixel_values_videos",
+    "image_tchw",
+    "video_tchw",
+    "images_input",
+    "videos_input",
+)
+
+
+def _needed(value: Any, name: str, beside: str) -> Any:
+    if value is None:
+        raise ValueError(f"{beside} needs {name} beside it")
+    return value
+
+
+def _decoding_positions(past: int, tokens: Tensor, deltas: Tensor | None) -> Tensor:
+    """Positions [3, B, L] of text at places ``past`` and following; tokens: [B, L, ...]."""
+    batch, length = tokens.shape[:2]
+    positions = torch.arange(past, past + length, device=tokens.device).expand(batch, -1)
+    if deltas is not None:
+        positions = positions + deltas.to(tokens.device).repeat_interleave(batch // len(deltas), dim=0)
+    return positions.expand(3, -1, -1)
+
+
+def _scattered(inputs_embeds: Tensor, mask: Tensor, fused: Tensor, kind: str) -> Tensor:
+    """The embeddings with the fused tokens in the places of ``mask`` [B, L]."""
+    places = int(mask.sum())
+    if places != len(fused):
+        raise ValueError(f"the text has {places} {kind} tokens, the {kind}s have {len(fused)}: they must be as many")
+    mask = mask[..., None].expand_as(inputs_embeds).to(inputs_embeds.device)
+    return inputs_embeds.masked_scatter(mask, fused.to(inputs_embeds))
+
+
+def _clips_and_grids(clips: Clips, grid_thw: Tensor, frames_per_step: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Each clip [T, 3, H, W] with its grid [t, h, w]; t is that of all the rows of ``grid_thw`` that it spans."""
+    if isinstance(clips, Tensor) and clips.ndim == 4:
+        clips = [clips]
+    rows = [[int(n) for n in row] for row in grid_thw.tolist()]
+    used = 0
+    for number, clip in enumerate(clips):
+        frames = clip[None] if clip.ndim == 3 else clip
+        steps, remainder = divmod(len(frames), frames_per_step)
+        if remainder or steps == 0:
+            raise ValueError(
+                f"clip {number} has {len(frames)} frames, which is not a multiple of {frames_per_step}: the model looks at "
+                "frames in pairs, so leave one out, or give a still image twice"
+            )
+        spanned, total = [], 0
+        while total < steps and used < len(rows):
+            spanned.append(rows[used])
+            total += rows[used][0]
+            used += 1
+        if total != steps or any(row[1:] != spanned[0][1:] for row in spanned):
+            raise ValueError(f"clip {number} of {len(frames)} frames does not fit the grids {spanned} of the patches")
+        yield frames, [total, *spanned[0][1:]]
+    if used != len(rows):
+        raise ValueError(f"there are frames for {used} of {len(rows)} grids: give the frames of every video")
+
+
+AutoModelForImageTextToText.register(SpatialMLLMConfig, SpatialMLLMForConditionalGeneration)
