@@ -24,36 +24,34 @@ from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelUna
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-FAMILIES = ("spatial-mllm", "qwen2_5_vl", "qwen3_vl", "internvl")
-"""Model families by the ``model_type`` of their configuration."""
+PAIR = 2
+"""Frames that a patch is long (``temporal_patch_size``), in every family that has such patches."""
 
 MAX_ASPECT_RATIO = 200
 _PADDING = 255  # white, as VGGT's own loader pads
-_SETTINGS = ("preprocessor_config.json", "video_preprocessor_config.json")  # the later one wins
 
 
 @dataclass(frozen=True)
 class FrameFormat:
     """How a family takes frames.
 
-    mean, std: normalisation of RGB in [0, 1]. patch_size, merge_size, temporal_patch_size: a patch is patch_size px wide
-    and high and temporal_patch_size frames long, and merge_size x merge_size of them become one token. min_pixels,
-    max_pixels: budget of a resized frame. fixed_size: (height, width) px of every frame instead; such a family takes
-    frames one by one, ``tokens_per_frame`` tokens each. video_fps: frames per second that positions assume. spatial:
-    whether there is a spatial branch, which takes the frames themselves.
+    mean, std: normalisation of RGB in [0, 1]. patch_size, merge_size: a patch is patch_size px wide and high and two
+    frames long, and merge_size x merge_size of them become one token. min_pixels, max_pixels: budget of a resized
+    frame. video_fps: frames per second that positions assume. fixed_size: (height, width) px of every frame instead;
+    such a family takes frames one by one, ``tokens_per_frame`` tokens each. spatial: whether there is a spatial branch,
+    which takes the frames themselves.
     """
 
     family: str
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
-    patch_size: int = 14
-    merge_size: int = 2
-    temporal_patch_size: int = 2
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patch_size: int = 0
+    merge_size: int = 0
     min_pixels: int = ModelOptions.min_pixels
     max_pixels: int = ModelOptions.max_pixels
+    video_fps: float = ModelOptions.video_fps
     fixed_size: tuple[int, int] | None = None
     tokens_per_frame: int = 0
-    video_fps: float = ModelOptions.video_fps
     spatial: bool = False
 
     @property
@@ -64,7 +62,7 @@ class FrameFormat:
     @property
     def seconds_per_pair(self) -> float:
         """``second_per_grid_ts``: time between two pairs, s."""
-        return self.temporal_patch_size / self.video_fps
+        return PAIR / self.video_fps
 
     def size(self, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
         """(height, width) px that all frames of a context are resized to, from theirs: that of most of them decides.
@@ -101,9 +99,9 @@ class FrameFormat:
         """(pairs, rows of patches, columns of patches) of a video; frames, 1, 1 where frames are taken one by one."""
         if not self.in_pairs:
             return frames, 1, 1
-        if frames % self.temporal_patch_size:
+        if frames % PAIR:
             raise ValueError(f"{frames} frames do not make pairs: give an even number (see even_frames)")
-        return frames // self.temporal_patch_size, size[0] // self.patch_size, size[1] // self.patch_size
+        return frames // PAIR, size[0] // self.patch_size, size[1] // self.patch_size
 
     def tokens(self, frames: int, size: tuple[int, int]) -> int:
         """Tokens that stand for a video in the language model, without the text between them."""
@@ -112,62 +110,72 @@ class FrameFormat:
 
 
 def frame_format(family: str, options: ModelOptions, folder: str | Path | None = None) -> FrameFormat:
-    """How ``family`` takes frames, by its published defaults and the settings that a checkpoint's ``folder`` holds.
+    """How ``family`` takes frames: as published, with the sizes and the normalisation that a checkpoint's folder names.
 
-    From the settings come mean, std, patch sizes, and the size of InternVL's frames; the pixel budget and the frame rate
-    come from ``options``, because those in checkpoints are far wider than what Spatial-MLLM was trained with.
-    Raises ValueError for a family that is not known, ModelUnavailable for settings that cannot be read.
+    The pixel budget and the frame rate come from ``options``: the budgets in checkpoints are far wider than what
+    Spatial-MLLM was trained with. Raises ValueError for a family that is not known, ModelUnavailable for files of the
+    folder that cannot be read.
     """
-    settings = _settings(Path(folder)) if folder is not None else {}
-    common = {
+    if family not in _PUBLISHED:
+        raise ValueError(f"model family {family!r} is not known: it is one of {', '.join(_PUBLISHED)}")
+    fields: dict[str, Any] = {
+        **_PUBLISHED[family],
         "min_pixels": options.min_pixels,
         "max_pixels": options.max_pixels,
         "video_fps": options.video_fps,
-        **{
-            ours: settings[theirs] if isinstance(settings[theirs], int) else tuple(settings[theirs])
-            for theirs, ours in _SETTING_NAMES.items()
-            if theirs in settings
-        },
     }
-    if family in ("spatial-mllm", "qwen2_5_vl"):
-        return FrameFormat(family, **common, spatial=family == "spatial-mllm")
-    if family == "qwen3_vl":
-        return FrameFormat(family, **{"mean": (0.5,) * 3, "std": (0.5,) * 3, "patch_size": 16, **common})
-    if family == "internvl":
-        wanted = settings.get("size") or {}
-        size = (wanted.get("height", 448), wanted.get("width", 448))
-        tokens = settings.get("image_seq_length", 256)
-        defaults = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return FrameFormat(family, **{**defaults, **common}, fixed_size=size, tokens_per_frame=tokens)
-    raise ValueError(f"model family {family!r} is not known: it is one of {', '.join(FAMILIES)}")
+    if folder is not None:
+        config = _read(Path(folder) / "config.json")
+        vision = config.get("vision_config") or {}
+        if family == "internvl":
+            fields["fixed_size"] = _sides(vision.get("image_size")) or fields["fixed_size"]
+            fields["tokens_per_frame"] = config.get("image_seq_length") or fields["tokens_per_frame"]
+        else:
+            fields["patch_size"] = vision.get("patch_size") or fields["patch_size"]
+            fields["merge_size"] = vision.get("spatial_merge_size") or fields["merge_size"]
+        for settings in _processor_settings(Path(folder)):
+            fields["mean"] = tuple(settings.get("image_mean") or fields["mean"])
+            fields["std"] = tuple(settings.get("image_std") or fields["std"])
+    return FrameFormat(family, **fields)
 
 
-_SETTING_NAMES = {
-    "image_mean": "mean",
-    "image_std": "std",
-    "patch_size": "patch_size",
-    "merge_size": "merge_size",
-    "temporal_patch_size": "temporal_patch_size",
+_CLIP = {"mean": CLIP_MEAN, "std": CLIP_STD}
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "spatial-mllm": {**_CLIP, "patch_size": 14, "merge_size": 2, "spatial": True},
+    "qwen2_5_vl": {**_CLIP, "patch_size": 14, "merge_size": 2},
+    "qwen3_vl": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "patch_size": 16, "merge_size": 2},
+    "internvl": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "fixed_size": (448, 448), "tokens_per_frame": 256},
 }
+FAMILIES = tuple(_PUBLISHED)
+"""Model families, by the ``model_type`` of their configuration."""
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """The settings of a checkpoint's image and video processors, and the number of tokens of an image, if given."""
-    found: dict[str, Any] = {}
-    for name in (*_SETTINGS, "processor_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelUnavailable(f"{path} is not valid JSON ({error}): download the checkpoint again") from error
-        if name == "processor_config.json":
-            # Newer releases keep all settings in this one file.
-            nested = {**(read.get("image_processor") or {}), **(read.get("video_processor") or {})}
-            read = {**nested, **{k: v for k, v in read.items() if k == "image_seq_length"}}
-        found.update({key: value for key, value in read.items() if value is not None})
-    return found
+def _processor_settings(folder: Path) -> list[dict[str, Any]]:
+    """What a checkpoint says of its image and video processors, the latter last. Newer ones keep both in one file."""
+    together = _read(folder / "processor_config.json")
+    return [
+        together.get("image_processor") or {},
+        _read(folder / "preprocessor_config.json"),
+        together.get("video_processor") or {},
+        _read(folder / "video_preprocessor_config.json"),
+    ]
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    """(height, width) from one number or two."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1]) if size else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of settings; {} when there is none. Raises ModelUnavailable when it is broken."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelUnavailable(
+            f"{path} is not readable as settings ({error}): download the checkpoint again"
+        ) from error
 
 
 def smart_resize(
