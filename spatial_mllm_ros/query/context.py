@@ -13,7 +13,7 @@ from scipy.special import erf
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.query.answer import NAN, Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
+from spatial_mllm_ros.query.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.query.parser import ParsedQuestion
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
@@ -35,6 +35,12 @@ class QueryConfig:
     frame at most this far from it. max_gap_s: poses are not interpolated across longer gaps. level_frames: frames used
     to find up, floor and ceiling. near_m: what "around the path" means. timeout_s: time limit where the request sets
     none. max_keyframes: frames for a model's answer where the request sets none.
+
+    min_model_confidence: a model's answer less certain than this is ABSTAINED. wait_for_context: a model answers about
+    the newest keyframes, also if it must encode them first; else about the last ones that it has encoded.
+    cross_check_with_model: what geometry answers and a model can see for itself is asked of both.
+    cross_check_timeout_s: how long geometry's answer waits for the model's. model_trust: how far a model's probabilities
+    are believed when it confirms or doubts geometry, from 0 (guesses) to 1 (as it says); see arbitration.py.
     """
 
     min_confidence: float = 0.6
@@ -44,6 +50,15 @@ class QueryConfig:
     near_m: float = 3.0
     timeout_s: float = 30.0
     max_keyframes: int = 16
+    min_model_confidence: float = 0.3
+    wait_for_context: bool = False
+    cross_check_with_model: bool = True
+    cross_check_timeout_s: float = 2.0
+    model_trust: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.model_trust <= 1.0:
+            raise ValueError(f"model_trust must be from 0 to 1, not {self.model_trust:g}")
 
 
 @dataclass(eq=False)
@@ -246,35 +261,16 @@ class Context:
 
     # ---- evidence
 
-    def camera_pose(self, stored: StoredFrame) -> PoseStamped:
-        """Pose of a frame's camera in the fixed frame."""
-        T = stored.frame.T_world_camera
-        assert T is not None
-        return pose_stamped(T, stored.frame.stamp_ns, stored.frame.world_frame)
-
     def evidence(self, stored: StoredFrame, label: str = "", pixel: tuple[float, float] | None = None) -> Evidence:
         """A frame, or one pixel of it, as evidence."""
-        u, v = pixel if pixel is not None else (NAN, NAN)
-        return Evidence(
-            EvidenceKind.FRAME if pixel is None else EvidenceKind.PIXEL,
-            stored.frame_id,
-            stored.frame.stamp_ns,
-            stored.frame.camera_frame,
-            self.camera_pose(stored),
-            label,
-            float(u),
-            float(v),
-        )
+        whole = frame_evidence(stored, label)
+        return whole if pixel is None else replace(whole, kind=EvidenceKind.PIXEL, u=float(pixel[0]), v=float(pixel[1]))
 
     def box_evidence(self, stored: StoredFrame, box: ImageBox, label: str) -> Evidence:
         """A box in a frame as evidence."""
-        return Evidence(
-            EvidenceKind.BOX,
-            stored.frame_id,
-            stored.frame.stamp_ns,
-            stored.frame.camera_frame,
-            self.camera_pose(stored),
-            label,
+        return replace(
+            frame_evidence(stored, label),
+            kind=EvidenceKind.BOX,
             u_min=box.u_min,
             v_min=box.v_min,
             u_max=box.u_max,
@@ -390,6 +386,14 @@ class Context:
         )
 
 
+def frame_evidence(stored: StoredFrame, label: str = "") -> Evidence:
+    """A whole frame as evidence, with its camera's pose in the fixed frame."""
+    frame = stored.frame
+    assert frame.T_world_camera is not None  # the memory takes no others
+    pose = pose_stamped(frame.T_world_camera, frame.stamp_ns, frame.world_frame)
+    return Evidence(EvidenceKind.FRAME, stored.frame_id, frame.stamp_ns, frame.camera_frame, pose, label)
+
+
 _TOLERANCE = {"m": 0.05, "deg": 5.0, "s": 0.5, "m2": 0.5, "": 0.05}
 _TOLERANCE_WORDS = {"m": "0.05 m", "deg": "5 deg", "s": "0.5 s", "m2": "0.5 m2"}
 
@@ -398,7 +402,12 @@ def number_confidence(value: float, stddev: float, unit: str) -> float:
     """Probability that a Gaussian error stays within 10 % of the value, or within a small absolute tolerance."""
     if not stddev > 0:
         return 1.0
-    return float(erf(max(0.1 * abs(value), _TOLERANCE.get(unit, 0.05)) / (stddev * math.sqrt(2))))
+    return float(erf(tolerance(value, unit) / (stddev * math.sqrt(2))))
+
+
+def tolerance(value: float, unit: str) -> float:
+    """How far off a number may be and still be right: 10 % of it, or a small absolute tolerance of its unit."""
+    return max(0.1 * abs(value), _TOLERANCE.get(unit, 0.05))
 
 
 def pose_stamped(T: Transform, stamp_ns: int, frame_id: str) -> PoseStamped:
