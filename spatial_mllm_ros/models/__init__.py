@@ -1,4 +1,33 @@
 """The models: VGGT, Spatial-MLLM and plain video-language models, their checkpoints, and how they are served.
 
-Importing this package, ``interface`` or ``process`` loads neither torch nor transformers.
+Importing this package, ``interface`` or ``process`` loads neither torch nor transformers; what is named here does so when
+it is first used.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "SpatialMLLMConfig": "config",
+    "SpatialMLLMForConditionalGeneration": "spatial_mllm",
+    "VGGT": "vggt.vggt",
+    "VGGTConfig": "vggt.config",
+    "LoadedModel": "plain",
+    "load_model": "plain",
+    "make_checkpoint": "random_weights",
+    "estimate_memory": "preflight",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import MERGE_ORDERS, SpatialMLLMConfig
+from spatial_mllm_ros.models.config import MERGE_ORDERS, SpatialMLLMConfig
 
 
 class RMSNorm(nn.Module):
@@ -55,7 +55,7 @@ class Connector(nn.Module):
         self.order = config.merge_order
         self.spatial = int(config.vision_config.spatial_merge_size)
         self.temporal = int(config.vision_config.temporal_patch_size)
-        channels = 2 * int(config.spatial_config["embed_dim"])  # the halves of frame and global attention
+        channels = 2 * int((config.spatial_config or {})["embed_dim"])  # the halves of frame and global attention
         self.merged_size = channels * self.temporal * self.spatial**2
         self.hidden_size = int(config.text_config.hidden_size)
 

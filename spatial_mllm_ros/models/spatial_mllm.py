@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .config import SpatialMLLMConfig
-from .connector import make_connector
-from .positions import rope_index
-from .vggt.aggregator import Aggregator
-from .vggt.config import PATCH_START, VGGTConfig
+from spatial_mllm_ros.models import checkpoint as files
+from spatial_mllm_ros.models.attention import set_attention
+from spatial_mllm_ros.models.checkpoint import Checkpoint, CheckpointError
+from spatial_mllm_ros.models.config import HEADS, MERGE_ORDERS, V1_0_ARCHITECTURE, SpatialMLLMConfig
+from spatial_mllm_ros.models.connector import make_connector
+from spatial_mllm_ros.models.positions import rope_index
+from spatial_mllm_ros.models.vggt.aggregator import Aggregator
+from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
+from spatial_mllm_ros.models.vggt.vggt import VGGT
 
-Clips = Sequence[Tensor] | Tensor
+Clips: TypeAlias = "Sequence[Tensor] | Tensor"
 """Frames [T, 3, H, W] in [0, 1] of every video: a list, or a tensor of one ([T, 3, H, W]) or of several alike."""
 
 
@@ -32,15 +39,20 @@ class SpatialMLLMOutput(CausalLMOutputWithPast):
 class SpatialEncoder(nn.Module):
     """Holds VGGT under the name that the published checkpoints give it."""
 
-    def __init__(self, config: SpatialMLLMConfig) -> None:
+    def __init__(self, config: SpatialMLLMConfig, vggt: VGGTConfig | None = None) -> None:
         super().__init__()
-        self.vggt_model = nn.Module()
-        self.vggt_model.aggregator = Aggregator(VGGTConfig.from_dict(config.spatial_config or {}))
+        self.vggt_model = VGGT(vggt or VGGTConfig.from_dict(config.spatial_config or {}), config.heads)
 
     @property
     def aggregator(self) -> Aggregator:
         """The part that answering needs."""
         return self.vggt_model.aggregator
+
+    def keep_heads(self, heads: Collection[str]) -> None:
+        """Drop all heads but these."""
+        for head in HEADS:
+            if head not in heads:
+                setattr(self.vggt_model, f"{head}_head", None)
 
 
 class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
@@ -49,16 +61,96 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     A video is given three times: as tokens of ``input_ids`` (one for each 2x2x2 block of patches), as patches normalised for
     Qwen2.5-VL (``pixel_values_videos``, ``video_grid_thw``) and as frames (``video_tchw``), the very same that were cut
     into patches. Text without videos needs none of them.
+
+    Built from a configuration it has all the heads of VGGT that this names; ``from_pretrained`` keeps those asked for.
     """
 
     config_class = SpatialMLLMConfig
     config: SpatialMLLMConfig
 
-    def __init__(self, config: SpatialMLLMConfig) -> None:
+    def __init__(self, config: SpatialMLLMConfig, vggt: VGGTConfig | None = None) -> None:
+        """vggt: sizes of VGGT, where there is more to them than ``spatial_config`` says (its tracking head)."""
         super().__init__(config)
-        self.spatial_encoder = SpatialEncoder(config)
+        self.spatial_encoder = SpatialEncoder(config, vggt)
         self.connector = make_connector(config)
         self.rope_deltas: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str],
+        *,
+        config: SpatialMLLMConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        heads: Collection[str] = (),
+        progress: files.Progress | None = None,
+        after: Callable[[nn.Module, str], None] | None = None,
+        **ignored: Any,
+    ) -> SpatialMLLMForConditionalGeneration:
+        """Load a checkpoint of v1.1 or v1.0: a folder, or an id on the hub that was downloaded.
+
+        All names and shapes are compared before anything is loaded. dtype, torch_dtype: of the weights; "auto" and None
+        are that of the checkpoint. device_map: a device, or "auto", the first CUDA device if there is one. heads: of VGGT,
+        which to keep (none are needed to answer). after: called with each module and its name once its weights are there.
+        Arguments of transformers that say where files come from or how to save memory make no difference here.
+        Raises CheckpointError (a ValueError and ModelUnavailable) that says what is wrong with the files; TypeError for an
+        argument that is not known.
+        """
+        if unknown := sorted(ignored.keys() - _WITHOUT_EFFECT):
+            raise TypeError(f"from_pretrained does not take {', '.join(unknown)}")
+        found = files.read_checkpoint(pretrained_model_name_or_path)
+        config = _config_of(found, config)
+        if unknown := sorted(set(heads) - set(config.heads)):
+            raise CheckpointError(
+                f"{found.folder} has no heads {', '.join(unknown)}, only {', '.join(config.heads) or 'none'}"
+            )
+        with torch.device("meta"):
+            model = cls(config, _vggt_config(found, config))
+        tied = {_HEAD: _EMBEDDING} if config.tie_word_embeddings else {}
+        files.compare(found, files.shapes_of(model), tied)
+        model.spatial_encoder.keep_heads(heads)
+        kept = [head for head in config.heads if head in heads]
+        model.config.spatial_config = {**(config.spatial_config or {}), "heads": kept}
+        asked = dtype if dtype is not None else torch_dtype
+        dtype = _dtype(asked, found)
+        device = _device(device_map)
+        files.load_tensors(found, model, dtype=dtype, device=device, tied=tied, after=after, progress=progress)
+        files.fill_buffers(model, device)
+        model.config.dtype = dtype
+        if (found.folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(found.folder)
+        if attn_implementation is not None:
+            set_attention(model, attn_implementation)
+        return model.eval()
+
+    def save_pretrained(self, save_directory: str | PathLike[str], max_shard_size: int | str = "5GB", **_: Any) -> None:
+        """Write a checkpoint in the official layout: what the published code reads, and ``from_pretrained``.
+
+        Only what is in memory is written: where heads of VGGT were dropped, ``spatial_config`` lists those that are there
+        in ``heads`` (the published code then warns that the others are new; it does not use them to answer).
+        Raises CheckpointError for quantised weights.
+        """
+        if getattr(self, "quantized", None):
+            raise CheckpointError(
+                f"weights in {self.quantized} cannot be saved: load the checkpoint in bfloat16 to save it"
+            )
+        folder = Path(save_directory)
+        is_v1_0 = self.config.merge_order == MERGE_ORDERS[1]
+        layout = files.LAYOUTS[1 if is_v1_0 else 0]
+        tensors = dict(self.state_dict())
+        if self.config.tie_word_embeddings:
+            del tensors[_HEAD]
+        files.save_tensors(folder, tensors, layout=layout, max_shard_bytes=_n_bytes(max_shard_size))
+        values = self.config.published_dict()
+        values["torch_dtype"] = str(self.dtype).removeprefix("torch.")
+        values["architectures"] = [V1_0_ARCHITECTURE if is_v1_0 else type(self).__name__]
+        if is_v1_0:
+            values["model_type"] = "qwen2_5_vl"
+        (folder / files.CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        self.generation_config.save_pretrained(folder)
 
     @property
     def visual(self) -> nn.Module:
@@ -270,6 +362,11 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return positions
 
 
+_HEAD, _EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
+_WITHOUT_EFFECT = {"cache_dir", "force_download", "local_files_only", "low_cpu_mem_usage", "revision", "token"} | {
+    "trust_remote_code",
+    "use_safetensors",
+}
 _VISUAL_INPUTS = (
     "pixel_values",
     "pixel_values_videos",
@@ -278,6 +375,66 @@ _VISUAL_INPUTS = (
     "images_input",
     "videos_input",
 )
+
+
+def _config_of(found: Checkpoint, given: SpatialMLLMConfig | None) -> SpatialMLLMConfig:
+    """The configuration of a checkpoint; the names of its tensors tell v1.0 from v1.1."""
+    values = found.config if given is None else given.to_dict()
+    names = found.shapes()
+    if values.get("model_type") != SpatialMLLMConfig.model_type and not any(
+        n.startswith("spatial_encoder.") for n in names
+    ):
+        raise CheckpointError(
+            f"{found.folder} holds a model of type {values.get('model_type')!r} without a spatial encoder, not a "
+            "Spatial-MLLM: name another checkpoint, or load it as a plain model"
+        )
+    values = {**values, "model_type": SpatialMLLMConfig.model_type}
+    if found.layout == files.LAYOUTS[1]:
+        merges = "connector.token_merge_ln_q.weight" in names
+        connector = {"connector_type": "token_merge" if merges else "mlp_add", "merge_order": MERGE_ORDERS[1]}
+        values |= {"architectures": [V1_0_ARCHITECTURE], "connector_config": connector}
+    return SpatialMLLMConfig.from_dict(values)
+
+
+def _vggt_config(found: Checkpoint, config: SpatialMLLMConfig) -> VGGTConfig:
+    sizes = VGGTConfig.from_dict(config.spatial_config or {})
+    return (
+        sizes.with_tracker_of(found.shapes(), "spatial_encoder.vggt_model.track_head.")
+        if "track" in config.heads
+        else sizes
+    )
+
+
+def _dtype(asked: torch.dtype | str | None, found: Checkpoint) -> torch.dtype:
+    if isinstance(asked, torch.dtype):
+        return asked
+    if asked in (None, "auto"):
+        asked = found.config.get("torch_dtype") or found.config.get("dtype")
+        if asked is None:
+            return files.DTYPES[next(iter(found.tensors.values())).dtype]
+    dtype = getattr(torch, str(asked).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"{asked!r} is not a type for weights: choose float32, bfloat16 or float16")
+    return dtype
+
+
+def _device(device_map: Any) -> torch.device:
+    if isinstance(device_map, dict):
+        if len(set(map(str, device_map.values()))) != 1:
+            raise ValueError(f"device_map {device_map} spreads the model over devices: name one device")
+        device_map = next(iter(device_map.values()))
+    if device_map is None:
+        return torch.device("cpu")
+    if device_map == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device_map)
+
+
+def _n_bytes(size: int | str) -> int:
+    if isinstance(size, int):
+        return size
+    number, unit = size[:-2], size[-2:].upper()
+    return int(float(number) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}[unit])
 
 
 def _needed(value: Any, name: str, beside: str) -> Any:
