@@ -11,6 +11,7 @@ from spatial_mllm_ros.commands.call import call_command
 from spatial_mllm_ros.commands.common import Group
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
+from spatial_mllm_ros.commands.download import download_command
 from spatial_mllm_ros.commands.play import play_command
 from spatial_mllm_ros.commands.questions import questions_command
 from spatial_mllm_ros.commands.render import render_command
@@ -43,6 +44,7 @@ for command in (
     play_command,
     call_command,
     bench_group,
+    download_command,
     doctor_command,
 ):
     main.add_command(command)
