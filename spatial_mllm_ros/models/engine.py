@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from spatial_mllm_ros.models.interface import Generated, ModelFrame, ModelOptions, ModelQuestion, ModelStatus
+import torch
+
+from spatial_mllm_ros.models.context import Context, Encoder
+from spatial_mllm_ros.models.generate import Limits, TextStream, Written, choose, write
+from spatial_mllm_ros.models.interface import (
+    Generated,
+    ModelError,
+    ModelFrame,
+    ModelOptions,
+    ModelQuestion,
+    ModelStatus,
+)
+from spatial_mllm_ros.models.warm import WarmContext, frame_ids, out_of_memory
 
 
 class ModelEngine:
@@ -15,19 +29,23 @@ class ModelEngine:
     has come; a step takes as long as one frame, one frame pair, one block or one piece of the prefix.
     """
 
-    def __init__(self, loaded: Any, options: ModelOptions) -> None:
-        """``loaded``: a model as ``plain.load`` returns it."""
-        raise NotImplementedError
+    def __init__(self, encoder: Encoder, options: ModelOptions) -> None:
+        """encoder: the loaded model, as ``context.make_encoder`` returns it."""
+        self._encoder, self._options = encoder, options
+        self._warm = WarmContext(encoder, options)
+        self._answered = self._failed = 0
+        self._lock = threading.Lock()
+        self._report()
 
     @property
     def model_id(self) -> str:
         """The checkpoint, its precision and the runtime."""
-        raise NotImplementedError
+        return self._encoder.model_id
 
     @property
     def context_pending(self) -> bool:
         """Whether ``step`` has something to do."""
-        raise NotImplementedError
+        return self._warm.pending
 
     def set_context(self, frames: Sequence[ModelFrame]) -> None:
         """Frames to encode in the steps that follow. Takes no time itself.
@@ -35,22 +53,26 @@ class ModelEngine:
         An update in progress goes on to its end, so that contexts are completed however often they change; of those
         that wait only the newest is kept. No frames: everything is forgotten at once, an update in progress too.
         """
-        raise NotImplementedError
+        self._warm.set(frames)
+        self._report()
 
     def step(self) -> bool:
         """Advance the update of the context by one step; False when there was nothing to do.
 
-        Never raises for a context that cannot be encoded (out of memory, too large for the caches): ``status`` says
-        why, and so does the ``ModelError`` of the next question that needs it.
+        Does not raise for a context that cannot be encoded (out of memory, too large for the caches): ``status`` says
+        why, and so does the ``ModelError`` of a question that needs it.
         """
-        raise NotImplementedError
+        worked = self._warm.step()
+        if worked:
+            self._report()
+        return worked
 
     def answer(
         self,
         question: ModelQuestion,
         frames: Sequence[ModelFrame] | None = None,
         *,
-        deadline: float = float("inf"),
+        deadline: float = math.inf,
         cancelled: Callable[[], bool] = lambda: False,
         on_text: Callable[[str], None] | None = None,
         wait_for_context: bool = False,
@@ -62,12 +84,127 @@ class ModelEngine:
         Raises ModelError (out of memory too: caches are dropped, the engine lives on and encodes the context again),
         ModelCancelled, ModelTimeout; ValueError without any frames.
         """
-        raise NotImplementedError
+        limits = Limits(deadline, cancelled)
+        answered = False
+        self._report("answering")
+        try:
+            limits.check()
+            start = time.perf_counter_ns()
+            if frames is None:
+                context, kind = self._context(wait_for_context, limits)
+            else:
+                context, kind = self._own_context(frames, limits)
+            encoded = time.perf_counter_ns()
+            written, text = self._write(context, question, limits, on_text)
+            answered = True
+            return Generated(
+                text,
+                written.token_ids,
+                written.token_probabilities,
+                written.choice_probabilities,
+                written.complete,
+                context.frame_ids,
+                kind,
+                encoding_ns=encoded - start if kind != "warm" else 0,
+                first_token_ns=encoded - start + round(1e9 * written.first_token_s),
+                generating_ns=time.perf_counter_ns() - encoded,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.drop_caches()
+            raise ModelError(
+                "out of memory: everything that was encoded is dropped, and the context will be encoded again. Use fewer"
+                " or smaller frames if it happens again"
+            ) from error
+        finally:
+            self._answered, self._failed = self._answered + answered, self._failed + (not answered)
+            self._warm.fit()
+            self._report()
 
     def status(self) -> ModelStatus:
         """From any thread, at any time; ``waiting`` is left to the owner."""
-        raise NotImplementedError
+        with self._lock:
+            return self._status
 
     def drop_caches(self) -> None:
         """Free every cache, the contexts too; the context asked for last is encoded again in the steps that follow."""
-        raise NotImplementedError
+        self._warm.drop()
+        self._warm.again()
+        self._report()
+
+    def _context(self, wait: bool, limits: Limits) -> tuple[Context, str]:
+        """The context that a question without frames of its own is about, and how it came by it."""
+        warm = self._warm
+        if warm.current is not None and not (wait and warm.pending):
+            if wait and warm.failure:
+                raise ModelError(warm.failure)
+            return warm.current, "warm"
+        if wait:
+            warm.newest_only()
+        while warm.pending and (wait or warm.current is None):
+            limits.check()
+            warm.step()
+        if warm.failure and (wait or warm.current is None):
+            raise ModelError(warm.failure)
+        if warm.current is None:
+            raise ValueError("no frames: neither the question nor the context has any")
+        return warm.current, "updated"
+
+    def _own_context(self, frames: Sequence[ModelFrame], limits: Limits) -> tuple[Context, str]:
+        """A context for one question alone; the one that is kept when it is of the same frames."""
+        if not frames:
+            raise ValueError("no frames: the question is about an empty list of them")
+        if self._warm.current is not None and self._warm.current.frame_ids == frame_ids(self._warm.select(frames)):
+            return self._warm.current, "warm"
+        making = self._warm.own(frames)
+        context = None
+        while context is None:
+            limits.check()
+            context = self._warm.advance(making)
+        return context, "cold"
+
+    def _write(
+        self, context: Context, question: ModelQuestion, limits: Limits, on_text: Callable[[str], None] | None
+    ) -> tuple[Written, str]:
+        """The answer from a context, which is afterwards as it was before."""
+        encoder = self._encoder
+        writer = encoder.writer(context)
+        try:
+            with torch.inference_mode():
+                prompt = encoder.question(question)
+                if prompt.labels:
+                    written = choose(writer, prompt.ids, prompt.labels, end_ids=encoder.end_ids, limits=limits)
+                    text = question.choices[written.chosen]
+                    if on_text is not None:
+                        on_text(text)
+                    return written, text
+                stream = TextStream(encoder.decode, on_text)
+                written = write(
+                    writer,
+                    prompt.ids,
+                    end_ids=encoder.end_ids,
+                    max_new_tokens=self._options.max_new_tokens,
+                    limits=limits,
+                    stream=stream,
+                )
+                return written, stream.text
+        finally:
+            context.rewind()
+
+    def _report(self, state: str = "") -> None:
+        warm = self._warm
+        status = ModelStatus(
+            state=state or ("updating" if warm.pending else "ready"),
+            reason=warm.failure,
+            model_id=self._encoder.model_id,
+            memory={**self._encoder.memory(), **warm.nbytes},
+            context_frames=warm.current.frame_ids if warm.current is not None else (),
+            pending=warm.pending,
+            answered=self._answered,
+            failed=self._failed,
+            updates=warm.updates,
+            update_s=warm.update_s,
+        )
+        with self._lock:
+            self._status = status

@@ -1,0 +1,81 @@
+"""What a context is, and what the parts that make and keep contexts ask of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from spatial_mllm_ros.models.cache import FeatureCache, RoomyCache
+from spatial_mllm_ros.models.generate import Writer
+from spatial_mllm_ros.models.interface import ModelFrame, ModelQuestion
+from spatial_mllm_ros.models.prompts import QuestionTokens
+
+
+@dataclass(eq=False)
+class Context:
+    """Frames in the language model's cache, ready for a question.
+
+    frame_ids: in time order. cache: keys and values of ``length`` tokens, the last of them before the question;
+    next_position: that of the question's first token. sources: for each token what it depends on.
+    """
+
+    frame_ids: tuple[int, ...]
+    cache: RoomyCache
+    length: int
+    next_position: int
+    sources: tuple[Hashable, ...] = ()
+
+    def rewind(self) -> None:
+        """Forget the tokens of a question and its answer."""
+        self.cache.truncate(self.length)
+
+
+Steps = Generator[None, None, Context]
+"""Work on a context, in steps that take a moment each. Run under ``torch.inference_mode``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Where an encoder keeps things. features: encoded images. reserve: to be called with the bytes of the keys and
+    values to come before they are taken; it returns the last complete context, if there is one, and raises ModelError
+    where there is no room."""
+
+    features: FeatureCache
+    reserve: Callable[[int], Context | None]
+
+
+class Encoder(Protocol):
+    """A loaded model, as contexts and answers need it."""
+
+    @property
+    def model_id(self) -> str:
+        """The checkpoint, its precision and the runtime."""
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+
+    def select(self, frames: Sequence[ModelFrame], limit: int) -> Sequence[ModelFrame]:
+        """The frames that a context of these has, ``limit`` at most, in time order. frames: the best first."""
+
+    def encode(self, frames: Sequence[ModelFrame], store: Store) -> Steps:
+        """A context of selected frames."""
+
+    def question(self, question: ModelQuestion) -> QuestionTokens:
+        """A question's tokens, which follow a context's, and those of its options' labels."""
+
+    def writer(self, context: Context) -> Writer:
+        """The language model going on from a context."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Their text, without special tokens."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes by name: weights, and memory of a device of its own."""
+
+    def wait(self) -> None:
+        """Until the device has done what it was told."""
+
+    def free(self) -> None:
+        """Give memory that is not used back to the device."""
