@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spatial_mllm_ros.models.hub import resolve_model
 from spatial_mllm_ros.models.interface import ModelUnavailable
 
 SINGLE_FILE = "model.safetensors"
@@ -100,25 +101,10 @@ def find(model: str | os.PathLike[str]) -> Path:
 
     Raises CheckpointError.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    name = os.fspath(model)
-    if folder.is_file():
-        raise CheckpointError(f"{name} is a file: name the folder of the checkpoint, which holds {CONFIG_FILE}")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(
-            f"there is no folder {name}: name the folder of a checkpoint, or an id on the hub (owner/name)"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError) as error:
-        raise CheckpointError(
-            f"{name} is neither a folder nor has it been downloaded: run `spatial-mllm download {name}` first"
-        ) from error
+        return resolve_model(os.fspath(model))
+    except ModelUnavailable as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

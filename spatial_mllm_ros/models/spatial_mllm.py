@@ -99,7 +99,7 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         Raises CheckpointError (a ValueError and ModelUnavailable) that says what is wrong with the files; TypeError for an
         argument that is not known.
         """
-        if unknown := sorted(ignored.keys() - _WITHOUT_EFFECT):
+        if unknown := sorted(name for name in ignored.keys() - _WITHOUT_EFFECT if ignored[name]):
             raise TypeError(f"from_pretrained does not take {', '.join(unknown)}")
         found = files.read_checkpoint(pretrained_model_name_or_path)
         config = _config_of(found, config)
