@@ -112,6 +112,7 @@ class FakeModel:
 
     def set_context(self, frames: Sequence[ModelFrame]) -> None:
         with self._changed:
+            self._require_available()
             self._complete_context()
             self._newest = tuple(sorted(frames, key=lambda frame: (frame.stamp_ns, frame.frame_id)))
             self.contexts.append(tuple(frame.frame_id for frame in self._newest))
@@ -133,6 +134,7 @@ class FakeModel:
         begun = time.monotonic()
         own = None if frames is None else tuple(sorted(frames, key=lambda f: (f.stamp_ns, f.frame_id)))
         with self._changed:
+            self._require_available()
             self.asked.append(Asked(question, own, wait_for_context, timeout_s))
             self._status = replace(self._status, waiting=self._status.waiting + 1)
             self._changed.notify_all()
@@ -165,6 +167,10 @@ class FakeModel:
             self._changed.notify_all()
 
     # ---- inside
+
+    def _require_available(self) -> None:
+        if self._closed or self._down:
+            raise ModelUnavailable(self._down or "the model was closed")
 
     def _complete_context(self) -> None:
         """Called with the lock: the newest context becomes the complete one when its time has come."""

@@ -1,0 +1,211 @@
+"""What a node and the process of its model say to each other, and how: pickles through a pair of sockets.
+
+Only for a process and the child that it started itself: a pickle can do anything to whoever reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import struct
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spatial_mllm_ros.models.calls import Event
+from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelStatus
+
+SENT_AT_ONCE = 512
+"""Buffers in one call to the system; the least that any allows is 1024 (IOV_MAX) on Linux and macOS."""
+
+
+# ---- from the node
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first message. engine: ``module:function`` that loads it, see ``local.load_engine``. log_level: what the node
+    logs. parent: process id of the node."""
+
+    options: ModelOptions
+    engine: str
+    log_level: int
+    parent: int
+
+
+@dataclass(frozen=True)
+class SetContext:
+    """frames: those that the worker does not hold, and the frame_ids of those it does; see SentFrames."""
+
+    number: int
+    frames: tuple[ModelFrame | int, ...]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """See calls.Call. seconds_left: until its deadline."""
+
+    number: int
+    question: ModelQuestion
+    frames: tuple[ModelFrame | int, ...] | None
+    seconds_left: float
+    context: int
+    streams: bool
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Nobody waits for the answer any more."""
+
+    number: int
+
+
+# ---- from the worker
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Loading: what is being done, bytes done, bytes in all; 0 of 0 where it cannot be said."""
+
+    doing: str = "starting"
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded."""
+
+    model_id: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The model cannot be loaded; the worker ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What becomes of a question."""
+
+    number: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the model fares; context: number of the last one that is complete, or could not be completed."""
+
+    status: ModelStatus
+    context: int
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A record for the node's logging."""
+
+    record: logging.LogRecord
+
+
+# ---- frames are sent once
+
+
+class SentFrames:
+    """The node's note of what the worker holds: the frames of the context that was sent last."""
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+
+    def context(self, frames: Sequence[ModelFrame]) -> tuple[ModelFrame | int, ...]:
+        """A context as it is to be sent."""
+        packed = self.question(frames)
+        self._ids = {frame.frame_id for frame in frames}
+        return packed
+
+    def question(self, frames: Sequence[ModelFrame]) -> tuple[ModelFrame | int, ...]:
+        """Frames of a question as they are to be sent."""
+        return tuple(frame.frame_id if frame.frame_id in self._ids else frame for frame in frames)
+
+
+class HeldFrames:
+    """The worker's side of SentFrames."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, ModelFrame] = {}
+
+    def context(self, packed: Sequence[ModelFrame | int]) -> tuple[ModelFrame, ...]:
+        """A context as it was meant."""
+        frames = self.question(packed)
+        self._frames = {frame.frame_id: frame for frame in frames}
+        return frames
+
+    def question(self, packed: Sequence[ModelFrame | int]) -> tuple[ModelFrame, ...]:
+        """Frames of a question as they were meant."""
+        return tuple(self._frames[frame] if isinstance(frame, int) else frame for frame in packed)
+
+
+# ---- the way
+
+
+class Channel:
+    """One end of a pair of sockets. Any thread may send; one thread receives.
+
+    A message is a count of buffers, the size of each and the buffers: the pickle, then arrays, which are not copied.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sending = threading.Lock()
+
+    def send(self, message: Any) -> None:
+        """Waits while the other end does not read. OSError once that is gone."""
+        arrays: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+        parts = [memoryview(data), *(array.raw() for array in arrays)]
+        head = struct.pack(f"<I{len(parts)}Q", len(parts), *(len(part) for part in parts))
+        with self._sending:
+            self._send([memoryview(head), *parts])
+
+    def receive(self) -> Any:
+        """The next message; EOFError once the other end is gone."""
+        (count,) = struct.unpack("<I", self._read(4))
+        sizes = struct.unpack(f"<{count}Q", self._read(8 * count))
+        data, *arrays = [self._read(size) for size in sizes]
+        return pickle.loads(data, buffers=arrays)
+
+    def close(self) -> None:
+        """Both ends get EOFError or OSError from now on, a ``receive`` that waits too."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the other end is gone already
+            return
+        finally:
+            self._socket.close()
+
+    def _send(self, parts: Iterable[memoryview]) -> None:
+        left = [part for part in parts if len(part)]
+        while left:
+            sent = self._socket.sendmsg(left[:SENT_AT_ONCE])
+            while left and sent >= len(left[0]):
+                sent -= len(left.pop(0))
+            if sent:
+                left[0] = left[0][sent:]
+
+    def _read(self, size: int) -> memoryview:
+        buffer = np.empty(size, np.uint8).data
+        filled = 0
+        while filled < size:
+            try:
+                count = self._socket.recv_into(buffer[filled:])
+            except ConnectionResetError:
+                count = 0
+            if count == 0:
+                raise EOFError("the other end of the channel is gone")
+            filled += count
+        return buffer

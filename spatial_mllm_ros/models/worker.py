@@ -1,0 +1,187 @@
+"""The process of a model, the child of a node: ``python -m spatial_mllm_ros.models.worker <socket's descriptor>``.
+
+It ends with its parent, leaves Ctrl-C to it, and logs through it. The main thread loads the model and runs its loop;
+another receives what the parent says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+from spatial_mllm_ros.models.calls import Call, Event
+from spatial_mllm_ros.models.interface import ModelStatus, ModelUnavailable
+from spatial_mllm_ros.models.local import Engine, ModelLoop
+from spatial_mllm_ros.models.wire import (
+    Ask,
+    Channel,
+    GiveUp,
+    HeldFrames,
+    Logged,
+    Progress,
+    Ready,
+    Refused,
+    SetContext,
+    Start,
+    Status,
+    Told,
+)
+
+log = logging.getLogger(__name__)
+
+PROGRESS_PERIOD_S = 0.1
+MEMORY_PERIOD_S = 0.5
+"""The parent hears at once what changed, but of memory alone and of the progress of loading only so often."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Worker:
+    """Loads what its parent names and serves it until the parent closes the channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._held = HeldFrames()
+        self._calls: dict[int, Call] = {}
+        self._loop: ModelLoop
+        self._told: tuple[Any, ...] = ()
+        self._told_at = 0.0
+
+    def run(self, start: Start) -> None:
+        threading.Thread(target=self._receive, name="receive", daemon=True).start()
+        try:
+            engine = self._load(start)
+        except Exception as error:
+            if not isinstance(error, ModelUnavailable):
+                log.exception("loading failed")
+            reason = "" if isinstance(error, ModelUnavailable) else f"{type(error).__name__}: "
+            self._send(Refused(f"{start.options.model} cannot be loaded: {reason}{error}"))
+            return
+        self._loop = ModelLoop(engine, self._on_status)
+        self._send(Ready(engine.model_id))
+        self._on_status()
+        self._loop.run()
+
+    def _load(self, start: Start) -> Engine:
+        module, _, function = start.engine.partition(":")
+        engine: Engine = getattr(importlib.import_module(module), function)(start.options, self._on_progress)
+        return engine
+
+    # ---- to the parent
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._channel.send(message)
+        except OSError:
+            leave()
+
+    def _on_progress(self, doing: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if (doing,) != self._told[:1] or done == total or now >= self._told_at + PROGRESS_PERIOD_S:
+            self._told, self._told_at = (doing,), now
+            self._send(Progress(doing, done, total))
+
+    def _on_status(self) -> None:
+        status, context = self._loop.status(), self._loop.finished_context
+        now = time.monotonic()
+        if (short := (*_without_memory(status), context)) != self._told or now >= self._told_at + MEMORY_PERIOD_S:
+            self._told, self._told_at = short, now
+            self._send(Status(status, context))
+
+    def _tell(self, number: int, event: Event) -> None:
+        if not isinstance(event, str):
+            self._calls.pop(number, None)
+        self._send(Told(number, event))
+
+    # ---- from the parent
+
+    def _receive(self) -> None:
+        """Until the parent is gone, and this process with it."""
+        try:
+            while True:
+                self._take(self._channel.receive())
+        except (EOFError, OSError):
+            leave()
+        except Exception:
+            log.exception("a message from the node could not be read")
+            leave(1)
+
+    def _take(self, message: SetContext | Ask | GiveUp) -> None:
+        if isinstance(message, SetContext):
+            self._loop.set_context(message.number, self._held.context(message.frames))
+        elif isinstance(message, Ask):
+            self._calls[message.number] = call = self._call(message)
+            self._loop.submit(call)
+        elif (given_up := self._calls.pop(message.number, None)) is not None:
+            given_up.given_up = True
+
+    def _call(self, ask: Ask) -> Call:
+        return Call(
+            ask.number,
+            ask.question,
+            None if ask.frames is None else self._held.question(ask.frames),
+            time.monotonic() + ask.seconds_left,
+            ask.context,
+            ask.streams,
+            lambda event: self._tell(ask.number, event),
+        )
+
+
+class _Forward(logging.handlers.QueueHandler):
+    """Hands records to the parent's logging."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # the channel is the queue
+        self._channel = channel
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self._channel.send(Logged(record))
+        except OSError:
+            leave()
+
+
+def leave(status: int = 0) -> NoReturn:
+    """End at once, whatever other threads do: there is nothing to save."""
+    os._exit(status)
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the parent dies, where the system offers that; elsewhere the channel's end is the sign."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before
+        leave()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()  # a crash leaves its place on stderr, which the parent reads
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        start = channel.receive()
+    except EOFError:
+        leave()
+    end_with(start.parent)
+    root = logging.getLogger()
+    root.addHandler(_Forward(channel))
+    root.setLevel(start.log_level)
+    logging.captureWarnings(True)
+    Worker(channel).run(start)
+
+
+def _without_memory(status: ModelStatus) -> tuple[Any, ...]:
+    return tuple(value for name, value in vars(status).items() if name not in ("memory", "update_s"))
+
+
+if __name__ == "__main__":
+    main()
