@@ -275,11 +275,12 @@ def even_frames(frames: Sequence[ModelFrame], limit: int | None = None) -> list[
     """Frames for pairs: an even number of them, in time order.
 
     frames: in the caller's order of worth, the best first. Of a frame given twice the second is left out, then those
-    beyond ``limit``, then the last if their number is odd; a single frame is doubled. No frames give none.
+    beyond ``limit`` (1 or more), then the last if their number is odd; a single frame is doubled. No frames give none.
     """
-    kept = list({frame.frame_id: frame for frame in reversed(frames)}.values())[::-1]
-    if limit is not None:
-        kept = kept[: max(limit, 1)]
+    first: dict[int, ModelFrame] = {}
+    for frame in frames:
+        first.setdefault(frame.frame_id, frame)
+    kept = list(first.values())[:limit]
     if len(kept) == 1:
         return kept * 2
     kept = kept[: len(kept) // 2 * 2]

@@ -71,7 +71,7 @@ _MEASURE = re.compile(
 )
 _AROUND = frozenset(
     _words(
-        "about approximately approx roughly around circa ca exactly precisely only just it is are was there that this"
+        "≈ = about approximately approx roughly around circa ca exactly precisely only just it is are was there that this"
     )
     + _words(
         "be answer final estimate estimated total in all of them altogether overall away apart long tall wide high"
