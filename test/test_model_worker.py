@@ -193,8 +193,24 @@ def test_the_last_complete_context_or_the_newest(
     new = waiting.result(LONG_S)
     assert (new.frame_ids, new.context) == ((1, 2), "updated")
     model.set_context([])
-    assert model.status().pending is False or model.status().context_frames == (1, 2)
     until(lambda: model.status().context_frames == ())
+
+
+def test_what_is_forgotten_does_not_answer(
+    model: LocalModel | ProcessModel, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    """Nor when the next context comes at once, and takes its time: frames of another place would be passed off."""
+    model.set_context(frames(1, 2))
+    assert model.ask(SUM).frame_ids == (1, 2)
+    hold = tmp_path / fake_engine.CONTEXT
+    hold.touch()
+    model.set_context([])
+    model.set_context(frames(5, 6))
+    asked = pool.submit(model.ask, SUM)
+    until(lambda: model.status().context_frames == ())
+    assert not asked.done()
+    hold.unlink()
+    assert asked.result(LONG_S).frame_ids == (5, 6)
 
 
 def test_questions_while_contexts_change(model: LocalModel | ProcessModel, pool: ThreadPoolExecutor) -> None:

@@ -43,7 +43,8 @@ class ModelOptions:
     attention: implementation of attention; auto is the fastest that is installed and passes the parity check.
     min_pixels, max_pixels: budget of a frame after resizing; the defaults are those of training. video_fps: frames per
     second that the positions of the video tokens assume, as in training. max_new_tokens: bound of an answer.
-    cache_mib: bound of all caches of encoded frames together. max_context_frames: bound of a context.
+    cache_mib: bound of all caches of encoded frames together. max_context_frames: bound of a context. threads: of the CPU
+    that the model computes with; 0 is all but one, which is left to the node.
     """
 
     model: str
@@ -56,6 +57,7 @@ class ModelOptions:
     max_new_tokens: int = 128
     cache_mib: int = 1024
     max_context_frames: int = 32
+    threads: int = 0
 
 
 @dataclass(frozen=True, eq=False)

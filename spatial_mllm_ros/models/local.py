@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -76,7 +77,7 @@ class ModelLoop:
         self._next_context: tuple[int, tuple[ModelFrame, ...]] | None = None
         self._context: tuple[int, tuple[ModelFrame, ...]] = (0, ())
         self._finished = 0
-        self._pending = self._has_context = False
+        self._forget = self._pending = self._has_context = False
         self._answering = self._closed = False
         self._encoded_ns = 0
         self._context_debt_s = 0.0
@@ -88,10 +89,11 @@ class ModelLoop:
                 call.waits_since_ns = self._encoded_ns
             self._changed.notify()
 
-    def set_context(self, number: int, frames: Sequence[ModelFrame]) -> None:
-        """A context and its number, which is larger than those before. No frames: all before it are forgotten."""
+    def set_context(self, number: int, frames: Sequence[ModelFrame], forget: bool) -> None:
+        """A context and its number, which is larger than those before. forget: all before it are forgotten at once."""
         with self._changed:
             self._next_context = (number, tuple(frames))
+            self._forget |= forget
             self._changed.notify()
 
     def close(self) -> None:
@@ -135,13 +137,14 @@ class ModelLoop:
         """What to do next; waits for it. None: nothing any more."""
         with self._changed:
             while not self._closed:
-                if self._next_context is not None and not (self._pending and self._next_context[1]):
-                    self._context, self._next_context = self._next_context, None
-                    return self._begin_context
+                if self._next_context is not None and (self._forget or not self._pending):
+                    begin = functools.partial(self._begin_context, forget=self._forget)
+                    self._context, self._next_context, self._forget = self._next_context, None, False
+                    return begin
                 owing = self._pending and self._context_debt_s > 0
                 if not owing and (call := next(filter(self._ready, self._calls), None)) is not None:
                     self._calls.remove(call)
-                    return lambda: self._answer(call)
+                    return functools.partial(self._answer, call)
                 if self._pending:
                     return self._step
                 self._changed.wait()
@@ -154,7 +157,9 @@ class ModelLoop:
         settled = self._next_context is None and not self._pending
         return self._finished >= call.context and (self._has_context or settled)
 
-    def _begin_context(self) -> None:
+    def _begin_context(self, forget: bool) -> None:
+        if forget:
+            self.engine.set_context(())
         self.engine.set_context(self._context[1])
         self._context_debt_s = 0.0
         self._note_context()
@@ -259,7 +264,7 @@ class LocalModel(AskedModel):
         """Nothing to do: the loop sees that it is given up."""
 
     def _pass_context(self) -> None:
-        self._loop.set_context(self._context, self._context_frames)
+        self._loop.set_context(self._context, self._context_frames, forget=not self._context_frames)
 
     def _run(self) -> None:
         try:

@@ -96,6 +96,7 @@ class ProcessModel(AskedModel):
         self._sent: dict[int, AskedCall] = {}
         self._given_up: deque[int] = deque()
         self._sent_context = 0
+        self._forget = False
 
     # ---- for those who use it
 
@@ -195,6 +196,7 @@ class ProcessModel(AskedModel):
             self._unsent.remove(call)
 
     def _pass_context(self) -> None:
+        self._forget |= not self._context_frames  # the next context may come before this one is sent
         self._changed.notify_all()
 
     # ---- the life of the process; in a thread of its own
@@ -299,8 +301,8 @@ class ProcessModel(AskedModel):
         if self._given_up:
             return GiveUp(self._given_up.popleft())
         if self._sent_context < self._context:
-            self._sent_context = self._context
-            return SetContext(self._context, sent.context(self._context_frames))
+            self._sent_context, forget, self._forget = self._context, self._forget, False
+            return SetContext(self._context, sent.context(self._context_frames), forget)
         if self._unsent:
             call = self._unsent.popleft()
             self._sent[call.number] = call

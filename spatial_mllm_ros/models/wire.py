@@ -39,10 +39,12 @@ class Start:
 
 @dataclass(frozen=True)
 class SetContext:
-    """frames: those that the worker does not hold, and the frame_ids of those it does; see SentFrames."""
+    """frames: those that the worker does not hold, and the frame_ids of those it does; see SentFrames. forget: contexts
+    before it are forgotten at once."""
 
     number: int
     frames: tuple[ModelFrame | int, ...]
+    forget: bool
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Worker:
 
     def _take(self, message: SetContext | Ask | GiveUp) -> None:
         if isinstance(message, SetContext):
-            self._loop.set_context(message.number, self._held.context(message.frames))
+            self._loop.set_context(message.number, self._held.context(message.frames), message.forget)
         elif isinstance(message, Ask):
             self._calls[message.number] = call = self._call(message)
             self._loop.submit(call)
