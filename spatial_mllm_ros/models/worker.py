@@ -67,8 +67,8 @@ class Worker:
             self._send(Refused(f"{start.options.model} cannot be loaded: {reason}{error}"))
             return
         self._loop = ModelLoop(engine, self._on_status)
-        self._send(Ready(engine.model_id))
         self._on_status()
+        self._send(Ready(engine.model_id))
         self._loop.run()
 
     def _load(self, start: Start) -> Engine:
