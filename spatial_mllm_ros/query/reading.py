@@ -25,8 +25,8 @@ _KEYS = {word: unit.key for unit in UNITS.values() for word in unit.words if uni
 _UNIT = rf"(?P<unit>{'|'.join(re.escape(word) for word in sorted(_KEYS, key=len, reverse=True))})(?![a-z0-9])"
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 # ---- questions
@@ -52,12 +52,19 @@ _YES_OR_NO = re.compile(r"(?:(?P<yes>yes|yeah|yep|true)|no|nope|false)(?=\s*(?:[
 _TWO_MINDS = re.compile(r"\b(?:yes|no|true|false|but|or|maybe|unsure|unclear)\b")
 _NONE = re.compile(r"(?:there (?:is|are) )?(?:none|no (?P<noun>\w+))\W*")
 
-_ONES = _words("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen")
-_ONES += _words("seventeen eighteen nineteen")
-_TENS = {word: 10 * n for n, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
+_ONES = re.findall(
+    r"\w+",
+    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen""",
+)
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SPELT = {word: value for value, word in enumerate(_ONES)} | _TENS
 _SPELT |= {
-    f"{ten}{gap}{one}": value + n for ten, value in _TENS.items() for n, one in enumerate(_ONES[:10]) for gap in "- "
+    f"{ten}{gap}{one}": value + n
+    for ten, value in _TENS.items()
+    for n, one in enumerate(_ONES[:10])
+    if n
+    for gap in "- "
 }
 _SPELT_WORD = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(_SPELT, key=len, reverse=True))})(?![\w-])")
 _GROUPED = re.compile(r"(?<![\d.,])[1-9][0-9]{0,2}(?:,[0-9]{3}){2,}(?![\d,])")  # 1,250,000
@@ -66,33 +73,25 @@ _SQUARE = re.compile(r"\bsq(?!u)\.?\s?(?=[a-z])")  # "sq. ft", "sqm"
 # One number and no other digits. Before it is the start, a space or a sign of roughness; after it a unit, or a word. "in"
 # means inches at the end alone. Neither "0,125" (a decimal comma?) nor "m/s" nor "m^3" is understood.
 _MEASURE = re.compile(
-    rf"(?P<before>(?:[^0-9]*[\s(:=~≈])?)(?P<number>[-+−]?(?!0,)[0-9]{{1,15}}(?:[.,][0-9]{{1,9}})?)"
+    rf"(?P<before>(?:[^0-9]*[\s(:=~≈])?)(?P<number>[-+−]?(?!0,[0-9]{{3}}(?![0-9]))[0-9]{{1,15}}(?:[.,][0-9]{{1,9}})?)"
     rf"(?:\s?{_UNIT}(?![/^*])|\s?(?P<inches>in(?=\W*\Z))|(?![\w/^*%°'\"]))(?P<after>[^0-9]*)"
 )
-_AROUND = frozenset(
-    _words(
-        "≈ = about approximately approx roughly around circa ca exactly precisely only just it is are was there that this"
-    )
-    + _words(
-        "be answer final estimate estimated total in all of them altogether overall away apart long tall wide high"
-    )
+_AROUND = _words(
+    """about approximately approx roughly around circa ca exactly precisely only just it is are was there that this be
+    answer final estimate estimated total in all of them altogether overall away apart long tall wide high deep ≈ ="""
 )
-_TALK = _AROUND | frozenset(
-    _words("i can see has have contain show shown visible present measure room scene video image from between and with")
-    + _words(
-        "distance height width length depth thickness size area angle diameter radius dimension approximate me you"
-    )
+_TALK = _AROUND | _words(
+    """i can see has have contain show shown visible present measure room scene video image from between and with me you
+    distance height width length depth thickness size area angle diameter radius dimension"""
 )
-_DOUBTS = frozenset(
-    _words("not nt no never neither or unknown unclear unsure cannot maybe half quarter third dozen hundred thousand")
-    + _words(
-        "million couple few several pair more less fewer least most max min maximum minimum squared cubed cubic per"
-    )
-    + _words("each plus ± + extra another other")
+_DOUBTS = _words(
+    """not nt no never neither or unknown unclear unsure cannot maybe half quarter third dozen hundred thousand million
+    couple few several pair more less fewer least most max min maximum minimum squared cubed cubic per each plus ± +
+    extra another other"""
 )
-_BOUND_BEFORE = frozenset(_words("over under above below beyond than to within minus up until between from by next"))
-_BOUND_AFTER = frozenset(_words("to by x × and up until"))
-_TURNS = frozenset(_words("left right clockwise counterclockwise anticlockwise counter anti"))
+_BOUND_BEFORE = _words("over under above below beyond than to within minus up until between from by next")
+_BOUND_AFTER = _words("to by x × and up until")
+_TURNS = _words("left right clockwise counterclockwise anticlockwise counter anti")
 
 
 @dataclass(frozen=True)
