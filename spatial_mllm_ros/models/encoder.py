@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Sequence
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -66,10 +67,10 @@ class VideoEncoder:
         keys: list[Hashable] = [(*(frame.frame_id for frame in part), size) for part in parts]
         features = []
         for part, key in zip(parts, keys, strict=True):
-            found = store.features.get("2D features", key)
+            found = store.features.get("features_2d", key)
             if found is None:
                 found = self._features_2d([images(frame) for frame in part])
-                store.features.put("2D features", key, found)
+                store.features.put("features_2d", key, found)
                 yield
             features.append(found)
         visual = torch.cat(features, dim=1)
@@ -102,11 +103,11 @@ class VideoEncoder:
         tokens = []
         for frame in frames:
             key = (frame.frame_id, images.size)
-            found = store.features.get("frame tokens", key)
+            found = store.features.get("frame_tokens", key)
             if found is None:
                 # rounded before it is normalised, as ``encode_3d`` has it
                 found = aggregator.frame_tokens(unit_range(images(frame)[None]).to(model.device, model.dtype))
-                store.features.put("frame tokens", key, found)
+                store.features.put("frame_tokens", key, found)
                 yield
             tokens.append(found)
         layer = model.config.spatial_layer
@@ -229,7 +230,7 @@ class VideoEncoder:
             held["device"] = torch.cuda.memory_reserved(device)
         return held
 
-    @property
+    @cached_property
     def _weights_nbytes(self) -> int:
         unique = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
         return sum(tensor.nbytes for tensor in unique.values())

@@ -140,7 +140,7 @@ class WarmContext:
         """Bytes by name: the contexts, and encoded images by kind."""
         return {
             "context": self.current.cache.nbytes if self.current is not None else 0,
-            "next context": self._making.nbytes if self._making is not None else 0,
+            "next_context": self._making.nbytes if self._making is not None else 0,
             **self._features.nbytes_by_kind,
         }
 
@@ -171,7 +171,7 @@ class WarmContext:
 
     def _contexts_nbytes(self) -> int:
         held = self.nbytes
-        return held["context"] + held["next context"]
+        return held["context"] + held["next_context"]
 
     def _start_again(self, making: Making) -> None:
         waiting = self._waiting
