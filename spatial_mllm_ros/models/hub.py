@@ -186,6 +186,15 @@ def checkpoints() -> list[Checkpoint]:
     return found
 
 
+def has_random_weights(folder: Path) -> bool:
+    """Whether a checkpoint says that nobody trained it (``random_weights`` in config.json)."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"{folder / 'config.json'} cannot be read ({error}): download it again") from error
+    return isinstance(config, dict) and bool(config.get("random_weights"))
+
+
 def licence_of(model: str) -> str:
     """What is known of the licence of a model by its id; '' when nothing is."""
     return next((words for start, words in LICENCES if re.match(start, model.lower())), "")
