@@ -131,6 +131,8 @@ def test_sizes_compare_side_by_side() -> None:
     text = replace(SAID, answer_type=AnswerType.TEXT, value=math.nan, unit="")
     assert together(size, replace(text, answer="about 4 m by 5 m")).confidence > size.confidence
     assert together(size, replace(text, answer="4 x 5 x 2.5 metres")).confidence > size.confidence
+    assert together(size, replace(text, answer="16.4 by 13"), "ft").confidence > size.confidence
+    assert together(size, replace(text, answer="16.4 by 13")).confidence < size.confidence
     assert together(size, replace(text, answer="12 m by 10 m")).confidence < size.confidence
     for incomparable in ("quite large", "5 m", "20 m²", "1 m, 2 m, 3 m and 4 m", "0 m by 4 m"):
         assert both(size, replace(text, answer=incomparable), "", 0.4) is None
@@ -161,9 +163,7 @@ def test_a_model_that_is_not_trusted_changes_nothing() -> None:
 
 def test_why_a_model_was_not_heard() -> None:
     answer = unchecked(AREA, "it did not answer\nin time")
-    assert answer == replace(
-        AREA, confidence_method="gaussian; not compared with the model: it did not answer in time"
-    )
+    assert answer == replace(AREA, confidence_method="gaussian; not compared with the model: it did not answer in time")
 
 
 def test_a_line_is_short() -> None:

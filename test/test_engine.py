@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_model import FakeModel, Said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
-from spatial_mllm_ros.query.answer import ImageBox, ImagePoint, Request
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.models.interface import ModelBusy, ModelError, ModelUnavailable
+from spatial_mllm_ros.query.answer import Answer, ImageBox, ImagePoint, Request
+from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import HANDLERS, SpatialQueryEngine
+from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.query.parser import QuestionParser
 from spatial_mllm_ros.query.table import built_in_table
 from spatial_mllm_ros.session.questions import ask, read_questions
@@ -56,6 +61,8 @@ BAD: dict[str, tuple[Request, ErrorCode, str]] = {
     "lone surrogate": (replace(DEPTH, question="depth of <p0> \ud800?"), ErrorCode.INVALID_REQUEST, "UTF-8"),
     "point not given": (replace(DEPTH, question="depth of <p1>?"), ErrorCode.INVALID_REQUEST, "<p1>"),
     "free form": (Request("Describe the room."), ErrorCode.NO_MODEL, "spatial_mllm_ros[model]"),
+    "free form, how to get a model": (Request("Describe the room."), ErrorCode.NO_MODEL, "spatial-mllm download"),
+    "marked, in unknown words": (replace(DEPTH, question="What brand is <p0>?"), ErrorCode.INVALID_REQUEST, "'brand'"),
     "unknown frame": (replace(DEPTH, points=(point(1, 1, STAMP + 7_000_000),)), ErrorCode.INVALID_REQUEST, "no frame"),
     "unknown camera": (replace(DEPTH, points=(point(1, 1, camera="rear"),)), ErrorCode.INVALID_REQUEST, "rear"),
     "outside": (replace(DEPTH, points=(point(160, 60),)), ErrorCode.INVALID_REQUEST, "outside"),
@@ -170,7 +177,9 @@ def test_answers_do_not_depend_on_who_asks_beside(engine: SpatialQueryEngine) ->
     index=st.integers(-3, 62),
 )
 @settings(max_examples=150, deadline=None)
-def test_no_question_breaks_the_engine(engine: SpatialQueryEngine, question: str, u: float, v: float, index: int) -> None:
+def test_no_question_breaks_the_engine(
+    engine: SpatialQueryEngine, question: str, u: float, v: float, index: int
+) -> None:
     """Whatever is asked about whatever pixel and moment, the answer is an answer or a code with a reason."""
     stamp = SOURCE.stamps[0] + index * 100_000_000
     other = SOURCE.stamps[40]
@@ -214,3 +223,308 @@ def test_extending_the_table_reaches_the_engine(engine: SpatialQueryEngine, tmp_
     mine = SpatialQueryEngine(engine.memory, engine.sensor, QueryConfig(), parser=parser)
     assert mine.answer(replace(DEPTH, question="tiefe of <p0>?")).value == engine.answer(DEPTH).value
 
+
+# ---- with a model
+
+AREA = Request("What is the floor area of the room?")
+ASKED_AREA = "What is the floor area of the room (in square meters)?"
+DESCRIBE = Request("Describe the room.")
+
+
+@pytest.fixture(scope="module")
+def seen() -> SpatialMemory:
+    """What the engine has seen, with images."""
+    memory = SpatialMemory()
+    for frame in SOURCE.frames():
+        memory.add(frame)
+    return memory
+
+
+@pytest.fixture(scope="module")
+def area(seen: SpatialMemory) -> Answer:
+    """What geometry says alone."""
+    return SpatialQueryEngine(seen, SOURCE.info.sensor).answer(AREA)
+
+
+def engine_with(seen: SpatialMemory, model: FakeModel, **config: float | bool) -> SpatialQueryEngine:
+    return SpatialQueryEngine(seen, SOURCE.info.sensor, QueryConfig(**config), model=ModelBackend(model))
+
+
+def measured(answer: Answer) -> dict[str, object]:
+    """What a planner reads of a measurement."""
+    names = ("error_code", "answer_type", "value", "stddev", "unit", "choice_index", "pose", "pixel", "scale_source")
+    return {name: repr(getattr(answer, name)) for name in names}
+
+
+def refuse(code: ErrorCode, message: str = "too close to call") -> Callable[..., Answer]:
+    def handler(context: object) -> Answer:
+        raise QueryError(code, message)
+
+    return handler
+
+
+def test_what_geometry_does_not_read_is_asked_of_the_model(seen: SpatialMemory) -> None:
+    engine = engine_with(seen, FakeModel({"Describe the room.": "a small kitchen"}))
+    pieces: list[str] = []
+    answer = engine.answer(DESCRIBE, on_text=pieces.append)
+    assert (answer.error_code, answer.answer, answer.source) == (ErrorCode.NONE, "a small kitchen", AnswerSource.MODEL)
+    assert "".join(pieces) == answer.answer
+    stamps = [e.stamp_ns for e in answer.evidence]
+    assert (answer.first_stamp, answer.last_stamp) == (min(stamps), max(stamps))
+
+
+def test_choices_are_asked_of_the_model(seen: SpatialMemory) -> None:
+    model = FakeModel(lambda question, about: Said("oak", choice_probabilities=(0.1, 0.9)))
+    answer = engine_with(seen, model).answer(Request("What is the floor made of?", choices=("stone", "oak")))
+    assert (answer.answer_type, answer.choice_index, answer.answer) == (AnswerType.CHOICE, 1, "oak")
+
+
+def test_marks_are_measured_and_never_asked_of_the_model(seen: SpatialMemory) -> None:
+    model = FakeModel()
+    engine = engine_with(seen, model)
+    assert engine.answer(DEPTH).source == AnswerSource.GEOMETRY
+    for request in (
+        replace(DEPTH, question="What colour is <p0>?"),
+        replace(DEPTH, question="Which colour?"),
+        Request("What happened at <t0>?", times=(int(STAMP),)),
+        Request("Is it a chair in <box0>?", boxes=BOX.boxes),
+        replace(DEPTH, question="What is softer?", choices=("<p0>", "the carpet")),
+    ):
+        answer = engine.answer(request)
+        assert answer.error_code == ErrorCode.INVALID_REQUEST, answer
+        assert "cannot see" in answer.error_msg
+    assert model.asked == []
+
+
+def test_both_are_heard_where_both_can_answer(seen: SpatialMemory, area: Answer) -> None:
+    for said, word, higher in ((area.value, "agreement", True), (5 * area.value, "disagreement", False)):
+        model = FakeModel(lambda question, about, said=said: f"{said:.1f}")
+        answer = engine_with(seen, model).answer(AREA)
+        assert model.asked[0].question.text == ASKED_AREA
+        assert measured(answer) == measured(area)
+        assert (answer.source, answer.model_id) == (AnswerSource.BOTH, "fake")
+        assert answer.answer == f"{area.answer}; the model says {said:.1f}"
+        assert answer.confidence_method == f"{area.confidence_method} x {word} with the model"
+        assert (answer.confidence > area.confidence) == higher
+        assert {e.keyframe_id for e in answer.evidence} == {e.keyframe_id for e in area.evidence} | set(
+            model.contexts[0]
+        )
+
+
+def test_a_unit_that_is_named_is_not_told_again(seen: SpatialMemory, area: Answer) -> None:
+    model = FakeModel(lambda question, about: f"{area.value / 0.3048**2:.0f}")
+    request = replace(AREA, question="What is the floor area of the room in square feet?")
+    answer = engine_with(seen, model).answer(request)
+    assert model.asked[0].question.text == request.question
+    assert "x agreement" in answer.confidence_method
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (Said(error=ModelError("out of memory")), "out of memory"),
+        (Said(error=ModelUnavailable("the worker is gone")), "gone"),
+        (Said(error=ModelBusy("64 wait")), "64 wait"),
+        (Said("17", seconds=30.0), "time limit"),
+        ("quite large", "quite large"),
+    ],
+)
+def test_a_model_that_fails_does_not_cost_the_measurement(
+    seen: SpatialMemory, area: Answer, said: Said | str, says: str
+) -> None:
+    begin = time.monotonic()
+    answer = engine_with(seen, FakeModel({ASKED_AREA: said}), cross_check_timeout_s=0.1).answer(AREA)
+    assert time.monotonic() - begin < 1.0
+    assert measured(answer) == measured(area)
+    assert (answer.answer, answer.confidence, answer.source) == (area.answer, area.confidence, AnswerSource.GEOMETRY)
+    assert answer.evidence == area.evidence
+    assert says in answer.confidence_method
+    assert "not compared" in answer.confidence_method
+
+
+def test_a_defect_of_the_model_does_not_cost_the_measurement(
+    seen: SpatialMemory, area: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engine_with(seen, FakeModel(lambda question, about: 1 // 0))  # type: ignore[arg-type,return-value]
+    assert measured(engine.answer(AREA)) == measured(area)
+    assert "ZeroDivisionError" in caplog.text
+    assert engine.answer(DESCRIBE).error_code == ErrorCode.UNKNOWN
+
+
+def test_a_check_ends_before_the_time_limit_does(seen: SpatialMemory, area: Answer) -> None:
+    """What is measured is given in time, however slow the model."""
+    model = FakeModel({ASKED_AREA: Said("17", seconds=30.0)})
+    engine = engine_with(seen, model, cross_check_timeout_s=20.0)
+    begin = time.monotonic()
+    answer = engine.answer(replace(AREA, timeout=1_000_000_000))
+    assert time.monotonic() - begin < 1.0
+    assert measured(answer) == measured(area)
+
+
+def test_a_model_that_is_not_ready_is_not_waited_for(seen: SpatialMemory, area: Answer) -> None:
+    model = FakeModel()
+    model.hold_context()
+    answer = engine_with(seen, model, cross_check_timeout_s=20.0).answer(AREA)
+    assert answer.time_generating < 5e9
+    assert (measured(answer), model.asked) == (measured(area), [])
+    assert "not encoded" in answer.confidence_method
+
+
+def test_checking_can_be_turned_off(seen: SpatialMemory, area: Answer) -> None:
+    model = FakeModel()
+    answer = engine_with(seen, model, cross_check_with_model=False).answer(AREA)
+    assert (answer.answer, answer.confidence_method) == (area.answer, area.confidence_method)
+    assert (answer.source, model.asked) == (AnswerSource.GEOMETRY, [])
+
+
+@pytest.mark.parametrize("code", [ErrorCode.ABSTAINED, ErrorCode.SCALE_UNAVAILABLE])
+def test_the_model_answers_what_geometry_reads_but_cannot_tell(
+    seen: SpatialMemory, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
+) -> None:
+    monkeypatch.setitem(HANDLERS, "floor_area", refuse(code))
+    answer = engine_with(seen, FakeModel({ASKED_AREA: "17"})).answer(AREA)
+    assert (answer.error_code, answer.source, answer.value, answer.unit) == (0, AnswerSource.MODEL, 17.0, "m2")
+    failing = engine_with(seen, FakeModel({ASKED_AREA: Said(error=ModelError("out of memory"))})).answer(AREA)
+    assert failing.error_code == code  # what geometry said tells more
+    assert "too close to call" in failing.error_msg
+    assert "out of memory" in failing.error_msg
+    alone = SpatialQueryEngine(seen).answer(AREA)
+    assert (alone.error_code, alone.error_msg) == (code, "too close to call")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        ErrorCode.NOT_SEEN,
+        ErrorCode.INVALID_REQUEST,
+        ErrorCode.NO_FRAMES,
+        ErrorCode.TF_ERROR,
+        ErrorCode.TIMEOUT,
+        ErrorCode.CANCELLED,
+    ],
+)
+def test_other_refusals_of_geometry_are_final(
+    seen: SpatialMemory, monkeypatch: pytest.MonkeyPatch, code: ErrorCode
+) -> None:
+    """A model would answer about what was never seen, too."""
+    monkeypatch.setitem(HANDLERS, "floor_area", refuse(code))
+    model = FakeModel({ASKED_AREA: "17"})
+    assert engine_with(seen, model).answer(AREA).error_code == code
+    assert model.asked == []
+
+
+def test_what_no_image_shows_is_not_asked_of_the_model(seen: SpatialMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel()
+    engine = engine_with(seen, model)
+    unseen = Request("How much of the room has not been seen yet?")
+    assert engine.answer(unseen).source == AnswerSource.GEOMETRY
+    monkeypatch.setitem(HANDLERS, "unseen", refuse(ErrorCode.ABSTAINED))
+    assert engine.answer(unseen).error_code == ErrorCode.ABSTAINED
+    assert model.asked == []
+
+
+def test_a_model_that_is_not_sure_is_not_believed(seen: SpatialMemory) -> None:
+    model = FakeModel({"Describe the room.": Said("a kitchen", 0.5)})  # three tokens
+    answer = engine_with(seen, model, min_model_confidence=0.2).answer(DESCRIBE)
+    assert (answer.error_code, answer.answer, answer.evidence) == (ErrorCode.ABSTAINED, "", ())
+    assert "a kitchen" in answer.error_msg
+    assert "0.12" in answer.error_msg
+    assert engine_with(seen, model, min_model_confidence=0.1).answer(DESCRIBE).error_code == ErrorCode.NONE
+
+
+def test_what_was_not_seen_is_not_asked_of_the_model(seen: SpatialMemory) -> None:
+    model = FakeModel()
+    assert engine_with(SpatialMemory(), model).answer(DESCRIBE).error_code == ErrorCode.NO_FRAMES
+    later = replace(DESCRIBE, window_start=int(SOURCE.stamps[-1]) + 1)
+    assert engine_with(seen, model).answer(later).error_code == ErrorCode.NO_FRAMES
+    assert (model.asked, model.contexts) == ([], [])
+
+
+def test_a_models_errors_get_their_codes(seen: SpatialMemory) -> None:
+    model = FakeModel({"Describe the room.": Said("a kitchen", seconds=30.0)})
+    engine = engine_with(seen, model)
+    begin = time.monotonic()
+    assert engine.answer(replace(DESCRIBE, timeout=100_000_000)).error_code == ErrorCode.TIMEOUT
+    cancelled = engine.answer(DESCRIBE, cancelled=lambda: time.monotonic() > begin + 0.2)
+    assert cancelled.error_code == ErrorCode.CANCELLED
+    checked = engine.answer(AREA, cancelled=lambda: bool(len(model.asked) > 2))
+    assert checked.error_code == ErrorCode.CANCELLED
+    assert time.monotonic() - begin < 3.0
+    model.go_down("the worker is gone")
+    assert engine.answer(DESCRIBE).error_code == ErrorCode.MODEL_ERROR
+
+
+def test_geometry_answers_while_the_model_is_at_work(seen: SpatialMemory) -> None:
+    model = FakeModel()
+    engine = engine_with(seen, model)
+    model.hold()
+    threads = [threading.Thread(target=engine.answer, args=(DESCRIBE,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    model.wait_asked(4)
+    begin = time.monotonic()
+    assert engine.answer(DEPTH).error_code == ErrorCode.NONE
+    assert time.monotonic() - begin < 0.5
+    model.release()
+    for thread in threads:
+        thread.join()
+
+
+NEEDS = {
+    "Describe the room.": True,
+    "What is the floor area of the room?": True,
+    "How much of the room has not been seen yet?": False,
+    "What is the depth of <p0>?": False,
+    "What colour is <p0>?": False,
+    "What is the depth of <p5>?": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("question", NEEDS)
+def test_which_questions_may_wait_for_the_model(seen: SpatialMemory, question: str) -> None:
+    model = FakeModel()
+    request = Request(question, points=DEPTH.points if "<p" in question else ())
+    engine = engine_with(seen, model)
+    assert engine.needs_model(request) == NEEDS[question]
+    assert not SpatialQueryEngine(seen).needs_model(request)
+    engine.answer(request)
+    assert bool(model.asked) == NEEDS[question]
+
+
+def test_the_context_follows_the_memory(seen: SpatialMemory) -> None:
+    model = FakeModel()
+    engine = engine_with(seen, model, max_keyframes=6)
+    assert engine.update_context()
+    assert not engine.update_context()
+    engine.config = replace(engine.config, max_keyframes=4)
+    assert engine.update_context()
+    assert [len(c) for c in model.contexts] == [6, 4]
+    assert not SpatialQueryEngine(seen).update_context()
+
+
+@pytest.fixture(scope="module")
+def alone(seen: SpatialMemory, area: Answer) -> dict[str, Answer]:
+    """What geometry says alone, by question."""
+    engine = SpatialQueryEngine(seen, SOURCE.info.sensor)
+    questions = ("How big is the room?", "How far did the camera travel?", "By how many degrees did the camera turn?")
+    return {AREA.question: area} | {question: engine.answer(Request(question)) for question in questions}
+
+
+@given(
+    said=st.one_of(
+        st.floats(-1e9, 1e9).map(str), st.text(max_size=40), st.sampled_from(["yes", "no", "5 m by 4 m", "B", "1e400"])
+    ),
+    probability=st.floats(0.0, 1.0),
+    data=st.data(),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_model_alters_a_measurement(
+    seen: SpatialMemory, alone: dict[str, Answer], said: str, probability: float, data: st.DataObject
+) -> None:
+    question = data.draw(st.sampled_from(sorted(alone)))
+    answer = engine_with(seen, FakeModel(lambda question, about: Said(said, probability))).answer(Request(question))
+    assert measured(answer) == measured(alone[question])
+    assert answer.answer.startswith(alone[question].answer)
+    assert 0.0 <= answer.confidence <= 1.0
+    json.dumps(answer.to_json(), allow_nan=False)

@@ -115,7 +115,9 @@ def _apart(geometry: Answer, model: Answer, asked_unit: str) -> tuple[float, flo
     """How far two measures are apart (difference of logarithms), and the relative deviation of geometry's."""
     if geometry.answer_type == AnswerType.VECTOR and geometry.unit == "m" and geometry.pose.frame_id == "":
         sides = sorted(geometry.pose.position, reverse=True)
-        given = sorted((v for v, kind in parse_measures(model.answer) if kind in (LENGTH, "")), reverse=True)
+        bare = asked_unit if asked_unit and UNITS[asked_unit].kind == LENGTH else "m"
+        measures = [m for m in parse_measures(model.answer) if m[1] in (LENGTH, "")]
+        given = sorted((v if kind else convert(v, bare, "m") for v, kind in measures), reverse=True)
         if not 2 <= len(given) <= len(sides) or min(*given, *sides) <= 0:
             return None
         offs = [abs(math.log(a / b)) for a, b in zip(given, sides, strict=False)]

@@ -50,7 +50,7 @@ class QueryConfig:
     near_m: float = 3.0
     timeout_s: float = 30.0
     max_keyframes: int = 16
-    min_model_confidence: float = 0.3
+    min_model_confidence: float = 0.1
     wait_for_context: bool = False
     cross_check_with_model: bool = True
     cross_check_timeout_s: float = 2.0

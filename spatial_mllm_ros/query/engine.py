@@ -5,15 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.query.arbitration import (
+    GEOMETRY_CANNOT_TELL,
+    both,
+    in_one_line,
+    is_for_a_model,
+    is_marked,
+    unchecked,
+)
 from spatial_mllm_ros.query.choices import choose
 from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
 from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
-from spatial_mllm_ros.query.parser import QuestionParser
+from spatial_mllm_ros.query.model_backend import ModelBackend
+from spatial_mllm_ros.query.parser import ParsedQuestion, QuestionParser
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
@@ -66,10 +75,28 @@ HANDLERS: dict[str, Handler] = {
 """The geometry handler of every question family."""
 
 NO_MODEL_HELP = (
-    "a free-form question needs a model and none is loaded: a Spatial-MLLM checkpoint such as "
-    "Diankun/Spatial-MLLM-v1.1-Instruct-135K and the extra spatial_mllm_ros[model], which this version cannot load yet. "
+    "a free-form question needs a model and none is loaded: install the extra spatial_mllm_ros[model], get a checkpoint "
+    "(`spatial-mllm download Diankun/Spatial-MLLM-v1.1-Instruct-135K`) and name it in the parameter model (--model). "
     "Geometry answers the questions in docs/questions.md"
 )
+MARKS_HELP = (
+    "marked points, boxes and moments are for measurements, which a model cannot see, and no measurement is asked for in "
+    "these words: ask one of the questions in docs/questions.md about the marks, or ask without them"
+)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A request on its way: when its time is up (monotonic seconds), whether it was given up, who reads along."""
+
+    request: Request
+    deadline: float
+    cancelled: Callable[[], bool]
+    on_text: Callable[[str], None] | None
+
+    @property
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
 
 
 class SpatialQueryEngine:
@@ -77,7 +104,8 @@ class SpatialQueryEngine:
 
     memory: what was seen. sensor: error model of the camera. T_zup_from_world: world to a frame with z up and the floor
     at z = 0, where that is known; else both are found in the frames. lookup: transforms to frames other than the fixed
-    one and the cameras. parser: with wordings of one's own.
+    one and the cameras. parser: with wordings of one's own. model: answers what geometry does not, and is heard beside
+    it; see arbitration.py for who answers what.
     """
 
     def __init__(
@@ -88,6 +116,7 @@ class SpatialQueryEngine:
         T_zup_from_world: Transform | None = None,
         lookup: TransformLookup | None = None,
         parser: QuestionParser | None = None,
+        model: ModelBackend | None = None,
     ) -> None:
         self.memory = memory
         self.sensor = sensor or SensorModel()
@@ -95,34 +124,66 @@ class SpatialQueryEngine:
         self.parser = parser or QuestionParser()
         self.levels = LevelCache(T_zup_from_world, self.config.level_frames)
         self.lender = DepthLender()
+        self.model = model
         self._lookup = lookup
 
-    def answer(self, request: Request, cancelled: Callable[[], bool] = lambda: False) -> Answer:
+    def answer(
+        self,
+        request: Request,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
         """The answer, or the error code that says why there is none. Never raises for what a caller sends.
 
-        cancelled: asked between steps; the answer is CANCELLED once it returns true.
+        cancelled: asked between steps; the answer is CANCELLED once it returns true. on_text: given the text of a model
+        that answers alone, piece by piece as it comes; the answer that is returned is the one that counts.
         """
         begin = time.monotonic()
         try:
-            answer = self._answer(request, begin, cancelled)
+            limit = request.timeout / 1e9 if request.timeout > 0 else self.config.timeout_s
+            answer = self._answer(_Call(request, begin + limit, cancelled, on_text))
         except QueryError as error:
             answer = Answer(error_code=error.code, error_msg=str(error))
         except Exception as error:
             log.exception("question %r failed", request.question[:200])
             answer = Answer(error_code=ErrorCode.UNKNOWN, error_msg=f"internal error, see the log: {error!r}")
         stamps = [e.stamp_ns for e in answer.evidence]
+        elsewhere = answer.time_queued + answer.time_selecting + answer.time_encoding
         return replace(
             answer,
             first_stamp=min(stamps, default=0),
             last_stamp=max(stamps, default=0),
-            time_generating=int((time.monotonic() - begin) * 1e9),
+            time_generating=max(int((time.monotonic() - begin) * 1e9) - elsewhere, 0),
         )
 
-    def _answer(self, request: Request, begin: float, cancelled: Callable[[], bool]) -> Answer:
+    def needs_model(self, request: Request) -> bool:
+        """Whether the answer may wait for the model, so that what geometry alone answers need not queue behind it.
+
+        Reads the question and no more.
+        """
+        if self.model is None:
+            return False
+        try:
+            return is_for_a_model(request, self._parse(request))
+        except QueryError:
+            return False
+
+    def update_context(self) -> bool:
+        """Show the model the keyframes as they are now, where there is one; whether they had changed. Never waits for it.
+
+        Raises ModelError.
+        """
+        return self.model is not None and self.model.update(self.memory, self.config.max_keyframes)
+
+    def _parse(self, request: Request) -> ParsedQuestion | None:
         _check(request)
-        parsed = self.parser.parse(
+        return self.parser.parse(
             request.question, len(request.points), len(request.boxes), len(request.times), request.choices
         )
+
+    def _answer(self, call: _Call) -> Answer:
+        request = call.request
+        parsed = self._parse(request)
         if len(self.memory) == 0:
             refused = ", ".join(f"{n} {reason}" for reason, n in self.memory.refused.most_common())
             raise QueryError(
@@ -130,12 +191,22 @@ class SpatialQueryEngine:
                 "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
             )
         if parsed is None:
-            unknown = ", ".join(map(repr, self.parser.unknown_words(request.question)[:5]))
-            hint = f"; words that no measurement knows: {unknown}" if unknown else ""
-            raise QueryError(ErrorCode.NO_MODEL, NO_MODEL_HELP + hint)
-        timeout = request.timeout / 1e9 if request.timeout else self.config.timeout_s
+            return self._free_form(call)
+        may_ask = is_for_a_model(request, parsed)
+        try:
+            measured = self._measured(call, parsed)
+        except QueryError as error:
+            if self.model is None or not may_ask or error.code not in GEOMETRY_CANNOT_TELL:
+                raise
+            return self._instead(self.model, call, parsed, error)
+        if self.model is not None and may_ask and self.config.cross_check_with_model:
+            return self._checked(self.model, call, parsed, measured)
+        return measured
+
+    def _measured(self, call: _Call, parsed: ParsedQuestion) -> Answer:
+        """Geometry's answer."""
         context = Context(
-            request,
+            call.request,
             parsed,
             self.memory,
             self.sensor,
@@ -143,11 +214,79 @@ class SpatialQueryEngine:
             self.levels,
             self.lender,
             self._lookup,
-            begin + timeout,
-            cancelled,
+            call.deadline,
+            call.cancelled,
         )
         context.check()
-        return choose(HANDLERS[parsed.family](context), request, self.config.min_confidence)
+        return choose(HANDLERS[parsed.family](context), call.request, self.config.min_confidence)
+
+    def _free_form(self, call: _Call) -> Answer:
+        """The answer to a question that geometry does not read."""
+        unknown = ", ".join(map(repr, self.parser.unknown_words(call.request.question)[:5]))
+        hint = f"; words that no measurement knows: {unknown}" if unknown else ""
+        if is_marked(call.request, None):
+            raise QueryError(ErrorCode.INVALID_REQUEST, MARKS_HELP + hint)
+        if self.model is None:
+            raise QueryError(ErrorCode.NO_MODEL, NO_MODEL_HELP + hint)
+        return self._judged(self.model, call)
+
+    def _judged(self, model: ModelBackend, call: _Call, unit: str = "") -> Answer:
+        """The model's answer, where it is sure enough. unit: see ModelBackend.answer."""
+        answer = model.answer(
+            call.request,
+            self.memory,
+            self.config,
+            timeout_s=call.left_s,
+            cancelled=call.cancelled,
+            on_text=call.on_text,
+            unit=unit,
+        )
+        if answer.confidence < self.config.min_model_confidence:
+            raise QueryError(
+                ErrorCode.ABSTAINED,
+                f"the model says {in_one_line(answer.answer)!r}, but only with confidence {answer.confidence:.2f} "
+                f"({answer.confidence_method}); min_model_confidence is {self.config.min_model_confidence:g}",
+            )
+        return answer
+
+    def _instead(self, model: ModelBackend, call: _Call, parsed: ParsedQuestion, error: QueryError) -> Answer:
+        """The model's answer to what geometry reads but cannot tell (``error``)."""
+        try:
+            return self._judged(model, call, self._unit_to_tell(call, parsed))
+        except QueryError as other:
+            if other.code == ErrorCode.CANCELLED:
+                raise
+            raise QueryError(error.code, f"{error}; nor does the model answer: {in_one_line(str(other))}") from other
+
+    def _checked(self, model: ModelBackend, call: _Call, parsed: ParsedQuestion, measured: Answer) -> Answer:
+        """Geometry's answer, confirmed or doubted by the model where that answers soon enough."""
+        # a fifth of the time left is kept for the way back: what is measured must not be lost to a model that overruns
+        limit = min(self.config.cross_check_timeout_s, 0.8 * call.left_s)
+        if limit <= 0:
+            return unchecked(measured, "there was no time")
+        try:
+            judged = model.answer(
+                call.request,
+                self.memory,
+                self.config,
+                timeout_s=limit,
+                cancelled=call.cancelled,
+                unit=self._unit_to_tell(call, parsed),
+                only_if_ready=True,
+            )
+            together = both(measured, judged, parsed.unit, self.config.model_trust, len(call.request.choices))
+        except QueryError as error:
+            if error.code == ErrorCode.CANCELLED:
+                raise
+            return unchecked(measured, str(error))
+        except Exception as error:
+            log.exception("the model failed at %r", call.request.question[:200])
+            return unchecked(measured, f"internal error, see the log: {error!r}")
+        return together or unchecked(measured, f"it says {judged.answer!r}")
+
+    def _unit_to_tell(self, call: _Call, parsed: ParsedQuestion) -> str:
+        """The unit that a question means but does not name."""
+        return "" if parsed.unit or call.request.choices else self.parser.table.families[parsed.family].unit
 
 
 def _check(request: Request) -> None:
