@@ -115,6 +115,8 @@ class FakeEngine:
                 raise ZeroDivisionError("division by zero")
             case "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
+            case "get stuck":
+                time.sleep(3600)
             case "log":
                 logging.getLogger("fake_engine").warning("it is %s", "warm")
         pieces = [f"{frame.image.sum()} " for frame in about]

@@ -467,6 +467,18 @@ def test_a_crash_says_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     model.close()
 
 
+def test_one_that_is_stuck_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = started(process_model(tmp_path, restart_after_s=(0.0,), stuck_s=1.0))
+    with caplog.at_level(logging.INFO), pytest.raises(ModelError, match=r"was stuck .* has been ended"):
+        model.ask(ModelQuestion("get stuck"), frames(1))
+    assert "fake_engine.py" in caplog.text, "the log says where"
+    with pytest.raises(ModelTimeout):
+        model.ask(ENDLESS, frames(1), timeout_s=1.5)  # long, but it goes on
+    assert model.ask(SUM, frames(1), timeout_s=LONG_S).text == sums(1)
+    assert (tmp_path / fake_engine.LOADED).read_text() == "xx"
+    model.close()
+
+
 def test_it_is_given_up_when_it_dies_again_and_again(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     model = started(process_model(tmp_path, "only_once", restart_after_s=(0.0, 0.0)))
     endless = Endless(model, pool)

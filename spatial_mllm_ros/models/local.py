@@ -66,12 +66,19 @@ class ModelLoop:
     Questions come first, in the order in which they were asked, but for those that wait for a context that is not
     complete; between two of them the context advances by a step at least. A context that is being encoded is completed
     before the next one is begun, so that some are complete however often they change; of those that wait, only the
-    newest is kept. on_status: called in that thread when something began or ended.
+    newest is kept. on_status: called in that thread when something began or ended. on_work: called there with True when
+    work begins and again and again while it goes on, with False when there is none.
     """
 
-    def __init__(self, engine: Engine, on_status: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        on_status: Callable[[], None] = lambda: None,
+        on_work: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self.engine = engine
         self._on_status = on_status
+        self._on_work = on_work
         self._changed = threading.Condition()
         self._calls: list[Call] = []
         self._next_context: tuple[int, tuple[ModelFrame, ...]] | None = None
@@ -121,6 +128,7 @@ class ModelLoop:
         ended: ModelError = ModelCancelled("the model was closed")
         try:
             while (task := self._next()) is not None:
+                self._on_work(True)
                 task()
         except Exception as error:
             ended = failed(error)
@@ -147,6 +155,7 @@ class ModelLoop:
                     return functools.partial(self._answer, call)
                 if self._pending:
                     return self._step
+                self._on_work(False)
                 self._changed.wait()
             return None
 
@@ -207,12 +216,17 @@ class ModelLoop:
         call.tell(outcome)
 
     def _generate(self, call: Call) -> Generated | ModelError:
+
+        def cancelled() -> bool:
+            self._on_work(True)
+            return call.given_up or self._closed
+
         waited_ns = 0 if call.waits_since_ns is None else self._encoded_ns - call.waits_since_ns
         generated = self.engine.answer(
             call.question,
             call.frames,
             deadline=call.deadline,
-            cancelled=lambda: call.given_up or self._closed,
+            cancelled=cancelled,
             on_text=call.tell if call.streams else None,
             wait_for_context=call.context > 0,
         )

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 ENGINE = "spatial_mllm_ros.models.local:load_engine"
 RESTART_AFTER_S = (0.5, 5.0, 30.0)
 QUICK_S = 60.0
+STUCK_S = 600.0
 END_S = 2.0
 """A process whose channel is closed is killed when it is still there after this."""
 CLOSED = "the model was closed"
@@ -60,7 +61,8 @@ class ProcessModel(AskedModel):
     queue: questions that may wait; further ones raise ModelBusy. engine: ``module:function`` that loads the engine in
     the child, see ``local.load_engine``. restart_after_s: a process that died is replaced after so many seconds, a
     second one in a row after the next number, and so on; when none is left the model has failed. A process that served
-    for ``quick_s`` ends the row. One that dies, or refuses, before the model was ever loaded is not replaced.
+    for ``quick_s`` ends the row. One that dies, or refuses, before the model was ever loaded is not replaced. stuck_s: one
+    that neither ends a step nor a token for so long is ended, and replaced like one that died.
 
     Questions that the process had got when it died raise ModelError; those asked meanwhile wait for its successor,
     which gets the context again by itself. Safe to use from several threads.
@@ -73,12 +75,14 @@ class ProcessModel(AskedModel):
         engine: str = ENGINE,
         restart_after_s: Sequence[float] = RESTART_AFTER_S,
         quick_s: float = QUICK_S,
+        stuck_s: float = STUCK_S,
     ) -> None:
         super().__init__(queue)
         self.options = options
         self._engine = engine
         self._restart_after_s = tuple(restart_after_s)
         self._quick_s = quick_s
+        self._stuck_s = stuck_s
         self._unavailable = "the model has not been started"
         self._state = "loading"
         self._reason = ""
@@ -247,7 +251,7 @@ class ProcessModel(AskedModel):
     def _listen(self, child: _Child) -> str:
         """Until the process has nothing more to say: why it refused to load, or ''."""
         try:
-            child.channel.send(Start(self.options, self._engine, log.getEffectiveLevel(), os.getpid()))
+            child.channel.send(Start(self.options, self._engine, log.getEffectiveLevel(), os.getpid(), self._stuck_s))
             while not isinstance(message := child.channel.receive(), Refused):
                 self._take(child, message)
         except (EOFError, OSError):
@@ -369,6 +373,8 @@ class _Child:
             if -status in (signal.SIGKILL, signal.SIGTERM):
                 return f"the model's process was killed (signal {-status}){often}"
             return f"the model's process crashed (signal {-status}, {signal.strsignal(-status)})"
+        if any(line.startswith("Timeout (") for line in self._lines):  # as faulthandler begins
+            return "the model's process was stuck (the log says where) and has been ended"
         last = next((line for line in reversed(self._lines) if line), "")
         return f"the model's process ended with status {status}" + (f": {last}" if last else "")
 

@@ -29,12 +29,13 @@ SENT_AT_ONCE = 512
 @dataclass(frozen=True)
 class Start:
     """The first message. engine: ``module:function`` that loads it, see ``local.load_engine``. log_level: what the node
-    logs. parent: process id of the node."""
+    logs. parent: process id of the node. stuck_s: the worker ends when it is stuck for so long."""
 
     options: ModelOptions
     engine: str
     log_level: int
     parent: int
+    stuck_s: float
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Worker:
             reason = "" if isinstance(error, ModelUnavailable) else f"{type(error).__name__}: "
             self._send(Refused(f"{start.options.model} cannot be loaded: {reason}{error}"))
             return
-        self._loop = ModelLoop(engine, self._on_status)
+        self._loop = ModelLoop(engine, self._on_status, Watchdog(start.stuck_s).on_work)
         self._on_status()
         self._send(Ready(engine.model_id))
         self._loop.run()
@@ -134,6 +134,25 @@ class Worker:
             ask.streams,
             lambda event: self._tell(ask.number, event),
         )
+
+
+class Watchdog:
+    """Ends this process when work goes on for ``limit_s`` without a sign of life, whatever holds it up; where it was stuck
+    is written to stderr."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._wound_at: float | None = None
+
+    def on_work(self, works: bool) -> None:
+        """A sign of life. works: False when there is nothing to do, so that none is expected."""
+        now = time.monotonic()
+        if not works:
+            faulthandler.cancel_dump_traceback_later()
+            self._wound_at = None
+        elif self._wound_at is None or now - self._wound_at > 0.1 * self._limit_s:
+            faulthandler.dump_traceback_later(self._limit_s, exit=True)
+            self._wound_at = now
 
 
 class _Forward(logging.handlers.QueueHandler):
