@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,12 +169,19 @@ class StreamingSelector:
         """Sampled points [n, 3] (float32, metres, world) of a candidate."""
         return self._pool[frame_id].world_points()
 
-    def correct(self, poses: Iterable[tuple[int, Transform]]) -> None:
-        """Replace the poses of candidates (id, T_world_camera); voxels and bounds follow. Other ids are ignored."""
+    def correct(self, poses: Iterable[tuple[int, Transform]], factors: Mapping[int, float] | None = None) -> None:
+        """Replace the poses of candidates (id, T_world_camera); voxels and bounds follow. Other ids are ignored.
+
+        factors: by id, what the points (in the camera frame) of a candidate are multiplied by, where not 1.
+        """
         changed = False
         for frame_id, T in poses:
             if frame_id in self._pool:
-                self._pool[frame_id].T_world_camera = T
+                candidate = self._pool[frame_id]
+                candidate.T_world_camera = T
+                factor = 1.0 if factors is None else factors.get(frame_id, 1.0)
+                if factor != 1.0:
+                    candidate.points = candidate.points * np.float32(factor)
                 changed = True
         if not changed:
             return

@@ -6,7 +6,7 @@ import bisect
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelect
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
 from spatial_mllm_ros.scene.region import Region
 
@@ -52,6 +53,21 @@ class StoredFrame:
     frame: Frame
 
 
+@dataclass(frozen=True, eq=False)
+class Revision:
+    """What became of a frame when its geometry was estimated anew.
+
+    stamp_ns, camera_frame: which frame. T_world_camera: its pose, in ``world_frame``. depth_factor: what its depth is
+    multiplied by.
+    """
+
+    stamp_ns: int
+    camera_frame: str
+    T_world_camera: Transform
+    depth_factor: float = 1.0
+    world_frame: str = "map"
+
+
 class SpatialMemory:
     """Holds what the camera has seen. Safe to use from several threads.
 
@@ -74,6 +90,10 @@ class SpatialMemory:
         """Frames dropped to stay within the bounds."""
         self.nbytes = 0
         """Bytes of the images and depths held."""
+        self.scale: MetricScale | None = None
+        """Whether lengths are in metres, where depth and poses were estimated from colour; None: both were measured."""
+        self.epoch = 0
+        """Changes when what is held is placed or scaled anew: what was computed across a change mixes two geometries."""
         self._clock = clock
         self._lock = threading.RLock()
         self.next_id = first_id
@@ -210,6 +230,65 @@ class SpatialMemory:
             self._selector.correct(changed)
             self._version += 1
             return len(changed)
+
+    def revise(self, revisions: Iterable[Revision], scale: MetricScale | None) -> int:
+        """Move and rescale frames in one step, with the ``scale`` that then holds; how many frames held were revised.
+
+        For geometry that is estimated and gets better. Frames keep their ids. A change of the world frame must revise
+        every frame: those left out cannot be placed and are dropped.
+        """
+        with self._lock:
+            changed: dict[int, float] = {}
+            poses = []
+            revised_tracks = {camera: PoseTrack(self.config.max_poses) for camera in self._tracks}
+            world = self._world_frame
+            for r in revisions:
+                T = checked_transform(r.T_world_camera)
+                world = r.world_frame
+                track = self._tracks.get(r.camera_frame)
+                if track is not None and r.stamp_ns in track:
+                    track.set(r.stamp_ns, T)
+                    revised_tracks[r.camera_frame].set(r.stamp_ns, T)
+                i = bisect.bisect_left(self._order, (r.stamp_ns, r.camera_frame))
+                if i == len(self._order) or self._order[i][:2] != (r.stamp_ns, r.camera_frame):
+                    continue
+                frame_id = self._order[i][2]
+                frame = self._frames[frame_id].frame
+                depth = frame.depth
+                if depth is not None and r.depth_factor != 1.0:
+                    depth = (depth * np.float32(r.depth_factor)).astype(depth.dtype)
+                revised = replace(frame, depth=depth, T_world_camera=T, world_frame=r.world_frame)
+                self._frames[frame_id] = StoredFrame(frame_id, revised)
+                poses.append((frame_id, T))
+                changed[frame_id] = r.depth_factor
+            if world != self._world_frame:
+                self._world_frame, self._tracks = world, revised_tracks
+                for frame_id in [f for f in self._frames if f not in changed]:
+                    self._drop(frame_id)
+            self._selector.correct(poses, changed)
+            self.scale = scale
+            if changed:
+                self._version += 1
+                self.epoch += 1
+            return len(changed)
+
+    def clear(self) -> None:
+        """Forget every frame and pose. Ids go on, so that an old one never names a new frame."""
+        with self._lock:
+            self._frames.clear()
+            self._order.clear()
+            self._tracks.clear()
+            self._selector = StreamingSelector(self.config.selector)
+            self._world_frame, self.nbytes, self.scale = None, 0, None
+            self._version += 1
+            self.epoch += 1
+
+    def _drop(self, frame_id: int) -> None:
+        stored = self._frames.pop(frame_id)
+        self._order.remove((stored.frame.stamp_ns, stored.frame.camera_frame, frame_id))
+        self.nbytes -= stored.frame.nbytes
+        self._selector.discard(frame_id)
+        self.evicted += 1
 
     def _reason_to_refuse(self, frame: Frame) -> str | None:
         if frame.T_world_camera is None:
