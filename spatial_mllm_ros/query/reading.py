@@ -32,7 +32,8 @@ def _words(text: str) -> frozenset[str]:
 # ---- questions
 
 _HOW_MANY = re.compile(rf"\b(?:how many|(?:the|total) number of)\b(?: {_UNIT})?")
-_NAMED_UNIT = re.compile(rf"(?:\(\s?(?:in )?|\bin ){_UNIT}")
+_NAMED_UNIT = re.compile(rf"(?:(?P<bracket>\(\s?)(?:in )?|\bin ){_UNIT}")
+_OTHER_UNIT = re.compile(rf"\bor (?:in )?{_UNIT}")
 _SINGULAR = frozenset({"second", "minute", "hour", "degree", "foot", "inch", "yard", "meter", "metre"})  # "in second"
 _QUANTITY = re.compile(
     r"\bhow (?:far|long|tall|wide|high|deep|thick|big|large|much|close|near)\b"
@@ -143,7 +144,10 @@ def asked_unit(question: str) -> str:
     many = _HOW_MANY.search(text)
     if many:
         return COUNT if many["unit"] in (None, *_SINGULAR) else _KEYS[many["unit"]]
-    units = {_KEYS[match["unit"]] for match in _NAMED_UNIT.finditer(text) if match["unit"] not in _SINGULAR}
+    named = [m["unit"] for m in _NAMED_UNIT.finditer(text) if m["bracket"] or m["unit"] not in _SINGULAR]
+    if not named:
+        return ""
+    units = {_KEYS[word] for word in (*named, *(m["unit"] for m in _OTHER_UNIT.finditer(text)))}
     return units.pop() if len(units) == 1 else ""
 
 
