@@ -11,10 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.commands import common, models
 from spatial_mllm_ros.query.codes import QueryError
 from spatial_mllm_ros.query.words import check_question
-from spatial_mllm_ros.session.answers import confidence_words, deviation_words, evidence_words, source_words
+from spatial_mllm_ros.session.answers import (
+    confidence_words,
+    deviation_words,
+    evidence_words,
+    source_words,
+    times_words,
+)
 from spatial_mllm_ros.session.questions import Asked, MarkedBox, MarkedPoint, Question, ask, read_questions, tally
 from spatial_mllm_ros.session.reasons import COLOUR_ONLY
 from spatial_mllm_ros.session.stream import Session
@@ -31,12 +37,13 @@ Examples:
   spatial-mllm ask my_room "Is <p0> visible at <t0>?" --point 1.25,310,200 --time +3.5
   spatial-mllm ask my_bag "How tall is the object in <box0>?" --box 12.4,100,80,220,300
   spatial-mllm ask my_room --questions questions.json --report out
+  spatial-mllm ask my_room "What stands beside the window?" --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
 
 In the question, <p0>, <p1> ... are the --point options in order, <box0> ... the --box options and <t0> ... the --time
 options. FRAME is the name of a frame of the recording, its stamp in seconds, or +SECONDS after the first frame.
 
 Exit code: 0 when every question was put (an error code is an answer too), 1 when an answer is wrong by the truth that
-the questions file states, 2 for what is wrong with the command.
+the questions file states, 2 for what is wrong with the command, or a model that cannot be loaded.
 """
 
 
@@ -80,6 +87,7 @@ class Mark(click.ParamType):
 @common.json_option
 @common.report_option
 @common.stream_options
+@models.model_options
 @click.pass_context
 def ask_command(
     ctx: click.Context,
@@ -96,11 +104,13 @@ def ask_command(
     as_json: bool,
     report_folder: Path | None,
     stream: common.StreamOptions,
+    model: models.ModelChoice | None,
 ) -> None:
     """Stream a recording into the spatial memory, then answer questions about what it shows.
 
     SOURCE is an RGB-D folder, a TUM folder, a rosbag2, or rendered[:options] (the default), a simulated house.
-    An answer says its deviation, its confidence and the images that it rests on; where there is none, a code says why.
+    Geometry measures; with --model, a model answers what cannot be measured. An answer says its deviation, its
+    confidence and the images that it rests on; where there is none, a code says why.
     """
     spec, text = _source_and_question(arguments, file is not None)
     if file is None:
@@ -118,22 +128,34 @@ def ask_command(
             )
             for q in read_questions(file)
         ]
-    session = common.open_session(spec, stream, record_coverage=report_folder is not None)
-    report = common.stream_with_progress(session, stream)
-    if report.colour_only and report.colour_only == report.frames:
-        common.say(COLOUR_ONLY)
-    asked = []
-    with common.progress_bar("asking", quiet=len(questions) < 5) as update:
-        for done, question in enumerate(questions, 1):
-            asked.append(ask(session, question))
-            update(done, len(questions))
+    with models.loading(model) as backend:
+        query = None if model is None else model.query(stream.keyframes)
+        session = common.open_session(spec, stream, report_folder is not None, query, backend)
+        if backend is not None:
+            models.stop_when_failed(session, backend)
+        report = common.stream_with_progress(session, stream)
+        if report.colour_only and report.colour_only == report.frames:
+            common.say(COLOUR_ONLY)
+        if backend is not None:
+            models.wait_loaded(backend)
+            models.encode(session, backend)
+        asked = []
+        with common.progress_bar("asking", quiet=len(questions) < 5) as update:
+            for done, question in enumerate(questions, 1):
+                live = backend is not None and file is None and not as_json
+                with models.words_as_they_come(live and common.out().is_terminal) as on_text:
+                    asked.append(ask(session, question, on_text=on_text))
+                update(done, len(questions))
+    warning = models.NOISE if model is not None and model.random_weights else ""
     if as_json:
         for a in asked:
             common.print_json(a.to_json())
     elif file is None:
-        print_answer(common.out(), session, asked[0])
+        print_answer(common.out(), session, asked[0], warning)
     else:
         print_table(common.out(), asked)
+    if warning and (as_json or file is not None):
+        common.say(warning)
     if report_folder is not None:
         from spatial_mllm_ros.report.report import write_report
 
@@ -142,8 +164,8 @@ def ask_command(
         ctx.exit(1)
 
 
-def print_answer(console: Console, session: Session, asked: Asked) -> None:
-    """One question and its answer, a line for everything that matters."""
+def print_answer(console: Console, session: Session, asked: Asked, warning: str = "") -> None:
+    """One question and its answer, a line for everything that matters. warning: about a model's answer."""
     answer = asked.answer
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -159,9 +181,12 @@ def print_answer(console: Console, session: Session, asked: Asked) -> None:
         row("why", answer.error_msg)
     else:
         row("answer", answer.answer, "bold green")
+        if answer.model_id:
+            row("warning", warning, "bold red")
         row("deviation", deviation_words(answer))
         row("confidence", confidence_words(answer))
         row("source", source_words(answer))
+        row("times", times_words(answer))
         for i, line in enumerate(evidence_words(session, answer)):
             row("" if i else "evidence", line)
     row("latency", f"{asked.latency_ms:.1f} ms")

@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
+from spatial_mllm_ros.query.context import QueryConfig
+from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.session.questions import QuestionsError
 from spatial_mllm_ros.session.stream import Session, StreamReport
 from spatial_mllm_ros.sources.open_source import open_source
@@ -148,9 +150,15 @@ report_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout, nothing else there.")
 
 
-def open_session(spec: str, stream: StreamOptions, record_coverage: bool = True) -> Session:
+def open_session(
+    spec: str,
+    stream: StreamOptions,
+    record_coverage: bool = True,
+    query: QueryConfig | None = None,
+    model: ModelBackend | None = None,
+) -> Session:
     """A session of the recording at ``spec``. SourceError when there is none."""
-    return Session(open_source(spec), stream.memory, keyframes=stream.keyframes, record_coverage=record_coverage)
+    return Session(open_source(spec), stream.memory, query, stream.keyframes, record_coverage, model)
 
 
 def stream_with_progress(session: Session, options: StreamOptions) -> StreamReport:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import groupby
 
 from spatial_mllm_ros.query.answer import Answer, Evidence
 from spatial_mllm_ros.query.codes import AnswerSource, EvidenceKind, ScaleSource
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import short, with_unit
 
+MOST_LINES = 4
+SHORTEST_NS = 5_000_000
 _SOURCES = {
     AnswerSource.NONE: "none",
     AnswerSource.GEOMETRY: "geometry",
@@ -55,9 +59,30 @@ def source_words(answer: Answer) -> str:
     return _SOURCES[answer.source] + model + _SCALES[answer.scale_source]
 
 
+def times_words(answer: Answer) -> str:
+    """Where the time of an answer that a model had a part in went; '' for others."""
+    if answer.source not in (AnswerSource.MODEL, AnswerSource.BOTH):
+        return ""
+    spent = (
+        ("waiting", answer.time_queued),
+        ("choosing frames", answer.time_selecting),
+        ("encoding frames", answer.time_encoding),
+        ("answering", answer.time_generating),
+    )
+    return ", ".join(f"{what} {ns / 1e9:.2f} s" for what, ns in spent if ns >= SHORTEST_NS)
+
+
 def evidence_words(session: Session, answer: Answer) -> list[str]:
-    """A line for every image that the answer rests on."""
-    return [evidence_line(session, e) for e in answer.evidence]
+    """A line for every image that the answer rests on; many whole images in a row, with the same label, share one."""
+    lines: list[str] = []
+    for (kind, label), group in groupby(answer.evidence, lambda e: (e.kind, e.label)):
+        items = list(group)
+        if kind == EvidenceKind.FRAME and len(items) > MOST_LINES:
+            first, last = (evidence_line(session, replace(e, label="")) for e in (items[0], items[-1]))
+            lines.append(f"{len(items)} images, {first} to {last}" + (f": {label}" if label else ""))
+        else:
+            lines += [evidence_line(session, e) for e in items]
+    return lines
 
 
 def evidence_line(session: Session, evidence: Evidence) -> str:

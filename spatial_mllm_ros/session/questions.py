@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,21 @@ class Asked:
         return out
 
 
-def ask(session: Session, question: Question, while_streaming: bool = False) -> Asked:
-    """Put one question to what the session has seen so far. What is wrong with it comes back as its answer's code."""
+def ask(
+    session: Session,
+    question: Question,
+    while_streaming: bool = False,
+    on_text: Callable[[str], None] | None = None,
+) -> Asked:
+    """Put one question to what the session has seen so far. What is wrong with it comes back as its answer's code.
+
+    on_text: given the text of a model that answers alone, piece by piece as it comes.
+    """
     begin = time.perf_counter()
     request = None
     try:
         request = question.request(session)
-        answer = session.engine.answer(request)
+        answer = session.engine.answer(request, on_text=on_text)
     except KeyError as error:
         answer = Answer(error_code=ErrorCode.INVALID_REQUEST, error_msg=str(error.args[0]))
     latency_ms = (time.perf_counter() - begin) * 1e3

@@ -14,6 +14,7 @@ from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
+from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.session.coverage_record import CoverageRecord
 from spatial_mllm_ros.session.names import frame_name
@@ -64,8 +65,8 @@ class StreamReport:
 class Session:
     """One recording, the memory that it streams into, and the engine that answers about it.
 
-    keyframes: how many keyframes are asked for. The memory's clock stands at the end of time: a recording's stamps are
-    whatever they were.
+    keyframes: how many keyframes are asked for. model: answers what geometry does not, see the engine. The memory's clock
+    stands at the end of time: a recording's stamps are whatever they were.
     """
 
     def __init__(
@@ -75,11 +76,14 @@ class Session:
         query: QueryConfig | None = None,
         keyframes: int = 16,
         record_coverage: bool = True,
+        model: ModelBackend | None = None,
     ) -> None:
         self.source = source
         self.keyframe_count = keyframes
         self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP)
-        self.engine = SpatialQueryEngine(self.memory, source.info.sensor, query, source.info.T_zup_from_world)
+        self.engine = SpatialQueryEngine(
+            self.memory, source.info.sensor, query, source.info.T_zup_from_world, model=model
+        )
         self.report = StreamReport()
         self.listeners: list[Callable[[Frame, StreamReport], None]] = []
         """Called after every frame of a stream."""
