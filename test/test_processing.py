@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelUnavailable
 
 torch = pytest.importorskip("torch", reason="torch is not installed (the extra spatial_mllm_ros[model])")
-processing = pytest.importorskip("spatial_mllm_ros.models.processing")
+
+from spatial_mllm_ros.models import processing  # noqa: E402
 
 OPTIONS = ModelOptions("none")
 

@@ -13,8 +13,8 @@ from spatial_mllm_ros.models.interface import ModelOptions, ModelQuestion, Model
 pytest.importorskip("torch", reason="torch is not installed (the extra spatial_mllm_ros[model])")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
-processing = pytest.importorskip("spatial_mllm_ros.models.processing")
-prompts = pytest.importorskip("spatial_mllm_ros.models.prompts")
+
+from spatial_mllm_ros.models import processing, prompts  # noqa: E402
 
 SPECIAL = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"),

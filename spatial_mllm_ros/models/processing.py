@@ -64,10 +64,6 @@ class FrameFormat:
         """``second_per_grid_ts``: time between two pairs, s."""
         return PAIR / self.video_fps
 
-    def chosen(self, frames: Sequence[ModelFrame], limit: int | None = None) -> list[ModelFrame]:
-        """At most ``limit`` of the frames, in time order: ``even_frames`` for pairs, else the best with none doubled."""
-        return even_frames(frames, limit) if self.in_pairs else _in_time_order(_distinct(frames)[:limit])
-
     def size(self, shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
         """(height, width) px that all frames of a context are resized to, from theirs: that of most of them decides.
 
@@ -284,19 +280,12 @@ def even_frames(frames: Sequence[ModelFrame], limit: int | None = None) -> list[
     frames: in the caller's order of worth, the best first. Of a frame given twice the second is left out, then those
     beyond ``limit`` (1 or more), then the last if their number is odd; a single frame is doubled. No frames give none.
     """
-    kept = _distinct(frames)[:limit]
-    return _in_time_order(kept * 2 if len(kept) == 1 else kept[: len(kept) // 2 * 2])
-
-
-def _distinct(frames: Sequence[ModelFrame]) -> list[ModelFrame]:
     first: dict[int, ModelFrame] = {}
     for frame in frames:
         first.setdefault(frame.frame_id, frame)
-    return list(first.values())
-
-
-def _in_time_order(frames: Sequence[ModelFrame]) -> list[ModelFrame]:
-    return sorted(frames, key=lambda frame: (frame.stamp_ns, frame.frame_id))
+    kept = list(first.values())[:limit]
+    kept = kept * 2 if len(kept) == 1 else kept[: len(kept) // 2 * 2]
+    return sorted(kept, key=lambda frame: (frame.stamp_ns, frame.frame_id))
 
 
 def video_inputs(frames: Sequence[ModelFrame], how: FrameFormat) -> dict[str, torch.Tensor]:
