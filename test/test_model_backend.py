@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -335,7 +336,7 @@ def test_the_unit_that_is_meant_is_told(frames: list[Frame]) -> None:
 def test_what_is_no_answer(
     frames: list[Frame],
     monkeypatch: pytest.MonkeyPatch,
-    change: dict[str, object],
+    change: dict[str, Any],
     choices: tuple[str, ...],
     says: str,
 ) -> None:
@@ -437,7 +438,7 @@ def test_time_and_patience_end(frames: list[Frame]) -> None:
     with pytest.raises(QueryError) as raised:
         ask(backend, memory, timeout_s=0.0)
     assert raised.value.code == ErrorCode.TIMEOUT
-    assert time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin < 10.0
 
 
 def test_what_was_forgotten_meanwhile_is_no_frames(frames: list[Frame]) -> None:
@@ -458,7 +459,11 @@ def test_only_if_ready(frames: list[Frame]) -> None:
         ask(backend, memory, only_if_ready=True)
     assert raised.value.code == ErrorCode.BUSY
     model.release_context()
-    assert ids(ask(backend, memory, only_if_ready=True))
+    complete = ids(ask(backend, memory, only_if_ready=True))
+    model.hold_context()
+    backend.update(memory, 6)
+    patient = QueryConfig(max_keyframes=6, wait_for_context=True)
+    assert ids(ask(backend, memory, config=patient, only_if_ready=True)) == complete  # and does not wait for six
     model.go_down("out of memory")
     with pytest.raises(QueryError, match="out of memory"):
         ask(backend, memory, only_if_ready=True)

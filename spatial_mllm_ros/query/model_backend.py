@@ -106,21 +106,20 @@ class ModelBackend:
         only_if_ready: bool = False,
     ) -> Answer:
         """The model's answer. on_text: given its text piece by piece. unit: the one (key of UNITS) that a number is wanted
-        in where the question names none; the model is told. only_if_ready: BUSY rather than wait for the model to be
-        loaded or to encode its first context.
+        in where the question names none; the model is told. only_if_ready: about what the model has encoded already,
+        whatever ``wait_for_context`` says; BUSY while it is not loaded or has encoded nothing.
 
         Raises QueryError: NO_FRAMES, MODEL_ERROR, BUSY, CANCELLED or TIMEOUT.
         """
         begin = time.monotonic()
+        wait = config.wait_for_context and not only_if_ready
         question = ModelQuestion(_with_unit(request.question.strip(), unit), request.choices)
         try:
-            frames, shown = self._frames_for(request, memory, config)
+            frames, shown = self._frames_for(request, memory, config.max_keyframes, wait)
             if only_if_ready:
-                self._require_ready(about_context=frames is None and not config.wait_for_context)
+                self._require_ready(about_context=frames is None)
             selected = time.monotonic()
-            generated = self._ask(
-                question, frames, config.wait_for_context, begin + timeout_s - selected, cancelled, on_text
-            )
+            generated = self._ask(question, frames, wait, begin + timeout_s - selected, cancelled, on_text)
         except ModelError as error:
             code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), ErrorCode.MODEL_ERROR)
             raise QueryError(code, str(error)) from error
@@ -166,14 +165,13 @@ class ModelBackend:
     # ---- frames
 
     def _frames_for(
-        self, request: Request, memory: SpatialMemory, config: QueryConfig
+        self, request: Request, memory: SpatialMemory, usual: int, wait_for_context: bool
     ) -> tuple[list[ModelFrame] | None, dict[int, Evidence]]:
         """Frames of the question's own, by stamp, and their evidence; None where it is about the context."""
-        count = min(request.max_keyframes or config.max_keyframes, self.max_frames)
-        usual = count == min(config.max_keyframes, self.max_frames)
-        if usual and not (request.window_start or request.window_end):
-            if self._memory is None or self._memory() is None or (config.wait_for_context and self._is_current(memory)):
-                self.update(memory, config.max_keyframes)
+        count = min(request.max_keyframes or usual, self.max_frames)
+        if count == min(usual, self.max_frames) and not (request.window_start or request.window_end):
+            if self._memory is None or self._memory() is None or (wait_for_context and self._is_current(memory)):
+                self.update(memory, usual)
             if self._is_current(memory) and self._context:
                 return None, {}
         stored = self._chosen(memory, count, request.window_start, request.window_end)
