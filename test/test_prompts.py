@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,12 @@ def test_instructions_of_the_first_version() -> None:
     colour = "What colour is it?"
     words = " Please answer the question simply within the <answer> </answer> tags"
     assert prompts.instructed(ModelQuestion(colour), prompts.TAGGED) == colour + words
+
+
+def test_the_connector_tells_the_version() -> None:
+    assert prompts.wording_of(SimpleNamespace(connector_type="token_merge")) == prompts.TAGGED
+    assert prompts.wording_of(SimpleNamespace(connector_type="mlp_add")) == prompts.PLAIN
+    assert prompts.wording_of(SimpleNamespace()) == prompts.PLAIN
 
 
 @pytest.mark.parametrize(

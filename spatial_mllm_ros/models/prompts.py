@@ -53,6 +53,12 @@ TAGGED = Wording(
 )
 """Spatial-MLLM v1.0: answers stand in tags."""
 
+
+def wording_of(config: Any) -> Wording:
+    """How the model of a configuration is asked: v1.0 of Spatial-MLLM, known by its connector, in its own way."""
+    return TAGGED if getattr(config, "connector_type", "") == "token_merge" else PLAIN
+
+
 # Of v1.0's training questions, those for a number either count or name the unit in brackets.
 _ASKS_NUMBER = re.compile(r"\bhow many\b|\(in [^()]*\)|\bin (?:square )?(?:centi|milli)?met(?:er|re)s\b", re.IGNORECASE)
 
