@@ -31,8 +31,8 @@ class Context:
         self.cache.truncate(self.length)
 
 
-Steps = Generator[None, None, Context]
-"""Work on a context, in steps that take a moment each. Run under ``torch.inference_mode``."""
+Steps = Generator[str, None, Context]
+"""Work on a context, in steps that take a moment each and say what was done. Run under ``torch.inference_mode``."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,7 @@ class VideoEncoder:
             if found is None:
                 found = self._features_2d([images(frame) for frame in part])
                 store.features.put("features_2d", key, found)
-                yield
+                yield "features_2d"
             features.append(found)
         visual = torch.cat(features, dim=1)
         if how.spatial:
@@ -79,7 +79,7 @@ class VideoEncoder:
             visual = self._model.fuse(visual[0], spatial, grid)[None]
             keys = [tuple(keys)] * len(keys)
             del spatial
-            yield
+            yield "fusion"
         ids = self._prompts.prefix(how, [frame.stamp_ns for frame in frames], size)
         return (yield from self._prefill(frames, ids, visual, keys, grid, store))
 
@@ -94,9 +94,7 @@ class VideoEncoder:
         output = core.visual(patches, grid_thw=torch.tensor([grid], device=self._model.device))
         return torch.stack([output.pooler_output, *(getattr(output, "deepstack_features", None) or ())])
 
-    def _features_3d(
-        self, frames: Sequence[ModelFrame], images: _Images, store: Store
-    ) -> Generator[None, None, Tensor]:
+    def _features_3d(self, frames: Sequence[ModelFrame], images: _Images, store: Store) -> Generator[str, None, Tensor]:
         """VGGT's tokens of the patches of all frames, [T, patches, 2 * embed_dim]."""
         model = self._model
         aggregator = model.spatial_encoder.aggregator
@@ -108,7 +106,7 @@ class VideoEncoder:
                 # rounded before it is normalised, as ``encode_3d`` has it
                 found = aggregator.frame_tokens(unit_range(images(frame)[None]).to(model.device, model.dtype))
                 store.features.put("frame_tokens", key, found)
-                yield
+                yield "frame_tokens"
             tokens.append(found)
         layer = model.config.spatial_layer
         steps = aggregator.aggregate_steps(torch.cat(tokens), images.size, (layer,))
@@ -117,7 +115,7 @@ class VideoEncoder:
                 next(steps)
             except StopIteration as done:
                 return done.value[layer][:, PATCH_START:]
-            yield
+            yield "aggregation"
 
     # The language model.
 
@@ -164,7 +162,7 @@ class VideoEncoder:
                 use_cache=True,
                 **deeper,
             )
-            yield
+            yield "prefill"
         ids_used = tuple(dict.fromkeys(frame.frame_id for frame in frames))
         return Context(ids_used, cache, len(ids), next_position, sources)
 

@@ -19,7 +19,7 @@ from spatial_mllm_ros.models.interface import (
     ModelQuestion,
     ModelStatus,
 )
-from spatial_mllm_ros.models.warm import WarmContext, frame_ids, out_of_memory
+from spatial_mllm_ros.models.warm import Stage, WarmContext, frame_ids, out_of_memory
 
 
 class ModelEngine:
@@ -127,6 +127,11 @@ class ModelEngine:
         with self._lock:
             return self._status
 
+    @property
+    def last_update(self) -> dict[str, Stage]:
+        """What was done for the last context that was completed between questions, and how long it took."""
+        return dict(self._warm.last_update)
+
     def drop_caches(self) -> None:
         """Free every cache, the contexts too; the context asked for last is encoded again in the steps that follow."""
         self._warm.drop()
@@ -204,7 +209,7 @@ class ModelEngine:
             answered=self._answered,
             failed=self._failed,
             updates=warm.updates,
-            update_s=warm.update_s,
+            update_s=sum(stage.seconds for stage in warm.last_update.values()) if warm.updates else math.nan,
         )
         with self._lock:
             self._status = status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +16,14 @@ from spatial_mllm_ros.models.interface import ModelError, ModelFrame, ModelOptio
 MIB = 1 << 20
 
 
+@dataclass
+class Stage:
+    """Steps of one kind: how many there were, and how long they took."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+
 class Making:
     """A context that is being made, step by step."""
 
@@ -22,12 +31,17 @@ class Making:
         self.frames, self.steps, self.last_try = frames, steps, last_try
         self.nbytes = 0
         """Bytes that it has reserved."""
-        self.seconds = 0.0
-        """Time that it took so far."""
+        self.stages: dict[str, Stage] = {}
+        """What was done so far."""
 
     @property
     def frame_ids(self) -> tuple[int, ...]:
         return frame_ids(self.frames)
+
+    @property
+    def seconds(self) -> float:
+        """Time that it took so far."""
+        return sum(stage.seconds for stage in self.stages.values())
 
 
 class WarmContext:
@@ -42,7 +56,9 @@ class WarmContext:
         """The last complete context."""
         self.failure = ""
         """Why the newest frames could not be encoded."""
-        self.updates, self.update_s = 0, math.nan
+        self.updates = 0
+        self.last_update: dict[str, Stage] = {}
+        """How long it took to make ``current``, by what was done."""
         self._encoder = encoder
         self._bound = options.cache_mib * MIB
         self._most_frames = options.max_context_frames
@@ -107,7 +123,7 @@ class WarmContext:
         else:
             if context is not None:
                 self.current, self._making = context, None
-                self.updates, self.update_s = self.updates + 1, making.seconds
+                self.updates, self.last_update = self.updates + 1, making.stages
                 if frame_ids(self._waiting) == context.frame_ids:
                     self._waiting = ()
         self.fit()
@@ -120,16 +136,17 @@ class WarmContext:
     def advance(self, making: Making) -> Context | None:
         """One step of a context; the context itself once it is complete."""
         start = time.perf_counter()
-        try:
-            with torch.inference_mode():
-                next(making.steps)
-                self._encoder.wait()
-        except StopIteration as done:
-            context: Context = done.value
-            return context
-        finally:
-            making.seconds += time.perf_counter() - start
-        return None
+        context: Context | None = None
+        with torch.inference_mode():
+            try:
+                done = next(making.steps)
+            except StopIteration as finished:
+                context, done = finished.value, "prefill"
+            self._encoder.wait()
+        stage = making.stages.setdefault(done, Stage())
+        stage.steps += context is None
+        stage.seconds += time.perf_counter() - start
+        return context
 
     def fit(self) -> None:
         """Keep encoded images within what the contexts leave of the bound."""
