@@ -21,6 +21,7 @@ EPILOG = f"""
 Examples:
   spatial-mllm up                                     with a camera on camera/color/image_raw, or spatial-mllm play
   spatial-mllm up --compressed --fixed-frame map
+  spatial-mllm up --model Diankun/Spatial-MLLM-v1.1-Instruct-135K     answers free-form questions, too
   spatial-mllm up --params-file my.yaml --ros-args -r __ns:=/robot -r camera/color/image_raw:=front/image
   spatial-mllm up --parameters                        every parameter, with its meaning
 
@@ -42,6 +43,8 @@ COMMON = (
     ("--max-memory-mib", "max_memory_mib"),
     ("--keyframes-count", "keyframes_count"),
     ("--timeout", "timeout_s"),
+    ("--model", "model"),
+    ("--model-precision", "model_precision"),
 )
 
 
@@ -101,12 +104,12 @@ def up_command(
         with wire.logging_to_stderr(NODE_NAME, ros_args):
             try:
                 values = _values(given, compressed, use_sim_time)
-                node = SpatialMllmDdsNode(ros_args, values, defaults=defaults)
+                node = SpatialMllmDdsNode(ros_args, values, defaults=defaults, interrupted=stop.is_set)
             except ParameterError as error:
                 raise common.Failure(common.printable(str(error))) from error
             with node:
                 if node.parameters.get("auto_activate"):
-                    if not node.start():
+                    if not node.start() and not stop.is_set():
                         raise common.Failure(common.printable(f"the node cannot be configured: {node.failure}"))
                 else:
                     log.info("%s is unconfigured: configure and activate it", node.name)
@@ -144,14 +147,16 @@ def status_line(node: Any) -> str:
         return f"{node.name}: {node.state.label}"
     status = engine.status()
     rates = [f"{s.stream.kind.value} {s.rate_hz:.0f} Hz" for s in status.streams if s.stream.kind.value in _SHOWN]
-    answered = sum(status.queries.answered.values())
+    queries = [q for q in (status.queries, status.model_queries) if q is not None]
+    answered, running = sum(sum(q.answered.values()) for q in queries), sum(q.running for q in queries)
     dropped = sum(s.dropped for s in status.streams)
     refused = sum(status.refused.values()) + sum(n for s in status.streams for n in s.refused.values())
     parts = [
         f"{node.name}: {node.state.label}",
         ", ".join(rates),
         f"{status.frames} frames, {common.megabytes(status.nbytes)}",
-        f"{answered} answered" + (f", {status.queries.running} at work" if status.queries.running else ""),
+        f"{answered} answered" + (f", {running} at work" if running else ""),
+        f"model {status.model.state}" if status.model is not None else "",
         f"{dropped} dropped" if dropped else "",
         f"{refused} refused" if refused else "",
     ]

@@ -38,7 +38,8 @@ from spatial_mllm_ros.nodes.dds import (
 )
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
 from spatial_mllm_ros.nodes.inbox import Stream
-from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.model import ConfigurationError, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
@@ -66,7 +67,7 @@ class SpatialMllmDdsNode:
     """The node; see the module's text. Parameters: parameters.py, and use_sim_time.
 
     ros_args: as after the program's name, see RosArguments. values: parameters that override those in ros_args; both
-    override ``defaults``.
+    override ``defaults``. interrupted: asked while configuring takes long; true gives up.
 
     unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log and in
     ``failure``; the service exists from then on, and answers CANCELLED until the node is active. activate: subscribes
@@ -82,7 +83,9 @@ class SpatialMllmDdsNode:
         *,
         defaults: Mapping[str, Any] | None = None,
         domain_id: int | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.interrupted = interrupted
         self.engine: LiveEngine | None = None
         self.failure = ""
         """Why the last configure failed; '' when it did not."""
@@ -223,7 +226,13 @@ class SpatialMllmDdsNode:
 
     def on_configure(self) -> Result:
         try:
-            self.engine = LiveEngine(self.settings(), self._now_ns, _decode, self._publish_keyframes)
+            self.engine = LiveEngine(
+                self.settings(),
+                self._now_ns,
+                _decode,
+                self._publish_keyframes,
+                load_model=partial(load_model, interrupted=self.interrupted),
+            )
         except (ConfigurationError, ParameterError) as error:
             self.failure = str(error)
             log.error("cannot be configured: %s", error)

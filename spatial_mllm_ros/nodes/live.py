@@ -4,7 +4,8 @@ A node is a shell around it: it subscribes to ``streams``, hands every message t
 and publishes what ``on_keyframes`` and ``status`` give. ros_node.py and dds_node.py use it unchanged.
 
 Threads: callbacks of the node only append to a queue; one thread decodes, assembles frames and adds them to the memory;
-``query_workers`` answer; one publishes keyframes. None of them waits for another but through bounded queues.
+``query_workers`` answer by geometry, one asks the model; one publishes keyframes, one has the model encode them. None of
+them waits for another but through bounded queues, so that an answer from geometry never waits for the model's.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ import yaml
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
+from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, QueryStatus, StreamStatus
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
+from spatial_mllm_ros.nodes.model import ConfigurationError, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
 from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
+from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.query.parser import QuestionParser
 from spatial_mllm_ros.query.table import load_table
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
@@ -55,10 +59,6 @@ IDLE_S = 2.0
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO, TF_MESSAGE = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
-
-
-class ConfigurationError(Exception):
-    """Something that a parameter names cannot be had. ``str()`` says what and what to do."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ class LiveEngine:
 
     settings: see parameters.py. clock: nanoseconds now, on the time line of the stamps. decode: (stream, what was
     offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
-    on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds.
+    on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
+    called when the settings name a model; returns it loaded, or raises ConfigurationError.
 
-    Raises ConfigurationError when something named in the settings cannot be had.
+    Raises ConfigurationError when something named in the settings cannot be had. ``close`` it when it is done with.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class LiveEngine:
         decode: Callable[[Stream, Any], Any] | None = None,
         on_keyframes: Callable[[KeyframeSet], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        load_model: Callable[[Settings], SpatialModel] = load_model,
     ) -> None:
         self.settings = settings
         self.on_keyframes = on_keyframes
@@ -115,7 +117,8 @@ class LiveEngine:
         self._monotonic = monotonic
         self._sensor = _sensor_model(settings.sensor_model)
         self._parser = _question_parser(settings)
-        _require_no_model(settings.model)
+        self._model = load_model(settings) if settings.model else None
+        self._backend = None if self._model is None else ModelBackend(self._model, settings.model_max_frames)
         self._inbox = Inbox(_streams(settings), monotonic)
         self._inbox.close()
         self._handlers = {stream: self._handler(stream) for stream in self.streams}
@@ -128,6 +131,7 @@ class LiveEngine:
         self._pool = QueryPool(
             self._answer, settings.query_workers, settings.query_queue, settings.timeout_s, monotonic
         )
+        self._model_pool = QueryPool(self._answer, 1, settings.model_queue, settings.timeout_s, monotonic)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._started: float | None = None
@@ -154,7 +158,8 @@ class LiveEngine:
 
     def ask(self, request: Request) -> Future[Answer]:
         """A Future that gets an Answer in time, whatever happens; see QueryPool."""
-        return self._pool.submit(request)
+        pool = self._model_pool if self._backend is not None and self._scene.query.needs_model(request) else self._pool
+        return pool.submit(request)
 
     def start(self) -> None:
         """Take messages in and answer questions. What was remembered before a ``stop`` still is."""
@@ -167,9 +172,15 @@ class LiveEngine:
                 threading.Thread(target=self._ingest, args=(stop,), name="ingest", daemon=True),
                 threading.Thread(target=self._watch_keyframes, args=(stop,), name="keyframes", daemon=True),
             ]
+            if self._backend is not None:
+                update = threading.Thread(
+                    target=self._update_context, args=(self._backend, stop), name="context", daemon=True
+                )
+                self._threads.append(update)
             for thread in self._threads:
                 thread.start()
-            self._pool.start()
+            for pool in (self._pool, self._model_pool):
+                pool.start()
             self._started = self._monotonic()
 
     def stop(self, because: str = "the node is not active", timeout_s: float = 1.0) -> None:
@@ -180,7 +191,8 @@ class LiveEngine:
             self._started = None
             self._stop.set()
             self._inbox.close()
-            self._pool.stop(because, timeout_s)
+            for pool in (self._pool, self._model_pool):
+                pool.stop(because, timeout_s)
             deadline = time.monotonic() + timeout_s
             for thread in self._threads:
                 if thread is not threading.current_thread():
@@ -190,8 +202,10 @@ class LiveEngine:
             self._threads = []
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop, and free the model. There is no way back."""
         self.stop("the node was cleaned up")
+        if self._model is not None:
+            self._model.close()
 
     def reset(self) -> None:
         """Forget everything but static transforms and calibrations."""
@@ -214,7 +228,8 @@ class LiveEngine:
             if getattr(settings, name) != getattr(self.settings, name) and parameter.change is not Change.ANY_TIME:
                 raise ParameterError(f"{name} can be set {parameter.change.value}")
         self.settings = settings
-        self._pool.timeout_s = settings.timeout_s
+        for pool in (self._pool, self._model_pool):
+            pool.timeout_s = settings.timeout_s
         self._scene.query.config = _query_config(settings)
 
     def keyframes(self) -> KeyframeSet:
@@ -230,7 +245,7 @@ class LiveEngine:
 
     def status(self) -> LiveStatus:
         """Everything that is worth knowing about the engine now."""
-        scene, pool, inbox = self._scene, self._pool, self._inbox
+        scene, inbox = self._scene, self._inbox
         streams = tuple(
             StreamStatus(
                 stream,
@@ -243,13 +258,6 @@ class LiveEngine:
                 self._faults.get(stream, ""),
             )
             for stream in self.streams
-        )
-        latencies = pool.latencies_s()
-        queries = QueryStatus(
-            dict(pool.answered),
-            pool.waiting,
-            pool.running,
-            *(float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 95, 99)),
         )
         refused = Counter(scene.assembler.refused)
         refused.update(scene.memory.refused)
@@ -267,7 +275,9 @@ class LiveEngine:
             remarks=dict(scene.assembler.remarks),
             tf_counts=dict(scene.assembler.tree.counts),
             resets=self.resets,
-            queries=queries,
+            queries=_query_status(self._pool),
+            model_queries=None if self._model is None else _query_status(self._model_pool),
+            model=None if self._model is None else self._model.status(),
         )
 
     # ---- taking messages in
@@ -421,7 +431,9 @@ class LiveEngine:
             first_id=self._scene.memory.next_id if hasattr(self, "_scene") else 0,  # unique while the node lives
         )
         level = np.eye(4) if s.level == "fixed_frame" else None
-        query = SpatialQueryEngine(memory, self._sensor, _query_config(s), level, self._lookup(tree), self._parser)
+        query = SpatialQueryEngine(
+            memory, self._sensor, _query_config(s), level, self._lookup(tree), self._parser, self._backend
+        )
         return _Scene(assembler, memory, query)
 
     def _lookup(self, tree: TransformTree) -> Callable[[str, str, int], Transform]:
@@ -480,6 +492,15 @@ class LiveEngine:
                         return
             except Exception:  # the node keeps serving
                 log.exception("keyframes could not be published")
+
+    def _update_context(self, backend: ModelBackend, stop: threading.Event) -> None:
+        """Has the model encode the keyframes when they have changed."""
+        while not stop.is_set():
+            try:
+                backend.update(self.memory, self.settings.keyframes_count)
+            except Exception:  # the node keeps serving
+                log.exception("the model's context could not be updated")
+            stop.wait(self.settings.model_context_period_s)
 
     @property
     def _max_gap_ns(self) -> int:
@@ -543,6 +564,20 @@ def _query_config(settings: Settings) -> QueryConfig:
         moment_tolerance_s=settings.moment_tolerance_s,
         timeout_s=settings.timeout_s,
         max_keyframes=settings.keyframes_count,
+        min_model_confidence=settings.min_model_confidence,
+        wait_for_context=settings.model_context == "wait",
+        cross_check_with_model=settings.cross_check,
+        cross_check_timeout_s=settings.cross_check_timeout_s,
+    )
+
+
+def _query_status(pool: QueryPool) -> QueryStatus:
+    latencies = pool.latencies_s()
+    return QueryStatus(
+        dict(pool.answered),
+        pool.waiting,
+        pool.running,
+        *(float(np.percentile(latencies, p)) if latencies else 0.0 for p in (50, 95, 99)),
     )
 
 
@@ -567,10 +602,3 @@ def _question_parser(settings: Settings) -> QuestionParser:
         return QuestionParser(load_table(*(Path(path).expanduser() for path in settings.question_tables)))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"question_table cannot be used: {error}") from error
-
-
-def _require_no_model(model: str) -> None:
-    if model:
-        raise ConfigurationError(
-            f"model is {model!r}, but this build has no support for models: leave model empty, geometry alone answers"
-        )

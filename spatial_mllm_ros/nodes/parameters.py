@@ -320,6 +320,14 @@ class Settings:
         "Implementation of attention. auto: the fastest that is installed; each must agree with eager before it is used.",
         choices=ATTENTIONS,
     )
+    model_threads: int = _is(
+        0,
+        "Threads of the CPU that the model computes with; 0: all but one, which is left to the node.",
+        within=(0, 256),
+    )
+    model_max_frames: int = _is(
+        32, "Frames that the model is shown at most, whatever keyframes_count or a question says.", within=(2, 256)
+    )
     model_context: str = _is(
         "latest",
         "A question that comes while changed keyframes are being encoded. latest: the last complete set answers it. "
@@ -348,12 +356,14 @@ class Settings:
         324_576, "And to at most so many. Fewer make the model faster and less exact.", unit="px",
         within=(3136, 16_777_216),
     )  # fmt: skip
-    model_cache_mib: int = _is(1024, "Bound of the model's caches of encoded frames.", unit="MiB", within=(0, 1_000_000))
+    model_cache_mib: int = _is(
+        1024, "Bound of the model's caches of encoded frames.", unit="MiB", within=(0, 1_000_000)
+    )
     model_load_timeout_s: float = _is(
         600.0, "Configuring fails when the model has not been loaded by then.", unit="s", within=(1.0, 86_400.0)
     )
     min_model_confidence: float = _is(
-        0.3, "A model's answer that is less certain is not given (ABSTAINED).",
+        0.1, "A model's answer that is less certain is not given (ABSTAINED).",
         within=(0.0, 1.0), change=Change.ANY_TIME,
     )  # fmt: skip
     cross_check: bool = _is(
@@ -368,6 +378,9 @@ class Settings:
         unit="s",
         within=(0.0, 3600.0),
         change=Change.ANY_TIME,
+    )
+    allow_random_weights: bool = _is(
+        False, "Take a checkpoint that nobody trained, to try things out: its answers are noise, and its name says so."
     )
     diagnostics_rate_hz: float = _is(
         1.0, "/diagnostics is published this often; 0: never.",

@@ -25,6 +25,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -47,7 +48,8 @@ from rclpy.subscription import Subscription
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
 from spatial_mllm_ros.nodes.inbox import Stream
-from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.model import ConfigurationError, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings, help_text
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
@@ -105,11 +107,12 @@ class SpatialMllmNode(LifecycleNode):
 
     unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log; the service
     exists from then on, and answers CANCELLED until the node is active. activate: subscribes and serves. deactivate:
-    stops both, and keeps the memory. cleanup: forgets it.
+    stops both, and keeps the memory. cleanup: forgets it. interrupted: asked while configuring takes long; true gives up.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, interrupted: Callable[[], bool] = lambda: False, **options: Any) -> None:
         super().__init__(NODE_NAME, **options)
+        self.interrupted = interrupted
         self._log_bridge = _LogBridge(self.get_logger())
         logging.getLogger("spatial_mllm_ros").addHandler(self._log_bridge)
         self._engine: LiveEngine | None = None
@@ -197,7 +200,13 @@ class SpatialMllmNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._engine = LiveEngine(self.settings(), self._now_ns, _decode, self._publish_keyframes)
+            self._engine = LiveEngine(
+                self.settings(),
+                self._now_ns,
+                _decode,
+                self._publish_keyframes,
+                load_model=partial(load_model, interrupted=self.interrupted),
+            )
         except (ConfigurationError, ParameterError) as error:
             self.get_logger().error(f"cannot be configured: {error}")
             return TransitionCallbackReturn.FAILURE
@@ -459,13 +468,14 @@ def main(args: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        node = SpatialMllmNode()
+        node = SpatialMllmNode(interrupted=stop.is_set)
     except (ParameterError, ParameterException) as error:
         rclpy.logging.get_logger(NODE_NAME).fatal(str(error))
         rclpy.try_shutdown()
         return 2
     settings = node.settings()
-    executor = MultiThreadedExecutor(num_threads=OTHER_THREADS + settings.query_workers + settings.query_queue)
+    questions = settings.query_workers + settings.query_queue + (1 + settings.model_queue if settings.model else 0)
+    executor = MultiThreadedExecutor(num_threads=OTHER_THREADS + questions)
     executor.add_node(node)
     spinner = threading.Thread(target=spin, args=(node, executor, stop_spinning := threading.Event()), name="spin")
     spinner.start()
