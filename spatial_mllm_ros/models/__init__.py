@@ -14,8 +14,8 @@ _HOMES = {
     "SpatialMLLMForConditionalGeneration": "spatial_mllm",
     "VGGT": "vggt.vggt",
     "VGGTConfig": "vggt.config",
-    "LoadedModel": "plain",
-    "load_model": "plain",
+    "LoadedModel": "loading",
+    "load_model": "loading",
     "make_checkpoint": "random_weights",
     "estimate_memory": "preflight",
 }

@@ -29,14 +29,16 @@ _POOL = 1 << 22
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Sizes of a model. The language model: layers, hidden (width), heads, kv_heads, intermediate; vocabulary, at least that
-    of the tokenizer. The 2D encoder: vision_layers, vision_hidden, vision_heads; every vision_full-th of its layers attends
-    to the whole frame. The spatial encoder: vggt_layers, vggt_dim, vggt_heads, dino_layers, dpt_features.
+    """Sizes of a model.
+
+    The language model: layers, hidden (width), attention_heads, kv_heads, intermediate; vocabulary, at least that of the
+    tokenizer. The 2D encoder: vision_layers, vision_hidden, vision_heads; every vision_full-th of its layers attends to
+    the whole frame. The spatial encoder: vggt_layers, vggt_dim, vggt_heads, dino_layers, dpt_features, dpt_channels.
     """
 
     layers: int = 2
     hidden: int = 64
-    heads: int = 4
+    attention_heads: int = 4
     kv_heads: int = 2
     intermediate: int = 128
     vocabulary: int = 0
@@ -58,7 +60,7 @@ SIZES = {
     "small": ModelSize(
         layers=12,
         hidden=768,
-        heads=12,
+        attention_heads=12,
         kv_heads=2,
         intermediate=2048,
         vision_layers=8,
@@ -76,7 +78,7 @@ SIZES = {
     "full": ModelSize(
         layers=36,
         hidden=2048,
-        heads=16,
+        attention_heads=16,
         kv_heads=2,
         intermediate=11008,
         vocabulary=151_936,
@@ -145,15 +147,17 @@ def make_config(
         raise ValueError(f"model family {family!r} is not known: it is one of {', '.join(FAMILIES)}")
     s = replace(SIZES[size] if isinstance(size, str) else size, **sizes)
     tokenizer = tokenizer or make_tokenizer(family)
-    quarter = s.hidden // s.heads // 8  # of the head's halves: time has a quarter, rows and columns share the rest
-    rest = s.hidden // s.heads // 2 - quarter
+    quarter = (
+        s.hidden // s.attention_heads // 8
+    )  # of the head's halves: time has a quarter, rows and columns share the rest
+    rest = s.hidden // s.attention_heads // 2 - quarter
     sections = [quarter, rest - rest // 2, rest // 2]
     text: dict[str, Any] = {
         "vocab_size": max(s.vocabulary, -(-len(tokenizer) // 64) * 64),
         "hidden_size": s.hidden,
         "intermediate_size": s.intermediate,
         "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads,
+        "num_attention_heads": s.attention_heads,
         "num_key_value_heads": s.kv_heads,
         "max_position_embeddings": 128_000,
         "rms_norm_eps": 1e-6,
@@ -208,7 +212,7 @@ def make_config(
         return SpatialMLLMConfig(spatial_config=spatial, architectures=[architecture], **values)
     if family == "qwen3_vl":
         vision |= {"num_position_embeddings": 256, "deepstack_visual_indexes": [0]}
-        text |= {"head_dim": s.hidden // s.heads, "rope_parameters": {**rope, "mrope_interleaved": True}}
+        text |= {"head_dim": s.hidden // s.attention_heads, "rope_parameters": {**rope, "mrope_interleaved": True}}
         return AutoConfig.for_model(family, text_config=text, vision_config=vision, **places, **common)
     side = 56
     vision = {

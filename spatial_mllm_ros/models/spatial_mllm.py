@@ -102,7 +102,7 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if unknown := sorted(name for name in ignored.keys() - _WITHOUT_EFFECT if ignored[name]):
             raise TypeError(f"from_pretrained does not take {', '.join(unknown)}")
         found = files.read_checkpoint(pretrained_model_name_or_path)
-        config = _config_of(found, config)
+        config = config_of(found, config)
         if unknown := sorted(set(heads) - set(config.heads)):
             raise CheckpointError(
                 f"{found.folder} has no heads {', '.join(unknown)}, only {', '.join(config.heads) or 'none'}"
@@ -162,7 +162,7 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """The language model without its head ``lm_head``."""
         return self.model.language_model
 
-    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids [...] to embeddings [..., hidden]; those of visual tokens are placeholders."""
         return self.model.get_input_embeddings()(input_ids)
 
@@ -281,7 +281,7 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
-            inputs_embeds = self.embed_tokens(input_ids)
+            inputs_embeds = self.embed(input_ids)
             if pixel_values is not None:
                 fused = self.encode_videos(
                     pixel_values,
@@ -377,7 +377,7 @@ _VISUAL_INPUTS = (
 )
 
 
-def _config_of(found: Checkpoint, given: SpatialMLLMConfig | None) -> SpatialMLLMConfig:
+def config_of(found: Checkpoint, given: SpatialMLLMConfig | None = None) -> SpatialMLLMConfig:
     """The configuration of a checkpoint; the names of its tensors tell v1.0 from v1.1."""
     values = found.config if given is None else given.to_dict()
     names = found.shapes()

@@ -1,0 +1,191 @@
+"""How much memory a model needs, before it is loaded: from the headers of its files, its configuration and the options."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from spatial_mllm_ros.models.checkpoint import Checkpoint, module_name
+from spatial_mllm_ros.models.interface import ModelOptions
+from spatial_mllm_ros.models.precision import INT4_GROUPS, base_dtype
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+_QUANTISED = re.compile(r"(.*\.)?language_model\.(model\.)?layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
+_HEADS = re.compile(r"spatial_encoder\.vggt_model\.(camera|depth|point|track)_head\.")
+_TEXT_TOKENS = 512
+"""For the question and the template, beside the frames and the answer."""
+_PREFIX_PIECE = 512
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a model needs on its device, and those that are free there.
+
+    weights: kept while it is loaded. key_value_cache: of one full context of ``context_tokens`` tokens. feature_caches:
+    what else the bound of the caches allows. activations: at the worst moment of encoding such a context. free: before
+    loading. device: "cpu" or "cuda:N".
+    """
+
+    weights: int
+    key_value_cache: int
+    feature_caches: int
+    activations: int
+    free: int
+    device: str
+    precision: str
+    context_tokens: int
+
+    @property
+    def needed(self) -> int:
+        """All together."""
+        return self.weights + self.key_value_cache + self.feature_caches + self.activations
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is free."""
+        return self.needed <= self.free
+
+    def rows(self) -> list[tuple[str, int]]:
+        """What and how much, for a table."""
+        return [
+            (f"weights ({self.precision})", self.weights),
+            (f"keys and values of {self.context_tokens} tokens", self.key_value_cache),
+            ("other caches", self.feature_caches),
+            ("activations", self.activations),
+            ("needed", self.needed),
+            (f"free on {self.device}", self.free),
+        ]
+
+    def problem(self) -> str:
+        """Why it does not fit and what to do; "" where it does."""
+        if self.fits:
+            return ""
+        listed = ", ".join(f"{what} {size / GIB:.1f}" for what, size in self.rows())
+        smaller = {"float32": "bfloat16", "bfloat16": "int8", "int8": "int4"}.get(self.precision)
+        advice = [f"precision {smaller}"] if smaller else []
+        advice += ["fewer max_context_frames", "a smaller cache_mib or max_pixels", "another device"]
+        return f"there is not enough memory on {self.device} (GiB: {listed}): choose {', '.join(advice)}"
+
+
+def estimate_memory(
+    found: Checkpoint,
+    config: Any,
+    options: ModelOptions,
+    *,
+    precision: str,
+    device: torch.device,
+    eager: bool = False,
+) -> MemoryEstimate:
+    """What a checkpoint needs with these options.
+
+    config: its configuration, as transformers reads it. precision: not "auto". eager: whether attention is, which takes
+    memory quadratic in the number of tokens. The activations are counted, not measured: the widest layers of every part,
+    for a full context.
+    """
+    itemsize = base_dtype(precision).itemsize
+    text, vision = config.get_text_config(), config.vision_config
+    tokens, per_step, patches = _tokens(config, options)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * itemsize
+    key_value_cache = per_token * tokens
+    piece = min(_PREFIX_PIECE, tokens)
+    language = piece * (3 * text.intermediate_size + 8 * text.hidden_size) * itemsize + 4 * text.vocab_size
+    seen = tokens * text.hidden_size * itemsize * 4  # visual tokens, embeddings and the cosines of their positions
+    tower = _width(vision) * 14 * per_step * itemsize
+    spatial = 0
+    if hasattr(config, "spatial_config"):
+        width = int((config.spatial_config or {})["embed_dim"])
+        frames = options.max_context_frames
+        together = frames * (patches + 5)
+        # queries, keys, values, the block's hidden layer and its input, output and what is kept of the frame attention
+        spatial = together * width * 14 * itemsize
+        merged = 2 * width * 2 * vision.spatial_merge_size**2
+        spatial = max(spatial, together * width * 5 * itemsize + tokens * merged * 3 * itemsize)
+        if eager:
+            spatial += 2 * together**2 * int((config.spatial_config or {}).get("num_heads", 16)) * 4
+    if eager:
+        language += 2 * piece * tokens * text.num_attention_heads * 4
+        tower += 2 * per_step**2 * getattr(vision, "num_heads", 16) * 4
+    rest = max(0, options.cache_mib * MIB - key_value_cache)
+    return MemoryEstimate(
+        weights=weight_bytes(found, precision),
+        key_value_cache=key_value_cache,
+        feature_caches=rest,
+        activations=seen + max(language, tower, spatial),
+        free=free_memory(device),
+        device=str(device),
+        precision=precision,
+        context_tokens=tokens,
+    )
+
+
+def weight_bytes(found: Checkpoint, precision: str) -> int:
+    """Bytes of the weights that are kept: without VGGT's heads."""
+    itemsize = base_dtype(precision).itemsize
+    total = 0
+    for published, info in found.tensors.items():
+        name = module_name(published, found.layout)
+        count = math.prod(info.shape)
+        if _HEADS.match(name):
+            continue
+        if precision in ("int8", "int4") and _QUANTISED.fullmatch(name) and len(info.shape) == 2:
+            rows = info.shape[0]
+            # a scale a row, or a scale and a zero point a group
+            total += count + 2 * rows if precision == "int8" else count // 2 + count // INT4_GROUPS[0] * 4
+        else:
+            total += count * itemsize
+    return total
+
+
+def _width(vision: Any) -> int:
+    return max(int(vision.hidden_size), int(getattr(vision, "intermediate_size", 0)) // 2)
+
+
+def _tokens(config: Any, options: ModelOptions) -> tuple[int, int, int]:
+    """Tokens of a full context; patches that the 2D encoder looks at together; patches of a frame."""
+    vision = config.vision_config
+    others = _TEXT_TOKENS + options.max_new_tokens
+    frames = options.max_context_frames
+    if not hasattr(vision, "spatial_merge_size"):  # InternVL: frames one by one, of one size
+        size = vision.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+        patches = height * width // side**2
+        return frames * int(config.image_seq_length) + others, patches, patches
+    patches = options.max_pixels // vision.patch_size**2
+    pairs = math.ceil(frames / vision.temporal_patch_size)
+    return pairs * patches // vision.spatial_merge_size**2 + others, patches, patches
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device. On the CPU within the limit of the container, if there is one."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
+    if limit is not None and used is not None:
+        statistics = _CGROUP / "memory.stat"
+        reclaimable = 0
+        if statistics.is_file():
+            found = re.search(r"^inactive_file (\d+)$", statistics.read_text(), re.MULTILINE)
+            reclaimable = int(found[1]) if found else 0
+        free = min(free, max(0, limit - used + reclaimable))
+    return free
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file of the kernel; None where there is no file, or no limit ("max")."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
