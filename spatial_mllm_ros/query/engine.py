@@ -244,7 +244,7 @@ class SpatialQueryEngine:
         if answer.confidence < self.config.min_model_confidence:
             raise QueryError(
                 ErrorCode.ABSTAINED,
-                f"the model says {in_one_line(answer.answer)!r}, but only with confidence {answer.confidence:.2f} "
+                f"the model says {in_one_line(answer.answer)!r}, but only with confidence {answer.confidence:.2g} "
                 f"({answer.confidence_method}); min_model_confidence is {self.config.min_model_confidence:g}",
             )
         return answer

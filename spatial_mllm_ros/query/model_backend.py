@@ -69,7 +69,7 @@ class ModelBackend:
         """How the model fares; never waits for it."""
         return self.model.status()
 
-    def update(self, memory: SpatialMemory, max_keyframes: int = 16) -> bool:
+    def update(self, memory: SpatialMemory, max_keyframes: int) -> bool:
         """Make the best up to ``max_keyframes`` frames of ``memory`` the model's context; whether that changed it.
 
         Never waits for the model, and costs next to nothing when the memory has not changed. The context is forgotten
@@ -226,7 +226,7 @@ class ModelBackend:
     def _require_ready(self, about_context: bool) -> None:
         status = self.model.status()
         if status.state in ("loading", "failed", "restarting"):
-            raise ModelBusy(f"the model is {status.state}" + (f": {status.reason}" if status.reason else ""))
+            raise ModelBusy(f"the model is not ready ({status.reason or status.state})")
         if about_context and not status.context_frames:
             raise ModelBusy("the model has not encoded the keyframes yet")
 
