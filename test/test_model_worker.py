@@ -582,3 +582,57 @@ def test_images_of_any_layout_pass_the_channel() -> None:
     with pytest.raises(EOFError):
         there.receive()
     there.close()
+
+
+# ---- with torch
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Spatial-MLLM with random weights."""
+    pytest.importorskip("torch", reason="models need torch: pip install 'spatial_mllm_ros[model]'")
+    from spatial_mllm_ros.models.random_weights import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def tiny(checkpoint: Path, cache_mib: int = 64) -> ModelOptions:
+    pixels = 28 * 28 * 6
+    return ModelOptions(
+        str(checkpoint), "float32", "cpu", min_pixels=pixels, max_pixels=pixels, max_new_tokens=8, cache_mib=cache_mib,
+        threads=1,
+    )  # fmt: skip
+
+
+def test_a_checkpoint_answers_alike_here_and_there(checkpoint: Path) -> None:
+    there = ProcessModel(tiny(checkpoint))
+    there.start()
+    here = LocalModel.load(tiny(checkpoint))
+    seen: list[tuple[str, int, int]] = []
+    there.wait_loaded(LONG_S, lambda *progress: seen.append(progress))
+    assert any(done == total > 0 for doing, done, total in seen if "weights" in doing)
+    assert there.model_id == here.model_id
+    images = [ModelFrame(i, i * 10**9, np.full((48, 64, 3), 40 * i, np.uint8)) for i in range(6)]
+    either = ModelQuestion("Which is closer?", ("the chair", "the table"))
+    pieces: list[str] = []
+    for model in (here, there):
+        model.set_context(images[:4])
+    for question, own in ((SUM, None), (either, None), (SUM, images[2:])):
+        answers = [
+            model.ask(question, own, timeout_s=LONG_S, on_text=pieces.append if model is there else None)
+            for model in (here, there)
+        ]
+        assert answers[0].token_ids == answers[1].token_ids
+        assert answers[0].token_probabilities == pytest.approx(answers[1].token_probabilities)
+        assert answers[0].choice_probabilities == pytest.approx(answers[1].choice_probabilities)
+        assert answers[0].frame_ids == answers[1].frame_ids
+        assert "".join(pieces) == answers[0].text
+        pieces.clear()
+    assert set(here.status().memory) <= set(there.status().memory)
+    here.close()
+    there.close()
+
+
+def test_what_does_not_fit_is_refused_before_it_is_loaded(checkpoint: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r"not enough memory on cpu .*needed .*free on cpu .*choose"):
+        LocalModel.load(tiny(checkpoint, cache_mib=1 << 30))

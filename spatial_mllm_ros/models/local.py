@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -290,11 +291,30 @@ class LocalModel(AskedModel):
 
 
 def load_engine(options: ModelOptions, progress: OnProgress = lambda *_: None) -> Engine:
-    """The engine of the model that ``options`` name, loaded. Heavy: imports torch.
+    """The engine of the model that ``options`` name, loaded. Imports torch, whose number of threads it sets.
 
-    Raises ModelUnavailable with the reason: no such checkpoint, names that do not match, not enough memory.
+    Raises ModelUnavailable with the reason: no such checkpoint, names that do not match, not enough memory, no torch.
     """
-    raise NotImplementedError
+    progress("importing torch and transformers", 0, 0)
+    try:
+        import torch
+
+        from spatial_mllm_ros.models.encoder import VideoEncoder
+        from spatial_mllm_ros.models.engine import ModelEngine
+        from spatial_mllm_ros.models.loading import load_model
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"a model needs torch and transformers ({error}): install them with pip install 'spatial_mllm_ros[model]'"
+        ) from error
+    torch.set_num_threads(options.threads or max(1, available_cpus() - 1))
+    loaded = load_model(options, progress)
+    encoder = VideoEncoder(loaded.model, loaded.tokenizer, loaded.prompts, loaded.format, loaded.model_id, options)
+    return ModelEngine(encoder, options)
+
+
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def failed(error: Exception) -> ModelError:
