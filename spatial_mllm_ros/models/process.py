@@ -131,9 +131,7 @@ class ProcessModel(AskedModel):
                 while self._progress == seen and self._state != "ready" and not self._unavailable:
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        raise ModelTimeout(
-                            f"{self.options.model} is not loaded after {timeout_s:g} s: {self._loading()}"
-                        )
+                        raise ModelTimeout(f"{self.options.model} is not loaded yet: {self._loading()}")
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
                 if self._unavailable:
                     raise ModelUnavailable(self._unavailable)

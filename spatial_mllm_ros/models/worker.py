@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 from spatial_mllm_ros.models.calls import Call, Event
@@ -43,6 +44,7 @@ PROGRESS_PERIOD_S = 0.1
 MEMORY_PERIOD_S = 0.5
 """The parent hears at once what changed, but of memory alone and of the progress of loading only so often."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OOM_SCORE_ADJ = 500  # as if half of the machine's memory were used on top; proc(5)
 
 
 class Worker:
@@ -182,6 +184,14 @@ def end_with(parent: int) -> None:
         leave()
 
 
+def go_first() -> None:
+    """When memory runs out, Linux shall end this process rather than the node."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), encoding="ascii")
+    except OSError as error:  # another system, or a container that forbids it
+        log.debug("the kernel may end the node before its model when memory runs out: %s", error)
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()  # a crash leaves its place on stderr, which the parent reads
@@ -195,6 +205,7 @@ def main() -> None:
     root.addHandler(_Forward(channel))
     root.setLevel(start.log_level)
     logging.captureWarnings(True)
+    go_first()
     Worker(channel).run(start)
 
 
