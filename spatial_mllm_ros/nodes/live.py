@@ -4,7 +4,7 @@ A node is a shell around it: it subscribes to ``streams``, hands every message t
 and publishes what ``on_keyframes`` and ``status`` give. ros_node.py and dds_node.py use it unchanged.
 
 Threads: callbacks of the node only append to a queue; one thread decodes, assembles frames and adds them to the memory;
-``query_workers`` answer by geometry, one asks the model; one publishes keyframes, one has the model encode them. None of
+``query_workers`` answer by geometry, a few ask the model; one publishes keyframes, one has the model encode them. None of
 them waits for another but through bounded queues, so that an answer from geometry never waits for the model's.
 """
 
@@ -56,6 +56,9 @@ SECOND = 1_000_000_000
 BEFORE_EVERYTHING = -(2**63)
 IDLE_S = 2.0
 """When nothing has come for so long, images that still wait for their depth or transform are taken in as they are."""
+
+MODEL_WORKERS = 8
+"""The model answers one question at a time; the others of these wait for it, or have geometry's answer meanwhile."""
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO, TF_MESSAGE = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
@@ -131,7 +134,10 @@ class LiveEngine:
         self._pool = QueryPool(
             self._answer, settings.query_workers, settings.query_queue, settings.timeout_s, monotonic
         )
-        self._model_pool = QueryPool(self._answer, 1, settings.model_queue, settings.timeout_s, monotonic)
+        at_once = min(MODEL_WORKERS, settings.model_queue + 1)
+        self._model_pool = QueryPool(
+            self._answer, at_once, settings.model_queue + 1 - at_once, settings.timeout_s, monotonic
+        )
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._started: float | None = None

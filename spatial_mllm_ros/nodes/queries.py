@@ -39,9 +39,9 @@ class _Query:
 class QueryPool:
     """Answers requests with ``answer`` on ``workers`` threads. Safe to use from several threads.
 
-    ``submit`` never waits. Its Future always gets an Answer, and in time: BUSY at once when ``queue`` questions wait
-    already, TIMEOUT when the time limit passes (in the queue too, and even if ``answer`` does not come back), CANCELLED
-    when the pool stops. Cancelling the Future gives the question up, also while it is being answered.
+    ``submit`` never waits. Its Future always gets an Answer, and in time: BUSY at once when ``queue`` questions wait for
+    a worker already, TIMEOUT when the time limit passes (in the queue too, and even if ``answer`` does not come back),
+    CANCELLED when the pool stops. Cancelling the Future gives the question up, also while it is being answered.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class QueryPool:
         with self._changed:
             if self._stopping:
                 refusal = self._cancelled_answer()
-            elif len(self._waiting) >= self._queue:
+            elif len(self._waiting) + len(self._running) >= self._count + self._queue:
                 refusal = Answer(
                     error_code=ErrorCode.BUSY,
                     error_msg=f"{len(self._waiting)} questions are waiting already: ask later",
@@ -194,7 +194,7 @@ class QueryPool:
         query.abandoned = True
         now = self._monotonic()
         try:
-            query.future.set_result(replace(answer, time_queued=query.queued_ns(now)))
+            query.future.set_result(replace(answer, time_queued=query.queued_ns(now) + answer.time_queued))
         except InvalidStateError:
             return
         with self._changed:
