@@ -29,7 +29,7 @@ from spatial_mllm_ros.scene.metric_scale import (
 from spatial_mllm_ros.scene.pose import Transform, invert, rotation_angle
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.sim3 import NotAligned, Sim3
-from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry, resized_depth
+from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry, resized_depth, without_specks
 from spatial_mllm_ros.scene.window_chain import ChainConfig, WindowChain
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ _HELD_LEVEL = np.array(
 )  # a level camera's axes to x forward, z up
 _THUMBNAIL = 16
 _SAME_IMAGE = 4.0
+_DEPTH_PIXELS = 20_000
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class RgbGeometryConfig:
     (where poses are known; else once the image has changed). min_interval_s: and no sooner than this. max_wait_s: an
     image waits no longer than this for its window to fill. max_load: share of the time that the predictor may run; 1: no
     limit. max_waiting: images waiting. max_failures: windows that may fail one after the other before the chain breaks.
-    max_held: images kept back until their metres are known. min_confidence_percentile: depth less sure than this share of
-    its image is no data. dense_depth: from this share of valid pixels on, measured depth takes the place of predicted.
+    max_held: images kept back until their metres are known. min_confidence: depth less sure than this, relative to the
+    median of its image, is no data. dense_depth: from this share of valid pixels on, measured depth is kept instead.
     pose_source: what the frames' poses come from, for ``scale_source``.
     """
 
@@ -71,7 +72,7 @@ class RgbGeometryConfig:
     max_waiting: int = 64
     max_failures: int = 3
     max_held: int = 64
-    min_confidence_percentile: float = 20.0
+    min_confidence: float = 0.2
     dense_depth: float = 0.2
     pose_source: MetreSource = MetreSource.TF
     chain: ChainConfig = field(default_factory=ChainConfig)
@@ -84,8 +85,8 @@ class RgbGeometryConfig:
             raise ValueError(f"max_load must be above 0 and at most 1, not {self.max_load}")
         if self.max_waiting < 2 * self.window_size or self.max_failures < 1 or self.max_held < 1:
             raise ValueError("max_waiting must be at least twice window_size, max_failures and max_held at least 1")
-        if not 0 <= self.min_confidence_percentile < 100 or not 0 < self.dense_depth <= 1:
-            raise ValueError("min_confidence_percentile must be below 100 and dense_depth a share")
+        if not 0 <= self.min_confidence < 1 or not 0 < self.dense_depth <= 1:
+            raise ValueError("min_confidence must be at least 0 and below 1, dense_depth above 0 and at most 1")
 
     @classmethod
     def for_recordings(cls, **changes: object) -> RgbGeometryConfig:
@@ -185,24 +186,38 @@ class RgbGeometry:
         self.predictor = predictor
         self.config = config or RgbGeometryConfig()
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._left_out: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._anchors: list[tuple[int, NDArray[np.uint8]]] = []  # stamp and image
+        self._room: int | None = None
+        self.generation = 0
+        """Counts resets."""
         self.reset()
+        self._start_over()
 
     def reset(self) -> None:
-        """Forget everything, for a memory that starts over. Not while ``run_window`` runs."""
+        """Forget everything, for a memory that starts over. From any thread: a window in progress comes to nothing."""
         with self._lock:
             self._waiting: deque[tuple[float, Frame]] = deque()
             self._between: list[Frame] = []
             self._latest: Frame | None = None
             self._thumbnail: NDArray[np.float32] | None = None
-            self._left_out: Counter[str] = Counter()
-            self._dropped: Counter[str] = Counter()
+            self._left_out.clear()
+            self._dropped.clear()
+            self.generation += 1
+
+    def _start_over(self) -> None:
+        """What a reset means for the thread of ``run_window``."""
+        self._at_generation = self.generation
         self._windows = 0
         self._window_s = 0.0
         self._not_before = -np.inf
-        self._room: int | None = None  # after a failure: fewer images in the next window
+        self._held = 0
         self._memory_world = ""
         self._memory_is_placed = False  # in the world of measured poses, which outlives a segment
+        self._memory_scale: MetricScale | None = None
+        self._earlier_stddev = 0.0  # of the scales of former segments in the same memory
         self._segment = -1
         self._disagreement: tuple[float, float] | None = None
         self._focal_ratio: float | None = None
@@ -266,6 +281,10 @@ class RgbGeometry:
         room = self.config.window_size - len(self._anchors)
         return room if self._room is None else min(room, self._room)
 
+    def _leave_out(self, reason: str, count: int = 1) -> None:
+        with self._lock:
+            self._left_out[reason] += count
+
     def _reason_to_leave_out(self, frame: Frame) -> str | None:
         latest = self._latest
         if frame.image is None:
@@ -304,15 +323,19 @@ class RgbGeometry:
         and tried again with fewer images; the next goes on from the last good one.
         """
         with self._lock:
+            if self.is_stale:
+                self._start_over()
             if not self._waiting or not (force or self._is_due()):
                 between = self._released_between()
-                return Update(tuple(between), scale=self._memory_scale()) if between else None
+                return Update(tuple(between), scale=self._memory_scale) if between else None
             new = self._picked()
         begin = self._clock()
         try:
             images, new = self._images(new)
             if new:
                 geometry = self.predictor.predict(images)
+                if self.is_stale:
+                    return None
                 if len(geometry) != len(images):
                     raise InvalidWindow("window_shape", f"{len(images)} images gave geometry of {len(geometry)}")
                 self._chained(geometry, new, images)
@@ -348,8 +371,7 @@ class RgbGeometry:
             except ValueError:
                 image = None
             if image is None or (images and image.shape != images[0].shape):
-                with self._lock:
-                    self._left_out["bad_image" if image is None else "image_size"] += 1
+                self._leave_out("bad_image" if image is None else "image_size")
                 continue
             images.append(image)
             kept.append(frame)
@@ -368,14 +390,15 @@ class RgbGeometry:
                 self._room = None
         if self._failures >= self.config.max_failures:
             log.warning("the chain breaks after %d failed windows: a new segment begins", self._failures)
+            self._earlier_stddev = max(self._earlier_stddev, self._scale.stddev if self._scale.known else 0.0)
             with self._lock:
                 self._new_segment()
 
     def _new_segment(self) -> None:
         self._segment += 1
         self._failures = 0
-        self._room = None
-        self._anchors: list[tuple[int, NDArray[np.uint8]]] = []  # stamp and image
+        self._room = None  # after a failure: fewer images in the next window
+        self._anchors = []
         self._chain = WindowChain(self.config.chain)
         self._of_segment: dict[int, _Image] = {}  # by stamp
         self._span: list[int] = []
@@ -410,8 +433,9 @@ class RgbGeometry:
         depth = np.where(geometry.valid[index], geometry.depth[index], np.nan).astype(np.float32)
         confidence = geometry.confidence[index]
         if np.isfinite(depth).any():
-            enough = np.percentile(confidence[np.isfinite(depth)], self.config.min_confidence_percentile)
+            enough = self.config.min_confidence * np.median(confidence[np.isfinite(depth)])
             depth[~(confidence >= enough)] = np.nan
+            depth = without_specks(depth)
         image = frame.rgb()
         assert image is not None
         height, width = image.shape[:2]
@@ -438,15 +462,19 @@ class RgbGeometry:
     # ---- metres
 
     def _observe_depth(self, geometry: WindowGeometry, index: int, measured: NDArray[np.float32], number: int) -> None:
-        rows, columns = geometry.sampled(index, min(measured.size, 20_000))
+        rows, columns = np.nonzero(np.isfinite(measured))
+        step = max(len(rows) // _DEPTH_PIXELS, 1)
+        rows, columns = rows[::step], columns[::step]
         h, w = geometry.depth.shape[1:]
-        at = (
-            np.minimum((rows + 0.5) * measured.shape[0] / h, measured.shape[0] - 1).astype(int),
-            np.minimum((columns + 0.5) * measured.shape[1] / w, measured.shape[1] - 1).astype(int),
+        there = (
+            ((rows + 0.5) * h / measured.shape[0]).astype(np.int64),
+            ((columns + 0.5) * w / measured.shape[1]).astype(np.int64),
         )
-        _, predicted, confidence = geometry.points(index, rows, columns)
+        _, predicted, confidence = geometry.points(index, *there)
         try:
-            log_scale, stddev, spread = scale_from_depth(predicted, measured[at], confidence, self.config.scale)
+            log_scale, stddev, spread = scale_from_depth(
+                predicted, measured[rows, columns], confidence, self.config.scale
+            )
         except NoScale as error:
             self._reason = str(error)
             return
@@ -545,6 +573,9 @@ class RgbGeometry:
         for image, T in zip(images, poses, strict=True):
             k = image.window - self._chain.first_index
             if T is None or (known and not stddev[k] <= self.config.scale.max_stddev):
+                if moved and image.released is not None:  # the memory drops what does not move along
+                    image.released = None
+                    self._leave_out("scale_uncertain")
                 continue
             target = _Released(float(x[k]), T, world)
             if image.released is None:
@@ -556,20 +587,28 @@ class RgbGeometry:
                 revisions.append(Revision(image.stamp_ns, image.camera_frame, T, factor, world))
                 image.released = target
         self._memory_world, self._memory_is_placed = world, placed
+        self._memory_scale = self._scale_to_state(images, placed, forget)
         self._hold()
         with self._lock:
             frames += self._released_between()
         frames.sort(key=lambda frame: frame.stamp_ns)
-        return Update(tuple(frames), tuple(revisions), self._memory_scale(), forget)
+        return Update(tuple(frames), tuple(revisions), self._memory_scale, forget)
 
-    def _memory_scale(self) -> MetricScale:
-        return self._scale
+    def _scale_to_state(self, images: Sequence[_Image], placed: bool, forget: bool) -> MetricScale | None:
+        """The scale of all that the memory holds; None where both depth and poses were measured."""
+        if forget or not placed:
+            self._earlier_stddev = 0.0
+        released = [image for image in images if image.released is not None]
+        if placed and not self._earlier_stddev and all(i.dense and i.measured is not None for i in released):
+            return None
+        return replace(self._scale, stddev=max(self._scale.stddev, self._earlier_stddev))
 
     def _released_between(self) -> list[Frame]:
         """Frames with poses that joined no window: of use to a memory in the world of those poses."""
         frames, self._between = self._between, []
         if not self._memory_is_placed:
-            self._left_out["little_change"] += len(frames)
+            if frames:
+                self._left_out["little_change"] += len(frames)
             return []
         return [replace(f, camera=f.camera or self._camera) for f in frames if f.world_frame == self._memory_world]
 
@@ -578,7 +617,8 @@ class RgbGeometry:
         held = [image for image in self._of_segment.values() if image.frame is not None]
         for image in held[: max(len(held) - self.config.max_held, 0)]:
             image.frame = image.depth = None
-            self._left_out["scale_came_too_late"] += 1
+            self._leave_out("scale_came_too_late")
+        self._held = min(len(held), self.config.max_held)
 
     def _frame(self, image: _Image, target: _Released) -> Frame:
         frame = image.frame
@@ -648,13 +688,18 @@ class RgbGeometry:
                 dict(self._dropped),
                 dict(self._left_out),
                 len(self._waiting),
-                sum(image.frame is not None for image in self._of_segment.values()),
+                self._held,
                 self._segment,
                 self._scale,
                 self._disagreement,
                 self._focal_ratio,
                 self._window_s,
             )
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether a reset came after the last window began."""
+        return self._at_generation != self.generation
 
     @property
     def scale(self) -> MetricScale:
@@ -665,7 +710,8 @@ class RgbGeometry:
 class RgbGeometryThread:
     """Runs the windows of an RgbGeometry in the background, as ``add`` brings images.
 
-    on_update: called from the thread with every Update, in order; usually ``update.apply_to(memory)``.
+    on_update: called from the thread with every Update, in order; usually ``update.apply_to(memory)``. Not called any more
+    with what was seen before a ``reset``.
     """
 
     def __init__(self, geometry: RgbGeometry, on_update: Callable[[Update], object]) -> None:
@@ -673,6 +719,7 @@ class RgbGeometryThread:
         self._on_update = on_update
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._updating = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="rgb_geometry", daemon=True)
 
     def start(self) -> None:
@@ -682,6 +729,11 @@ class RgbGeometryThread:
         """Take a frame in; never waits for the predictor."""
         self.geometry.add(frame)
         self._wake.set()
+
+    def reset(self) -> None:
+        """Forget everything: call it before the memory starts over. Does not wait for the predictor."""
+        with self._updating:
+            self.geometry.reset()
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Stop after the window in progress; whether it ended in time."""
@@ -694,8 +746,9 @@ class RgbGeometryThread:
         while not self._stop.is_set():
             try:
                 update = self.geometry.run_window()
-                if update is not None:
-                    self._on_update(update)
+                with self._updating:
+                    if update is not None and not self.geometry.is_stale:
+                        self._on_update(update)
             except Exception:  # one bad update must not end the geometry of all later ones
                 log.exception("an update of the geometry from colour failed")
                 update = None

@@ -91,7 +91,8 @@ class ScaleObservation:
 def scale_from_poses(
     predicted: NDArray[np.float64], measured: NDArray[np.float64], config: ScaleConfig
 ) -> tuple[Alignment, float]:
-    """The similarity that maps predicted poses [n, 4, 4] to measured ones [n, 4, 4] (metres), and its residual in metres.
+    """The similarity that maps predicted poses [n, 4, 4] to measured ones [n, 4, 4] (metres), and what is left
+    of the centres' differences per axis, metres.
 
     Raises NoScale: ``little_motion``, ``poor_fit`` or ``uncertain``.
     """
@@ -138,7 +139,8 @@ def scale_from_poses(
             f"{np.degrees(found.rotation_residual):.0f} degrees over {moved:.2f} m: check that the poses are the camera's "
             "own at the images' stamps",
         )
-    return found, found.residual
+    off = found.sim3.apply(predicted[:, :3, 3]) - centres
+    return found, float(np.sqrt(np.mean(off[found.inliers] ** 2)))
 
 
 def scale_from_depth(

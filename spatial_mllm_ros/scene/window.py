@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _EDGE = 0.05  # second difference of inverse depth, relative to it, that is taken for an edge
+_ALIKE = 0.05
 _ORTHONORMAL = 1e-2
 
 
@@ -113,6 +114,30 @@ def resized_depth(depth: NDArray[np.float32], height: int, width: int) -> NDArra
     inner = smooth[rows[:, None], columns] & (linear > 0.5 * nearest) & (linear < 2 * nearest)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (1 / np.where(inner, linear, nearest)).astype(np.float32)
+
+
+def without_specks(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Depth [h, w] in which a sample that stands alone takes the middle value of its neighbours where these agree.
+
+    Alone: fewer than two of its eight neighbours are within 5 % of it. Where the neighbours do not agree it is NaN.
+    """
+    h, w = depth.shape
+    padded = np.pad(depth, 1, constant_values=np.nan)
+    shifts = [(r, c) for r in range(3) for c in range(3) if (r, c) != (1, 1)]
+    alike = np.zeros((h, w), dtype=np.uint8)
+    with np.errstate(invalid="ignore"):
+        near = depth * np.float32(_ALIKE)
+        for r, c in shifts:
+            alike += np.abs(padded[r : r + h, c : c + w] - depth) < near
+    rows, columns = np.nonzero((alike < 2) & np.isfinite(depth))
+    neighbours = np.stack([padded[rows + r, columns + c] for r, c in shifts])
+    neighbours[:, ~np.isfinite(neighbours).any(axis=0)] = 0
+    middle = np.nanmedian(neighbours, axis=0)
+    with np.errstate(invalid="ignore"):
+        agree = np.count_nonzero(np.abs(neighbours - middle) < _ALIKE * middle, axis=0) >= 5
+    out = depth.copy()
+    out[rows, columns] = np.where(agree, middle, np.nan)
+    return out
 
 
 def _second_difference(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

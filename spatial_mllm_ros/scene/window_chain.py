@@ -17,6 +17,9 @@ NOMINAL_DEPTH = 2.0
 """Median depth of a chain's first window, in the chain's unit: about what it is in a room in metres, so that thresholds
 in metres are of the right order as long as no scale is known."""
 
+_POOLED = 0.75
+_FEW_IMAGES = 1.25  # a deviation from the scatter of three images is too small by about this much
+
 
 @dataclass(frozen=True)
 class ChainConfig:
@@ -34,7 +37,7 @@ class ChainConfig:
     max_turn_rad: float = 0.17
     max_scale_stddev: float = 0.05
     drift: float = 0.002
-    max_windows: int = 2000
+    max_windows: int = 400
 
     def __post_init__(self) -> None:
         limits = (self.max_residual, self.max_turn_rad, self.max_scale_stddev)
@@ -125,9 +128,15 @@ class WindowChain:
         return np.cumsum(steps)
 
     def link_logs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Logarithm [K - 1] of every link's scale, and its deviation [K - 1]."""
+        """Logarithm [K - 1] of every link's scale, and its deviation [K - 1].
+
+        A link knows its own deviation from a few images only, so it is drawn towards that of all links.
+        """
         links = [w.link for w in self.windows[1:] if w.link is not None]
-        return np.array([np.log(x.sim3.scale) for x in links]), np.array([x.log_scale_stddev for x in links])
+        variances = np.array([x.log_scale_stddev**2 for x in links])
+        if len(links) > 1:
+            variances = (1 - _POOLED) * variances + _POOLED * variances.mean()
+        return np.array([np.log(x.sim3.scale) for x in links]), _FEW_IMAGES * np.sqrt(variances)
 
     def place(self, log_scales: NDArray[np.float64] | None = None, base: Sim3 | None = None) -> list[Sim3]:
         """Where every window lies: window points to chain points, in the unit that ``log_scales`` [K] give.
