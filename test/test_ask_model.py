@@ -179,7 +179,7 @@ def test_options_reach_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPat
     seen: list[ModelOptions] = []
     monkeypatch.setattr(models, "make_model", lambda options: (seen.append(options), model)[1])
     ask(ROOM, "--model", str(checkpoint), "--precision", "int8", "--device", "cuda:1", "--model-timeout", "7")
-    assert seen == [ModelOptions(str(checkpoint), "int8", "cuda:1")]
+    assert seen == [ModelOptions(str(checkpoint), "int8", "cuda:1", max_context_frames=16)]
     assert model.asked[0].timeout_s < 7
     assert "int3" in ask(ROOM, "--model", str(checkpoint), "--precision", "int3", code=2).stderr
 

@@ -42,7 +42,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "ask", "replay", "render", "demo", "doctor", "questions", "bench", "bench selection"]
+    "command", ["", "ask", "replay", "render", "demo", "doctor", "download", "questions", "bench", "bench selection"]
 )
 def test_help_teaches(command: str) -> None:
     result = run(*command.split(), "--help")
@@ -265,6 +265,41 @@ def test_doctor() -> None:
     assert {"torch", "rclpy", "GPU", "ROS 2"} <= set(status)
     assert all(part["remark"] for part in found["parts"] if part["status"] == "missing"), "a lack says what it costs"
     assert "Everything that geometry needs" in run("doctor").stdout
+
+
+def test_doctor_finds_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is downloaded, what is not complete, and what they need of the devices; no model is loaded."""
+    from spatial_mllm_ros.models.hub import HubFile, Record, models_folder
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "spatial-mllm download" in doctor_parts()["checkpoints"]["remark"]
+    half = models_folder() / "some--model"
+    Record("some/model", "", "0123", "mit", {"config.json": HubFile(3, "git:0")}).write(half)
+    found = doctor_parts()["some/model"]
+    assert found["status"] == "missing"
+    assert "interrupted" in found["remark"]
+    (half / "config.json").write_text("{ }")
+    Record("some/model", "", "0123", "mit", {"config.json": HubFile(3, "git:0")}, complete=True).write(half)
+    assert doctor_parts()["some/model"]["status"] == "ok"
+
+
+def doctor_parts() -> dict[str, dict[str, str]]:
+    return {part["name"]: part for part in json.loads(run("doctor", "--json").stdout)["parts"]}
+
+
+def test_doctor_says_what_a_checkpoint_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason="the extra model is not installed")
+    from spatial_mllm_ros.models import make_checkpoint
+    from spatial_mllm_ros.models.hub import HubFile, Record, models_folder
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = make_checkpoint(models_folder() / "some--model")
+    files = {path.name: HubFile(path.stat().st_size, "git:0") for path in folder.iterdir()}
+    Record("some/model", "", "0123", "mit", files, complete=True).write(folder)
+    remark = doctor_parts()["some/model"]["remark"]
+    assert "bfloat16 1.1 GB" in remark, "the caches' bound above all, for so small a model"
+    monkeypatch.setattr("spatial_mllm_ros.models.preflight.free_memory", lambda device: 10_000_000)
+    assert "(too much)" in doctor_parts()["some/model"]["remark"]
 
 
 def test_doctor_fails_without_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,18 +311,16 @@ def test_offline_by_choice(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_full_disks(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=2_000_000)
-    monkeypatch.setattr("spatial_mllm_ros.models.download.shutil.disk_usage", lambda path: usage)
-    assert "make room" in download(REPO, code=2).stderr
+    with monkeypatch.context() as little:
+        little.setattr("spatial_mllm_ros.models.download.shutil.disk_usage", lambda path: usage)
+        assert "make room" in download(REPO, code=2).stderr
     assert set(hub.sent) == set(), "found out before anything is fetched"
-    monkeypatch.undo()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder_of(HubId("x/y")).parents[2]))
     monkeypatch.setattr("spatial_mllm_ros.models.download._Transfer._connect", full)
-    assert "the disk is full" in download(REPO, "--update", code=2).stderr
+    assert "the disk is full" in download(REPO, code=2).stderr
 
 
 def test_without_the_extra(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

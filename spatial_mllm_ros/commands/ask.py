@@ -128,7 +128,7 @@ def ask_command(
             )
             for q in read_questions(file)
         ]
-    with models.loading(model) as backend:
+    with models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
         session = common.open_session(spec, stream, report_folder is not None, query, backend)
         if backend is not None:

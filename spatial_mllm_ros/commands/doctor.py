@@ -19,6 +19,10 @@ from rich.text import Text
 
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.commands.models import gigabytes
+from spatial_mllm_ros.models import hub, machine
+from spatial_mllm_ros.models.interface import PRECISIONS, ModelUnavailable
+from spatial_mllm_ros.models.machine import Device
 
 EPILOG = """
 \b
@@ -69,6 +73,7 @@ WANTED = (
     Wanted("torch", "torch", False, "no model: geometry alone answers", _MODEL),
     Wanted("transformers", "transformers", False, "no model: geometry alone answers", _MODEL),
     Wanted("safetensors", "safetensors", False, "no checkpoints are read", _MODEL),
+    Wanted("huggingface_hub", "huggingface_hub", False, "no checkpoints are downloaded", _MODEL),
     Wanted("onnxruntime", "onnxruntime", False, "models do not run on ONNX Runtime", "pip install onnxruntime"),
     Wanted("tensorrt", "tensorrt", False, "models do not run on TensorRT", "pip install tensorrt (NVIDIA GPUs only)"),
 )
@@ -79,7 +84,7 @@ WANTED = (
 @click.pass_context
 def doctor_command(ctx: click.Context, *, as_json: bool) -> None:
     """Look at this machine and this environment: versions, what is missing, what each lack costs, how to get it."""
-    parts = [python_part(), *map(library_part, WANTED), ros_part(), *machine_parts()]
+    parts = [python_part(), *map(library_part, WANTED), ros_part(), *machine_parts(), *model_parts()]
     broken = [part for part in parts if part.status == "broken"]
     if as_json:
         common.print_json({"ok": not broken, "version": __version__, "parts": [asdict(part) for part in parts]})
@@ -152,8 +157,64 @@ def machine_parts() -> list[Part]:
         parts.append(Part("memory", "ok", f"{free:.1f} GB free of {total:.1f} GB", remark))
     parts.append(Part("disk", "ok", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free here"))
     gpu = _gpu()
-    parts.append(Part("GPU", "ok", gpu) if gpu else Part("GPU", "missing", "", "models run on the CPU, slowly"))
+    parts.append(
+        Part("GPU", "ok", gpu) if gpu else Part("GPU", "missing", "", "nvidia-smi finds none: models are slow")
+    )
     return parts
+
+
+def model_parts() -> list[Part]:
+    """What models run on, and the checkpoints that are here. No model is loaded."""
+    found = []
+    devices: list[Device] = []
+    if _installed("torch") and _installed("transformers"):
+        try:
+            devices = machine.devices()
+        except (ImportError, OSError) as error:
+            found.append(Part("models", "broken", "", f"torch does not import: {error}; {_MODEL}"))
+        found += [device_part(device) for device in devices]
+        flash = "flash" in machine.attentions()
+        remark = "" if flash or len(devices) < 2 else "flash_attn is not installed: sdpa is nearly as fast"
+        found.append(Part("attention", "ok", ", ".join(machine.attentions()), remark))
+    checkpoints = hub.checkpoints()
+    if not checkpoints:
+        remark = f"none in {hub.models_folder()}; spatial-mllm download Diankun/Spatial-MLLM-v1.1-Instruct-135K"
+        found.append(Part("checkpoints", "missing", "", f"geometry alone answers: {remark}"))
+    return found + [checkpoint_part(checkpoint, devices) for checkpoint in checkpoints]
+
+
+def device_part(device: Device) -> Part:
+    """A device that models can run on."""
+    memory = f", {device.free / 1e9:.1f} GB free of {device.total / 1e9:.1f} GB" if device.total else ""
+    remark = "" if device.bfloat16 else "no bfloat16 in hardware: float32 is taken, which needs twice the memory"
+    return Part(device.name, "ok", f"{device.words}{memory}", remark)
+
+
+def checkpoint_part(checkpoint: hub.Checkpoint, devices: list[Device]) -> Part:
+    """A checkpoint, and what it would run in on the first device."""
+    if checkpoint.problem:
+        return Part(checkpoint.model, "missing", gigabytes(checkpoint.size), checkpoint.problem)
+    return Part(checkpoint.model, "ok", gigabytes(checkpoint.size), fit(checkpoint, devices[0]) if devices else "")
+
+
+def fit(checkpoint: hub.Checkpoint, device: Device) -> str:
+    """What a checkpoint needs in every precision that is to be had, and which of them the device has room for."""
+    sizes = {}
+    for precision in PRECISIONS[1:]:
+        try:
+            sizes[precision] = machine.needs(checkpoint.folder, device.name, precision)
+        except ModelUnavailable as error:
+            if precision != "int4":  # which needs a library of its own
+                return str(error)
+    words = ", ".join(
+        f"{name} {size.needed / 1e9:.1f} GB{'' if size.fits else ' (too much)'}" for name, size in sizes.items()
+    )
+    free = next(iter(sizes.values())).free / 1e9
+    return f"needs with 16 frames, of {free:.1f} GB free on {device.name}: {words}"
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _cores() -> int:

@@ -8,12 +8,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
 import click
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.spinner import Spinner
 from rich.text import Text
 
@@ -53,6 +53,7 @@ class ModelChoice:
             max_keyframes=keyframes,
             wait_for_context=True,
             cross_check_timeout_s=self.timeout_s,
+            min_model_confidence=0.0 if self.random_weights else QueryConfig.min_model_confidence,
         )
 
 
@@ -137,15 +138,15 @@ def make_model(options: ModelOptions) -> LoadedModel:
 
 
 @contextmanager
-def loading(choice: ModelChoice | None) -> Iterator[ModelBackend | None]:
-    """Within, the model loads and then serves; None without one."""
+def loading(choice: ModelChoice | None, keyframes: int) -> Iterator[ModelBackend | None]:
+    """Within, the model loads and then serves, with so many keyframes; None without one."""
     if choice is None:
         yield None
         return
-    model = make_model(choice.options)
+    model = make_model(replace(choice.options, max_context_frames=keyframes))
     try:
         model.start()
-        yield ModelBackend(model, choice.options.max_context_frames)
+        yield ModelBackend(model, keyframes)
     finally:
         model.close()
 
@@ -172,15 +173,16 @@ def wait_loaded(backend: ModelBackend) -> None:
     columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
+        TextColumn("{task.fields[size]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("loading the model", total=None)
+        task = bar.add_task("loading the model", total=None, size="")
 
         def update(what: str, done: int, total: int) -> None:
-            bar.update(task, description=Text(common.printable(what or "loading the model")).markup)
-            bar.update(task, completed=done, total=total or None)
+            words = Text(common.printable(what or "loading the model")).markup
+            size = f"{gigabytes(done)} of {gigabytes(total)}" if total else ""
+            bar.update(task, description=words, completed=done, total=total or None, size=size)
 
         try:
             model.wait_loaded(on_progress=update)
