@@ -1,0 +1,213 @@
+"""The whole node with a model, as users run it: a process on DDS, its model in a process of its own, weights random."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_dds_live import COMMAND, SCENE, line_with, running, wait_for
+
+from spatial_mllm_ros.nodes.client import SpatialQueryClient
+from spatial_mllm_ros.nodes.dds import is_installed
+from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode
+from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+
+pytest.importorskip("torch", reason="models need torch: pip install 'spatial_mllm_ros[model]'")
+pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
+
+CHOICES = ("red", "green", "blue")
+COLOUR, TRAVELLED = "What colour is the sofa?", "How far did the camera travel?"
+ENDLESS = "Describe the room."
+PATIENCE_S = 60.0
+LONG = 1500
+SMALL = (
+    "allow_random_weights:=true", "model_min_pixels:=3136", "model_max_pixels:=12544", f"model_max_new_tokens:={LONG}",
+    "min_model_confidence:=0.0", "model_context_period_s:=0.05", "keyframes_count:=8", "model_precision:=float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """Nodes of these tests find each other only, and need no network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(60 + (os.getpid() + 27) % 40))
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        for name in ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny one that never ends a free answer by itself, so that there is a middle of an answer to be killed in."""
+    from spatial_mllm_ros.models import make_checkpoint
+
+    folder = make_checkpoint(tmp_path_factory.mktemp("tiny"))
+    path = folder / "generation_config.json"
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": vocabulary - 1}))
+    return folder
+
+
+@contextlib.contextmanager
+def node_with(model: Path, *parameters: str) -> Iterator[subprocess.Popen[str]]:
+    values = [part for value in (*SMALL, *parameters) for part in ("-p", value)]
+    with running("up", "--fixed-frame", "map", "--model", str(model), "--ros-args", *values) as node:
+        line_with(node, "the model is loaded")
+        line_with(node, "listening to")
+        yield node
+
+
+@pytest.fixture(scope="module")
+def node(checkpoint: Path, client: SpatialQueryClient) -> Iterator[subprocess.Popen[str]]:
+    """A node that has seen a recording, and whose model has seen the keyframes of now when it answers."""
+    with node_with(checkpoint, "timeout_s:=120.0", "model_context:=wait") as process:
+        play("--rate", "4")
+        wait_for(lambda: colour(client).error_code is ErrorCode.NONE, "the first answer", PATIENCE_S)
+        yield process
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[SpatialQueryClient]:
+    with SpatialQueryClient(ros_args=[], wait_s=PATIENCE_S) as made:
+        yield made
+
+
+def model_process(node: subprocess.Popen[str]) -> int:
+    """Process id of the node's model."""
+    children = Path(f"/proc/{node.pid}/task").glob("*/children")
+    found = [int(pid) for path in children for pid in path.read_text().split()]
+    (pid,) = (pid for pid in found if b"models.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return pid
+
+
+def play(*arguments: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "play", SCENE, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def colour(client: SpatialQueryClient, **more: Any) -> Answer:
+    return client.ask(COLOUR, choices=CHOICES, **more)
+
+
+def test_it_answers_while_keyframes_change(checkpoint: Path, client: SpatialQueryClient) -> None:
+    """Every answer names frames of one context, the newest that was complete; later answers never rest on an older one."""
+    stamps = {frame.stamp_ns for frame in RenderedSource.from_spec(SCENE).frames()}
+    with node_with(checkpoint), running("play", SCENE, "--rate", "0.5") as player:
+        answers: list[Answer] = []
+        while player.poll() is None:
+            answer = colour(client)
+            if answer.error_code is not ErrorCode.NO_FRAMES:
+                answers.append(answer)
+        last = wait_for(
+            lambda: (a := colour(client)).error_code is ErrorCode.NONE and len(a.evidence) == 8 and a, "an answer"
+        )
+        answers.append(last)
+        distance = client.ask(TRAVELLED)
+    assert {a.error_code for a in answers} == {ErrorCode.NONE}, [a.error_msg for a in answers if a.error_code]
+    for answer in answers:
+        assert (answer.answer_type, answer.source) == (AnswerType.CHOICE, AnswerSource.MODEL)
+        assert answer.answer in CHOICES
+        assert answer.confidence_method == "probability among choices"
+        assert "random weights" in answer.model_id
+        shown = [e.stamp_ns for e in answer.evidence]
+        assert shown == sorted(set(shown))
+        assert set(shown) <= stamps
+        assert (answer.first_stamp, answer.last_stamp) == (shown[0], shown[-1])
+    newest = [max(e.keyframe_id for e in a.evidence) for a in answers]
+    assert newest == sorted(newest), "an answer rests on an older context than one before it"
+    assert len({tuple(e.keyframe_id for e in a.evidence) for a in answers}) > 2, "the keyframes did not change"
+    assert distance.source in (AnswerSource.GEOMETRY, AnswerSource.BOTH)
+
+
+def test_sixty_four_calls_are_all_answered(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
+    pending: list[Future[Answer]] = [client.ask_async(COLOUR, choices=CHOICES) for _ in range(64)]
+    answers = [future.result(PATIENCE_S) for future in pending]
+    assert {a.error_code for a in answers} == {ErrorCode.NONE}
+    assert len({(a.answer, a.confidence) for a in answers}) == 1, "the same question, the same frames, another answer"
+
+
+def test_a_time_limit_ends_an_answer_between_two_tokens(
+    node: subprocess.Popen[str], client: SpatialQueryClient
+) -> None:
+    """The model is free for the next question at once, not after the hundreds of tokens that were left."""
+    begin = time.monotonic()
+    whole = client.ask(ENDLESS)
+    took = time.monotonic() - begin
+    assert whole.error_code is ErrorCode.NONE, whole.error_msg
+    late = client.ask(ENDLESS, timeout=int(took / 20 * 1e9))
+    begin = time.monotonic()
+    after = colour(client)
+    assert time.monotonic() - begin < took / 2
+    assert late.error_code is ErrorCode.TIMEOUT
+    assert after.error_code is ErrorCode.NONE
+
+
+def test_the_model_is_killed_mid_answer(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
+    """Its question says so, geometry goes on, and the model comes back with its context by itself."""
+    before = colour(client)
+    asked = client.ask_async(ENDLESS)
+    pid = model_process(node)
+    wait_for(lambda: _busy(pid), "the model at work")
+    os.kill(pid, signal.SIGKILL)
+    answer = asked.result(PATIENCE_S)
+    assert (answer.error_code, "signal 9" in answer.error_msg) == (ErrorCode.MODEL_ERROR, True), answer.error_msg
+    assert client.ask(TRAVELLED).error_code is ErrorCode.NONE
+    after = colour(client)
+    assert model_process(node) != pid
+    assert (after.error_code, after.answer) == (ErrorCode.NONE, before.answer), after.error_msg
+    assert after.confidence == pytest.approx(before.confidence, abs=1e-6)
+    assert [e.keyframe_id for e in after.evidence] == [e.keyframe_id for e in before.evidence]
+
+
+def test_it_ends_in_good_order(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
+    """And takes its model along, which is in the middle of an answer. The last of these tests."""
+    asked = client.ask_async(ENDLESS)
+    pid = model_process(node)
+    wait_for(lambda: _busy(pid), "the model at work")
+    node.send_signal(signal.SIGINT)
+    assert asked.result(PATIENCE_S).error_code is ErrorCode.CANCELLED
+    _, said = node.communicate(timeout=20)
+    assert node.returncode == 0, said
+    assert "Traceback" not in said
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def _busy(pid: int) -> bool:
+    """Whether a process has computed since it was last looked at: within 50 ms."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    time.sleep(0.05)
+    return ticks() > before
+
+
+def test_what_cannot_be_loaded_fails_the_configuration(checkpoint: Path, tmp_path: Path) -> None:
+    """The reason is told, and nothing is left running."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in checkpoint.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with running("up", "--model", str(broken), "--ros-args", "-p", "allow_random_weights:=true") as node:
+        _, said = node.communicate(timeout=PATIENCE_S)
+    assert node.returncode == 2
+    assert "cannot be configured" in said
+    assert "model.safetensors" in said
+    assert "Traceback" not in said
