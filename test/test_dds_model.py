@@ -7,15 +7,20 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
+import venv
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_dds_live import COMMAND, SCENE, line_with, running, wait_for
 
+from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable
+from spatial_mllm_ros.models.process import ProcessModel
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.query.answer import Answer
@@ -211,3 +216,27 @@ def test_what_cannot_be_loaded_fails_the_configuration(checkpoint: Path, tmp_pat
     assert "cannot be configured" in said
     assert "model.safetensors" in said
     assert "Traceback" not in said
+
+
+def test_the_model_in_another_python(checkpoint: Path, tmp_path: Path) -> None:
+    """Where ROS 2 runs on the system's Python, torch lives in a virtual environment, which has no package of ours."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    (folder,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    # In a .pth file's folder no other .pth file counts, so what is installed editable here is not found there.
+    (folder / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    python = tmp_path / "venv/bin/python"
+    options = ModelOptions(str(checkpoint), min_pixels=3136, max_pixels=12544, precision="float32")
+    model = ProcessModel(options, python=str(python))
+    frames = [ModelFrame(i, i * 10**8, np.full((56, 56, 3), 40 * i, np.uint8)) for i in range(4)]
+    with contextlib.closing(model):
+        model.start()
+        model.wait_loaded(PATIENCE_S)
+        assert model.pid is not None
+        assert Path(f"/proc/{model.pid}/cmdline").read_bytes().startswith(str(python).encode())
+        said = model.ask(ModelQuestion(COLOUR, CHOICES), frames, timeout_s=PATIENCE_S)
+    assert (said.text in CHOICES, said.frame_ids) == (True, (0, 1, 2, 3))
+    missing = ProcessModel(options, python=str(tmp_path / "nothing"))
+    with contextlib.closing(missing):
+        missing.start()
+        with pytest.raises(ModelUnavailable, match="cannot be started"):
+            missing.wait_loaded(PATIENCE_S)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import spatial_mllm_ros
 from spatial_mllm_ros.models.calls import AskedCall, AskedModel
 from spatial_mllm_ros.models.interface import (
     ModelCancelled,
@@ -46,6 +47,7 @@ from spatial_mllm_ros.models.wire import (
 
 log = logging.getLogger(__name__)
 
+WORKER = "spatial_mllm_ros.models.worker"
 ENGINE = "spatial_mllm_ros.models.local:load_engine"
 RESTART_AFTER_S = (0.5, 5.0, 30.0)
 QUICK_S = 60.0
@@ -62,7 +64,8 @@ class ProcessModel(AskedModel):
     the child, see ``local.load_engine``. restart_after_s: a process that died is replaced after so many seconds, a
     second one in a row after the next number, and so on; when none is left the model has failed. A process that served
     for ``quick_s`` ends the row. One that dies, or refuses, before the model was ever loaded is not replaced. stuck_s: one
-    that neither ends a step nor a token for so long is ended, and replaced like one that died.
+    that neither ends a step nor a token for so long is ended, and replaced like one that died. python: interpreter of the
+    process, where torch is not installed in this one's: it needs what the extra ``model`` needs, and not this package.
 
     Questions that the process had got when it died raise ModelError; those asked meanwhile wait for its successor,
     which gets the context again by itself. Safe to use from several threads.
@@ -76,8 +79,10 @@ class ProcessModel(AskedModel):
         restart_after_s: Sequence[float] = RESTART_AFTER_S,
         quick_s: float = QUICK_S,
         stuck_s: float = STUCK_S,
+        python: str = "",
     ) -> None:
         super().__init__(queue)
+        self._python = python
         self.options = options
         self._engine = engine
         self._restart_after_s = tuple(restart_after_s)
@@ -229,7 +234,7 @@ class ProcessModel(AskedModel):
         """One process, from its start to its end: how it ended, and how many seconds it served."""
         self._ready_at = math.inf
         try:
-            child = _Child()
+            child = _Child(self._python)
         except OSError as error:
             return f"the model's process cannot be started: {error}", 0.0
         with self._changed:
@@ -338,18 +343,18 @@ class ProcessModel(AskedModel):
 class _Child:
     """The worker's process, the channel to it, and the last lines that it wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str) -> None:
         here, there = socket.socketpair()
         self.channel = Channel(here)
         with there:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "spatial_mllm_ros.models.worker", str(there.fileno())],
+                [*_worker(python), str(there.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 errors="replace",
                 pass_fds=[there.fileno()],
-                env=_environment(),
+                env=_environment(python),
                 start_new_session=True,  # the terminal's Ctrl-C is for the node
             )
         self._lines: deque[str] = deque(maxlen=20)
@@ -395,7 +400,32 @@ def process_memory(pid: int) -> dict[str, int]:
     return {name: int(fields[field].split()[0]) << 10 for name, field in names.items() if field in fields}
 
 
-def _environment() -> dict[str, str]:
-    """The child finds modules where this process does, and nowhere else."""
+def _worker(python: str) -> list[str]:
+    """The command that runs worker.py; in another Python with this package from where it is, and nothing else of it."""
+    if not python:
+        return [sys.executable, "-m", WORKER]
+    return [
+        str(Path(python).expanduser()),
+        "-c",
+        _IN_ANOTHER_PYTHON.format(str(Path(spatial_mllm_ros.__file__).parent)),
+    ]
+
+
+_IN_ANOTHER_PYTHON = f"""
+import importlib.util, runpy, sys
+spec = importlib.util.spec_from_file_location(
+    "spatial_mllm_ros", {{0!r}} + "/__init__.py", submodule_search_locations=[{{0!r}}]
+)
+sys.modules["spatial_mllm_ros"] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+runpy.run_module("{WORKER}", run_name="__main__", alter_sys=True)
+"""
+
+
+def _environment(python: str) -> dict[str, str]:
+    """The child finds modules where this process does, and nowhere else; another Python finds its own."""
+    if python:
+        own = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+        return {**{name: value for name, value in os.environ.items() if name not in own}, "PYTHONSAFEPATH": "1"}
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

@@ -5,6 +5,7 @@ Only for a process and the child that it started itself: a pickle can do anythin
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spatial_mllm_ros.models.calls import Event
 from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelStatus
@@ -156,6 +158,19 @@ class HeldFrames:
 # ---- the way
 
 
+class _Pickler(pickle.Pickler):
+    """Writes arrays so that every release of numpy reads them: the two ends may be two Pythons."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is not np.ndarray:
+            return NotImplemented
+        return _array, (pickle.PickleBuffer(np.ascontiguousarray(value)), value.dtype.str, value.shape)
+
+
+def _array(buffer: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.frombuffer(buffer, dtype).reshape(shape)
+
+
 class Channel:
     """One end of a pair of sockets. Any thread may send; one thread receives.
 
@@ -169,8 +184,10 @@ class Channel:
     def send(self, message: Any) -> None:
         """Waits while the other end does not read. OSError once that is gone."""
         arrays: list[pickle.PickleBuffer] = []
-        data = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
-        parts = [memoryview(data), *(array.raw() for array in arrays)]
+        stream = io.BytesIO()
+        _Pickler(stream, protocol=5, buffer_callback=arrays.append).dump(message)
+        data = stream.getbuffer()
+        parts = [data, *(array.raw() for array in arrays)]
         head = struct.pack(f"<I{len(parts)}Q", len(parts), *(len(part) for part in parts))
         with self._sending:
             self._send([memoryview(head), *parts])

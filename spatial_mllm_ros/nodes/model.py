@@ -51,7 +51,7 @@ def load_model(settings: Settings, interrupted: Callable[[], bool] = lambda: Fal
                 "nothing; allow_random_weights takes it all the same, to try things out"
             )
         log.warning("the model's weights are random: its answers are noise")
-    model = ProcessModel(model_options(settings), queue=settings.model_queue)
+    model = ProcessModel(model_options(settings), queue=settings.model_queue, python=settings.model_python)
     log.info("loading the model %s", settings.model)
     try:
         model.start()

@@ -308,6 +308,11 @@ class Settings:
         "brought; empty: none, they get NO_MODEL.",
         section="Model",
     )
+    model_python: str = _is(
+        "",
+        "Python that runs the model, where the node's own has no torch: that of a virtual environment with what the "
+        "extra model needs, ~/venv/bin/python for example.",
+    )
     model_precision: str = _is(
         "auto",
         "Of the model's weights; int8 and int4 are weight-only. auto: bfloat16 where the device computes in it, else "
