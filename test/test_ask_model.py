@@ -195,6 +195,25 @@ def test_a_model_that_fails_at_a_question_is_an_answer(model: LoadingModel, chec
     assert "out of memory" in answer["error_msg"]
 
 
+def test_a_checkpoint_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """As users run it, but for the weights, which nobody trained."""
+    pytest.importorskip("transformers", reason="the extra model is not installed")
+    from spatial_mllm_ros.models import make_checkpoint
+
+    folder = make_checkpoint(tmp_path / "noise")
+    assert "mean nothing" in ask(ROOM, "--model", str(folder), code=2).stderr
+    choices = ["--choice", "kitchen", "--choice", "bathroom"]
+    how = ["--model", str(folder), "--allow-random-weights", "--keyframes", "2", "--json"]
+    result = ask("Is it a kitchen or a bathroom?", *choices, *how)
+    answer = json.loads(result.stdout)
+    assert (answer["source"], answer["answer_type"]) == ("MODEL", "CHOICE")
+    assert answer["choice_index"] in (0, 1)
+    assert "random weights" in answer["model_id"]
+    assert len(answer["evidence"]) == 2
+    assert "2 keyframes encoded in" in result.stderr
+    assert "noise" in result.stderr
+
+
 SHOWN = """
 import sys, time
 sys.path.insert(0, {folder!r})

@@ -207,6 +207,8 @@ def encode(session: Session, backend: ModelBackend) -> None:
     check(status)
     if status.context_frames:
         common.say(f"{backend.model_id}: {len(status.context_frames)} keyframes encoded in {seconds:.1f} s")
+    elif status.reason:
+        common.say(f"{backend.model_id}: the keyframes are not encoded: {status.reason}")
 
 
 @contextmanager
