@@ -9,7 +9,7 @@ import pytest
 
 from spatial_mllm_ros.nodes.parameters import PARAMETERS
 
-SPATIAL_MLLM = "Spatial-MLLM v1.0, v1.1"
+SPATIAL_MLLM = "Spatial-MLLM v1.1"
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 
 

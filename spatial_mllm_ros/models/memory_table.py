@@ -66,7 +66,7 @@ def _internvl3(*text: int) -> Any:
 
 
 MODELS: dict[str, Callable[[], Any]] = {
-    "Spatial-MLLM v1.0, v1.1": lambda: _qwen2_5_vl(SpatialMLLMConfig, True, 2048, 36, 16, 2, 11008, 151936),
+    "Spatial-MLLM v1.1": lambda: _qwen2_5_vl(SpatialMLLMConfig, True, 2048, 36, 16, 2, 11008, 151936),
     "Qwen2.5-VL-3B": lambda: _qwen2_5_vl(Qwen2_5_VLConfig, True, 2048, 36, 16, 2, 11008, 151936),
     "Qwen2.5-VL-7B": lambda: _qwen2_5_vl(Qwen2_5_VLConfig, False, 3584, 28, 28, 4, 18944, 152064),
     "Qwen3-VL-2B": lambda: _qwen3_vl(True, 24, 1024, 4096, 2048, 28, 16, 8, 6144, 151936),
