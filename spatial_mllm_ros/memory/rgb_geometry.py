@@ -45,7 +45,7 @@ _HELD_LEVEL = np.array(
 )  # a level camera's axes to x forward, z up
 _THUMBNAIL = 16
 _SAME_IMAGE = 4.0
-_DEPTH_PIXELS = 20_000
+_DEPTH_PIXELS = 5_000
 
 
 @dataclass(frozen=True)
@@ -418,7 +418,7 @@ class RgbGeometry:
         number = self._chain.first_index + len(self._chain) - 1
         first = len(self._anchors)
         for i, frame in enumerate(new, first):
-            self._of_segment[frame.stamp_ns] = self._image(geometry, i, frame, number)
+            self._of_segment[frame.stamp_ns] = self._image(geometry, i, frame, number, images.shape[1:3])
         self._windows += 1
         self._failures, self._room = 0, None
         keep = range(max(0, len(stamps) - self.config.overlap), len(stamps))
@@ -429,16 +429,14 @@ class RgbGeometry:
             for stamp in [s for s, image in self._of_segment.items() if image.window < oldest]:
                 del self._of_segment[stamp]
 
-    def _image(self, geometry: WindowGeometry, index: int, frame: Frame, number: int) -> _Image:
+    def _image(self, geometry: WindowGeometry, index: int, frame: Frame, number: int, size: tuple[int, int]) -> _Image:
         depth = np.where(geometry.valid[index], geometry.depth[index], np.nan).astype(np.float32)
         confidence = geometry.confidence[index]
         if np.isfinite(depth).any():
             enough = self.config.min_confidence * np.median(confidence[np.isfinite(depth)])
             depth[~(confidence >= enough)] = np.nan
             depth = without_specks(depth)
-        image = frame.rgb()
-        assert image is not None
-        height, width = image.shape[:2]
+        height, width = size
         if self._camera is None or (self._camera.width, self._camera.height) != (width, height):
             self._camera = _predicted_camera(geometry, width, height)
         if frame.camera is not None:

@@ -168,7 +168,7 @@ def scale_from_depth(
         )
     for _ in range(10):
         trust = w / (1 + ((x - middle) / (2.385 * spread)) ** 2)
-        middle = float(trust @ x / trust.sum())
+        middle = float(np.average(x, weights=trust))
     stddev = spread / np.sqrt(max(n / _NEIGHBOURS_ALIKE, 1.0))
     return middle, float(np.hypot(stddev, config.depth_stddev)), spread
 

@@ -133,12 +133,13 @@ def align(
     fit = _best_sample(p, q, turns, np.random.default_rng(seed))
     lengths = np.linalg.norm(q - fit.apply(p), axis=1) * np.sqrt(w)
     sigma = max(float(np.median(lengths)) / _MEDIAN_OF_3D * (1 + 5 / max(len(p) - needed, 1)), floor)
+    turned = None if turns is None else _robust_sum(turns, rotation_stddev)
     for _ in range(12):
         trust = np.clip(1 - (lengths / (_CUT_OFF * sigma)) ** 2, 0, None) ** 2
         if np.count_nonzero(trust) < needed:
             raise NotAligned("no_agreement", "no similarity fits the points")
         before = fit
-        fit = _closed_form(p, q, w * trust, turns, sigma, rotation_stddev, errors_in)
+        fit = _closed_form(p, q, w * trust, turned, sigma, errors_in)
         lengths = np.linalg.norm(q - fit.apply(p), axis=1) * np.sqrt(w)
         kept = lengths < _CUT_OFF * sigma
         sigma = max(float(np.median(lengths[kept])) / _MEDIAN_OF_3D if kept.any() else sigma, floor)
@@ -158,19 +159,21 @@ def umeyama(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = No
     """
     p, q = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return _closed_form(p, q, w, None, 1.0, 1.0, "target")
+    return _closed_form(p, q, w, None, 1.0, "target")
 
 
 def _closed_form(
     p: NDArray[np.float64],
     q: NDArray[np.float64],
     w: NDArray[np.float64],
-    turns: NDArray[np.float64] | None,
+    turned: NDArray[np.float64] | None,
     sigma: float,
-    rotation_sigma: float,
     errors_in: ErrorsIn,
 ) -> Sim3:
-    """Orientations enter as further columns of the covariance: |R A - B|^2 is linear in R just as |q - s R p|^2 is."""
+    """Least squares with weights w. turned: what orientations add (see ``_robust_sum``).
+
+    They are like further columns of the covariance: |R A - B|^2 is linear in R just as |q - s R p|^2 is.
+    """
     total = w.sum()
     p_mean, q_mean = w @ p / total, w @ q / total
     P, Q = p - p_mean, q - q_mean
@@ -180,10 +183,10 @@ def _closed_form(
         raise NotAligned("no_spread", "the points all lie in one spot, which fixes no scale")
     scale = np.sqrt(sqq / spp)
     R = np.eye(3)
-    for _ in range(1 if turns is None else 4):
+    for _ in range(1 if turned is None else 4):
         M = H * (scale / sigma**2)
-        if turns is not None:
-            M = H * (scale / max(sigma, _BALANCE * np.sqrt(sqq / total)) ** 2) + _robust_sum(turns, rotation_sigma)
+        if turned is not None:
+            M = H * (scale / max(sigma, _BALANCE * np.sqrt(sqq / total)) ** 2) + turned
         R = _nearest_rotation(M)
         spq = float(np.sum(R * H))
         if spq <= 0:
@@ -283,10 +286,10 @@ def _turns(source: ArrayLike | None, target: ArrayLike | None) -> NDArray[np.flo
 
 def _robust_sum(turns: NDArray[np.float64], stddev: float) -> NDArray[np.float64]:
     """Sum of rotations over twice their variance, without those far from the middle one (|R A - B|^2 = 2 angle^2)."""
-    angles = Rotation.from_matrix(np.einsum("aij,bkj->abik", turns, turns).reshape(-1, 3, 3)).magnitude()
-    to_others = np.median(angles.reshape(len(turns), -1), axis=1)
-    middle = turns[int(np.argmin(to_others))]
-    off = Rotation.from_matrix(turns @ middle.T).magnitude()
+    flat = turns.reshape(len(turns), 9)
+    alike = flat @ flat.T  # 1 + 2 cos of the angle between two
+    middle = flat[int(np.argmax(np.median(alike, axis=1)))]
+    off = Rotation.from_matrix(turns @ middle.reshape(3, 3).T).magnitude()
     sigma = max(1.4826 * float(np.median(off)) / np.sqrt(2), stddev)
     trust = np.clip(1 - (off / (_CUT_OFF * sigma)) ** 2, 0, None) ** 2
     return np.asarray(np.einsum("k,kij->ij", trust, turns) / (2 * sigma**2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ class WindowGeometry:
     def __len__(self) -> int:
         return len(self.depth)
 
-    @property
+    @cached_property
     def valid(self) -> NDArray[np.bool_]:
         """Pixels [T, h, w] with depth and confidence."""
         with np.errstate(invalid="ignore"):

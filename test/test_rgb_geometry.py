@@ -1,0 +1,512 @@
+"""From colour alone to frames with depth and poses: metres where something tells them, and never otherwise."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from stand_in_predictor import StandInPredictor
+
+from spatial_mllm_ros.memory.rgb_geometry import (
+    PREDICTED_DEPTH,
+    RgbGeometry,
+    RgbGeometryConfig,
+    RgbGeometryThread,
+    Update,
+)
+from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
+from spatial_mllm_ros.query.engine import SpatialQueryEngine
+from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
+from spatial_mllm_ros.scene.metric_scale import MetreSource
+from spatial_mllm_ros.scene.pose import make_transform
+from spatial_mllm_ros.scene.window import WindowGeometry
+from spatial_mllm_ros.session.questions import ask, read_questions
+from spatial_mllm_ros.session.stream import Session
+from spatial_mllm_ros.session.verdict import Outcome
+from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+
+pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
+
+MAP = "map"
+RECORDINGS = RgbGeometryConfig.for_recordings()
+
+
+@pytest.fixture(scope="module")
+def room() -> list[Frame]:
+    """A tour of a rendered room."""
+    return list(RenderedSource(seed=1, rooms=1, frames=48, rate_hz=4.0, width=160, height=120, noise=True).frames())
+
+
+@pytest.fixture(scope="module")
+def turning() -> list[Frame]:
+    """The same room from one spot, looking about; the poses have the usual noise."""
+    source = RenderedSource(seed=1, rooms=1, frames=2, rate_hz=4.0, width=160, height=120)
+    random = np.random.default_rng(0)
+    start, frames = source.true_pose(0), []
+    for i in range(24):
+        turn = Rotation.from_euler("y", 6 * i, degrees=True).as_matrix()
+        T = start @ make_transform(turn, random.normal(0, 0.002, 3))
+        view = source.caster.render(source.camera, T, True)
+        frames.append(
+            Frame(
+                10**9 + i * 250_000_000,
+                "camera_color_optical_frame",
+                source.camera,
+                view.image,
+                source.sensor.depth(view, i),
+                T @ make_transform(np.eye(3), random.normal(0, 0.002, 3)),
+                MAP,
+            )
+        )
+    return frames
+
+
+def colour(frame: Frame, pose: bool = True, depth: NDArray[np.uint16] | None = None, camera: bool = True) -> Frame:
+    """What is left of a frame without a depth camera."""
+    return replace(
+        frame,
+        depth=depth,
+        T_world_camera=frame.T_world_camera if pose else None,
+        camera=frame.camera if camera else None,
+    )
+
+
+def run(geometry: RgbGeometry, frames: Iterable[Frame]) -> SpatialMemory:
+    """Frames through the geometry into a memory."""
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    for frame in frames:
+        for update in geometry.take(frame):
+            update.apply_to(memory)
+    for update in geometry.finish():
+        update.apply_to(memory)
+    return memory
+
+
+def depth_ratios(memory: SpatialMemory, truth: Sequence[Frame]) -> NDArray[np.float64]:
+    """Median ratio of the memory's depth to the true one, of every frame."""
+    known = {frame.stamp_ns: frame for frame in truth}
+    out = []
+    for stored in memory.frames():
+        depth, true = stored.frame.depth, known[stored.frame.stamp_ns].depth
+        assert depth is not None
+        assert true is not None
+        with np.errstate(invalid="ignore"):
+            out.append(np.nanmedian(depth_to_metres(depth) / depth_to_metres(true)))
+    return np.array(out)
+
+
+def assert_same_scale(ratios: NDArray[np.float64]) -> None:
+    """Within 2 %; single images are off by their own error on top, of half a percent."""
+    assert np.median(ratios) == pytest.approx(1, abs=0.02)
+    assert np.sqrt(np.mean((ratios - 1) ** 2)) < 0.02
+    assert np.abs(ratios - 1).max() < 0.035
+
+
+def path_length(poses: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).sum())
+
+
+# ---- metres
+
+
+def test_poses_give_metres(room: list[Frame]) -> None:
+    geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
+    memory = run(geometry, [colour(f) for f in room])
+    assert (len(memory), memory.world_frame) == (len(room), MAP)
+    assert memory.scale is not None
+    assert memory.scale.source is MetreSource.TF
+    assert memory.scale.stddev < 0.02
+    assert memory.scale.residual < 0.01
+    assert_same_scale(depth_ratios(memory, room))
+    for stored, frame in zip(memory.frames(), room, strict=True):
+        assert stored.frame.T_world_camera is not None
+        np.testing.assert_allclose(stored.frame.T_world_camera, frame.T_world_camera, atol=1e-12)  # kept as measured
+        assert stored.frame.camera == frame.camera
+    assert memory.keyframes(4).picked
+
+
+def test_the_stated_deviation_of_the_scale_means_what_it_says(room: list[Frame]) -> None:
+    off = []
+    for seed in range(5):
+        geometry = RgbGeometry(StandInPredictor(room[:24], seed=seed, common=0.003), RECORDINGS)
+        memory = run(geometry, [colour(f) for f in room[:24]])
+        assert memory.scale is not None
+        off.append(np.log(np.median(depth_ratios(memory, room))) / memory.scale.stddev)
+    assert 0.2 < np.sqrt(np.mean(np.square(off))) < 1.6
+
+
+def test_the_path_is_that_of_the_images(room: list[Frame]) -> None:
+    geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
+    run(geometry, [colour(f) for f in room])
+    _, predicted = geometry.predicted_poses()
+    true = np.stack([f.T_world_camera for f in room if f.T_world_camera is not None])
+    assert path_length(predicted) == pytest.approx(path_length(true), rel=0.03)
+
+
+def test_a_little_depth_gives_metres_without_any_pose(room: list[Frame]) -> None:
+    """Every eighth image comes with a few hundred pixels of depth, as from a lidar."""
+
+    def sparse(i: int, frame: Frame) -> NDArray[np.uint16] | None:
+        if i % 8:
+            return None
+        depth = np.zeros_like(frame.depth)
+        depth[::6, ::6] = frame.depth[::6, ::6]  # type: ignore[index]
+        return depth
+
+    geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
+    memory = run(geometry, [colour(f, pose=False, depth=sparse(i, f)) for i, f in enumerate(room)])
+    assert memory.scale is not None
+    assert (memory.scale.source, memory.world_frame) == (MetreSource.DEPTH, "rgb_geometry_0")
+    assert_same_scale(depth_ratios(memory, room))
+    true = np.stack([f.T_world_camera for f in room if f.T_world_camera is not None])
+    track = memory.track()
+    assert track is not None
+    assert np.linalg.norm(np.diff(track.arrays()[1][:, :3], axis=0), axis=1).sum() == pytest.approx(
+        path_length(true), rel=0.03
+    )
+    disagreement = geometry.status().disagreement
+    assert disagreement is not None
+    assert disagreement[0] == pytest.approx(1, abs=0.02)
+
+
+def test_measured_depth_wins_and_the_disagreement_is_told(room: list[Frame]) -> None:
+    geometry = RgbGeometry(StandInPredictor(room[:24]), RECORDINGS)
+    memory = run(geometry, room[:24])
+    assert memory.scale is None  # everything was measured
+    for stored, frame in zip(memory.frames(), room, strict=False):
+        np.testing.assert_array_equal(stored.frame.depth, frame.depth)
+    disagreement = geometry.status().disagreement
+    assert disagreement is not None
+    assert disagreement[0] == pytest.approx(1, abs=0.02)
+    assert 0 < disagreement[1] < 0.05
+
+
+def test_turning_on_the_spot_gives_no_metres(turning: list[Frame]) -> None:
+    geometry = RgbGeometry(StandInPredictor(turning), RECORDINGS)
+    memory = run(geometry, [colour(f) for f in turning])
+    assert memory.scale is not None
+    assert not memory.scale.known
+    assert "moved 0.0" in memory.scale.reason
+    assert "sideways" in memory.scale.reason
+    assert memory.world_frame == "up_to_scale_0"
+    ratios = depth_ratios(memory, turning)
+    assert ratios.max() / ratios.min() < 1.06  # but it is one geometry
+    for stored, frame in zip(memory.frames(), turning, strict=True):  # which stands upright
+        assert stored.frame.T_world_camera is not None
+        assert frame.T_world_camera is not None
+        assert stored.frame.T_world_camera[2, 1] == pytest.approx(frame.T_world_camera[2, 1], abs=0.03)
+
+
+def test_nothing_that_tells_metres(room: list[Frame]) -> None:
+    geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
+    memory = run(geometry, [colour(f, pose=False, camera=False) for f in room])
+    assert memory.scale is not None
+    assert not memory.scale.known
+    assert "without poses and without depth" in memory.scale.reason
+    assert len(memory) == len(room)
+    camera, true = memory.frames()[0].frame.camera, room[0].camera
+    assert camera is not None
+    assert true is not None
+    assert (camera.fx, camera.cx) == pytest.approx((true.fx, true.cx), rel=1e-6)  # as predicted
+
+
+def test_metres_that_come_late_move_everything(turning: list[Frame], room: list[Frame]) -> None:
+    """First the camera looks about, then it moves: what was up to scale becomes metric, with the same ids."""
+    later = [replace(f, stamp_ns=f.stamp_ns + 60 * 10**9) for f in room]
+    order = [*turning[:8], *later[:24]]
+    geometry = RgbGeometry(StandInPredictor(order), RECORDINGS)
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    worlds, ids = [], {}
+    for frame in map(colour, order):
+        for update in geometry.take(frame):
+            update.apply_to(memory)
+            worlds.append(memory.world_frame)
+            for stored in memory.frames():
+                assert ids.setdefault(stored.frame.stamp_ns, stored.frame_id) == stored.frame_id
+    assert worlds[0] == "up_to_scale_0"
+    assert worlds[-1] == MAP
+    assert memory.scale is not None
+    assert memory.scale.known
+    assert_same_scale(depth_ratios(memory, order))
+    assert memory.epoch > 0
+
+
+def test_poses_that_are_not_the_cameras_give_no_metres(room: list[Frame]) -> None:
+    random = np.random.default_rng(0)
+    walk = np.cumsum(random.normal(0, 0.1, (len(room), 3)), axis=0)
+    turns = Rotation.random(len(room), random_state=1).as_matrix()
+    wrong = [replace(colour(f), T_world_camera=make_transform(R, t)) for f, R, t in zip(room, turns, walk, strict=True)]
+    memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), wrong)
+    assert memory.scale is not None
+    assert not memory.scale.known
+    assert "check that the poses are the camera's own" in memory.scale.reason
+
+
+class Garbage:
+    """Smooth nonsense, the same for the same image: windows may well agree on it."""
+
+    name = "garbage"
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def predict(self, images: NDArray[np.uint8]) -> WindowGeometry:
+        n = len(images)
+        T, depth = np.tile(np.eye(4), (n, 1, 1)), np.empty((n, 24, 32), np.float32)
+        for i, image in enumerate(images):
+            random = np.random.default_rng((self._seed, int(image[::7, ::7].sum())))
+            T[i] = make_transform(Rotation.from_rotvec(random.normal(0, 0.1, 3)).as_matrix(), random.normal(0, 0.05, 3))
+            v, u = np.mgrid[:24, :32] / 10
+            depth[i] = 1 + 0.3 * np.sin(u * random.uniform(0, 2)) + 0.2 * np.cos(v * random.uniform(0, 2))
+        K = np.tile(np.array([[28.0, 0, 15.5], [0, 28.0, 11.5], [0, 0, 1]]), (n, 1, 1))
+        return WindowGeometry(T, K, depth, np.ones_like(depth))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_metre_is_never_made_up(room: list[Frame], seed: int) -> None:
+    geometry = RgbGeometry(Garbage(seed), RECORDINGS)
+    memory = run(geometry, [colour(f) for f in room])
+    assert memory.scale is None or not memory.scale.known, memory.scale
+
+
+# ---- windows that fail
+
+
+def test_spoiled_windows_are_dropped_and_their_images_tried_again(
+    room: list[Frame], caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = StandInPredictor(room, spoil=lambda call: call in (2, 5))
+    geometry = RgbGeometry(predictor, RECORDINGS)
+    with caplog.at_level(logging.WARNING):
+        memory = run(geometry, [colour(f) for f in room])
+    status = geometry.status()
+    assert sum(status.dropped_windows.values()) == 2
+    assert set(status.dropped_windows) <= {"residual", "no_agreement", "turn", "scale"}
+    assert status.segment == 0
+    assert len(memory) == len(room)
+    assert_same_scale(depth_ratios(memory, room))
+    assert "is dropped" in caplog.text
+
+
+def test_a_chain_that_breaks_begins_anew_where_poses_place_it(room: list[Frame]) -> None:
+    geometry = RgbGeometry(StandInPredictor(room, spoil=lambda call: 3 <= call < 6), RECORDINGS)
+    memory = run(geometry, [colour(f) for f in room])
+    status = geometry.status()
+    assert status.segment == 1
+    assert memory.world_frame == MAP  # both segments are in the world of the poses
+    assert len(memory) > len(room) - 12
+    assert memory.frames()[0].frame.stamp_ns == room[0].stamp_ns
+    assert_same_scale(depth_ratios(memory, room))
+
+
+def test_a_chain_that_breaks_without_poses_starts_the_memory_over(room: list[Frame]) -> None:
+    """Nothing connects the two parts, so one memory cannot hold both."""
+    geometry = RgbGeometry(StandInPredictor(room, spoil=lambda call: 3 <= call < 6), RECORDINGS)
+    memory = run(geometry, [colour(f, pose=False) for f in room])
+    assert memory.world_frame == "up_to_scale_1"
+    assert memory.frames()[0].frame.stamp_ns > room[15].stamp_ns
+    ratios = depth_ratios(memory, room)
+    assert ratios.max() / ratios.min() < 1.05
+
+
+def test_a_predictor_that_raises_does_not_end_it(room: list[Frame]) -> None:
+    predictor = StandInPredictor(room)
+    predict, calls = predictor.predict, []
+
+    def failing(images: NDArray[np.uint8]) -> WindowGeometry:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return predict(images)
+
+    predictor.predict = failing  # type: ignore[method-assign]
+    geometry = RgbGeometry(predictor, RECORDINGS)
+    memory = run(geometry, [colour(f) for f in room])
+    assert geometry.status().dropped_windows == {"predictor_failed": 1}
+    assert len(memory) == len(room)
+
+
+def test_images_that_cannot_take_part_are_counted(room: list[Frame]) -> None:
+    odd = [
+        replace(colour(room[0]), image=None),
+        *map(colour, room[:8]),
+        colour(room[3]),
+        replace(colour(room[9]), camera_frame="rear"),
+        replace(colour(room[9], camera=False), image=np.zeros((60, 80, 3), np.uint8)),
+        *map(colour, room[10:16]),
+    ]
+    geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
+    memory = run(geometry, odd)
+    assert len(memory) == 14
+    assert geometry.status().left_out == {"no_image": 1, "out_of_order": 1, "other_camera": 1, "image_size": 1}
+
+
+# ---- keeping up
+
+
+class Slow(StandInPredictor):
+    """Takes a while, by a clock of its own."""
+
+    def __init__(self, frames: Iterable[Frame], seconds: float) -> None:
+        super().__init__(frames)
+        self.now, self.seconds = 0.0, seconds
+        self.busy = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def predict(self, images: NDArray[np.uint8]) -> WindowGeometry:
+        self.now += self.seconds
+        self.busy += self.seconds
+        return super().predict(images)
+
+
+def play(frames: Sequence[Frame], predictor: Slow, config: RgbGeometryConfig) -> tuple[RgbGeometry, list[float]]:
+    """Frames at their own pace, the windows in the time between; how far behind (seconds) each update was."""
+    geometry = RgbGeometry(predictor, config, predictor.clock)
+    start, behind, i = frames[0].stamp_ns, [], 0
+    while i < len(frames):
+        due = (frames[i].stamp_ns - start) / 1e9
+        if geometry.due():
+            update = geometry.run_window()
+            if update is not None and update.frames:
+                behind.append(predictor.now - (update.frames[-1].stamp_ns - start) / 1e9)
+        elif predictor.now < due:
+            predictor.now = min(due, predictor.now + 0.05)
+        while i < len(frames) and (frames[i].stamp_ns - start) / 1e9 <= predictor.now:
+            geometry.add(colour(frames[i]))
+            i += 1
+    return geometry, behind
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 3.0])
+def test_it_never_falls_behind(room: list[Frame], seconds: float) -> None:
+    """However slow the predictor, an update shows what was seen lately; what that costs is counted."""
+    predictor = Slow(room, seconds)
+    config = RgbGeometryConfig(min_translation_m=0, min_rotation_rad=0, min_interval_s=0, max_load=0.5)
+    geometry, behind = play(room, predictor, config)
+    status = geometry.status()
+    assert behind
+    assert max(behind) <= 3 * seconds + config.max_wait_s + 0.3
+    assert predictor.busy <= 0.5 * predictor.now + seconds
+    assert bool(status.dropped_windows.get("too_slow")) == (seconds >= 1)
+    assert bool(status.left_out.get("too_slow")) == (seconds >= 1)
+    assert status.waiting <= config.max_waiting
+
+
+def test_what_waits_is_bounded_when_no_window_ever_runs(room: list[Frame]) -> None:
+    config = RgbGeometryConfig(min_translation_m=0, min_rotation_rad=0, min_interval_s=0, max_waiting=16)
+    geometry = RgbGeometry(StandInPredictor(room), config)
+    for frame in room:
+        geometry.add(colour(frame))
+    assert geometry.status().waiting <= 16
+    assert geometry.status().left_out["too_slow"] == len(room) - geometry.status().waiting
+
+
+def test_a_camera_that_stands_still_costs_nothing(room: list[Frame]) -> None:
+    predictor = StandInPredictor(room)
+    clock = iter(np.arange(0, 1000, 0.3))
+    geometry = RgbGeometry(predictor, RgbGeometryConfig(), lambda: float(next(clock)))
+    still = [replace(colour(room[0]), stamp_ns=room[0].stamp_ns + i * 10**8) for i in range(60)]
+    for frame in still:
+        geometry.add(frame)
+        geometry.run_window()
+    assert predictor.calls == 1  # one image after waiting for others
+    for frame in still:
+        geometry.add(replace(frame, stamp_ns=frame.stamp_ns + 10**10, T_world_camera=None))
+    assert predictor.calls == 1
+    assert geometry.status().waiting <= 1
+
+
+def test_images_between_windows_are_passed_on_with_their_poses(room: list[Frame]) -> None:
+    config = replace(RECORDINGS, min_interval_s=0.4)
+    geometry = RgbGeometry(StandInPredictor(room), config)
+    memory = run(geometry, map(colour, room))
+    with_depth = [s.frame.depth is not None for s in memory.frames()]
+    assert 0.4 < np.mean(with_depth) < 0.6
+    assert len(memory) > 0.8 * len(room)
+
+
+def test_in_the_background(room: list[Frame]) -> None:
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    done, threads = threading.Event(), set()
+
+    def on_update(update: Update) -> None:
+        threads.add(threading.current_thread().name)
+        update.apply_to(memory)
+        if memory.scale is not None and memory.scale.known:
+            done.set()
+
+    config = RgbGeometryConfig(min_translation_m=0, min_rotation_rad=0, min_interval_s=0, max_load=1.0)
+    thread = RgbGeometryThread(RgbGeometry(StandInPredictor(room), config), on_update)
+    thread.start()
+    try:
+        for frame in room[:32]:
+            thread.add(colour(frame))
+        assert done.wait(20)
+        thread.reset()
+        memory.clear()
+        time.sleep(0.3)
+        assert len(memory) == 0
+        assert thread.geometry.status().waiting == 0
+        for frame in room[:16]:
+            thread.add(colour(frame))
+        deadline = time.monotonic() + 20
+        while len(memory) < 13 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(memory) >= 13
+    finally:
+        assert thread.stop()
+    assert threads == {"rgb_geometry"}
+
+
+# ---- the recordings
+
+
+@pytest.mark.parametrize(("name", "poses"), [("rgbd_room", True), ("rgbd_object", True), ("rgbd_object", False)])
+def test_questions_about_the_recordings(shared: Path, name: str, poses: bool) -> None:
+    """Colour with poses, or with a little depth now and then: within twice what RGB-D is allowed to be off."""
+    source = open_source(str(shared / "data" / name))
+    frames = list(source.frames())
+
+    def seen(i: int, frame: Frame) -> Frame:
+        depth = None
+        if not poses and i % 10 == 0 and frame.depth is not None:
+            depth = np.zeros_like(frame.depth)
+            depth[::8, ::8] = frame.depth[::8, ::8]
+        return colour(frame, pose=poses, depth=depth)
+
+    geometry = RgbGeometry(StandInPredictor(frames, every=1), RECORDINGS)
+    memory = run(geometry, [seen(i, f) for i, f in enumerate(frames)])
+    assert len(memory) == len(frames)
+    assert_same_scale(depth_ratios(memory, frames))
+    _, predicted = geometry.predicted_poses()
+    true = np.stack([f.T_world_camera for f in frames if f.T_world_camera is not None])
+    assert path_length(predicted) == pytest.approx(path_length(true), rel=0.03)
+
+    session = Session(source, record_coverage=False)
+    session.memory = memory
+    session.report.first_stamp = frames[0].stamp_ns
+    level = source.info.T_zup_from_world if poses else None
+    session.engine = SpatialQueryEngine(memory, PREDICTED_DEPTH, None, level)
+    wrong = []
+    for question in read_questions(shared / "data" / name / "questions.json"):
+        expect = dict(question.expect or {})
+        if "accept" in expect:
+            value, (low, high) = expect["value"], expect["accept"]
+            expect["accept"] = [value - 2 * (value - low), value + 2 * (high - value)]
+        if "accept_px" in expect:
+            expect["accept_px"] *= 2
+        asked = ask(session, replace(question, expect=expect))
+        if asked.verdict is None or asked.verdict.outcome is not Outcome.RIGHT:
+            wrong.append((question.id, question.text, asked.answer.answer, asked.answer.error_msg))
+    assert not wrong
