@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="models need torch (the extra `model`)")
 pytest.importorskip("transformers", reason="models need transformers (the extra `model`)")
 
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache  # noqa: E402, F401
+from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: E402
 
 from spatial_mllm_ros import models  # noqa: E402
 from spatial_mllm_ros.models.checkpoint import module_name, shapes_of  # noqa: E402
@@ -218,7 +218,7 @@ def test_a_padded_batch_answers_as_its_sequences_do_alone(model: Any) -> None:
     still = _clip(1, 4, 6, 4)
     sequences = [[7, ("video", a), 8, 9, 10], [11, ("video", b), 12, ("video", c), 13], [14, ("image", still), 15]]
     together = _inputs(sequences)
-    wanted = dict(max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=0)
+    wanted = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     wanted |= {"output_logits": True, "return_dict_in_generate": True}
     batch = model.generate(**together, **wanted)
     start = 0
