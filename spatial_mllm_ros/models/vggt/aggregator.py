@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .config import NUM_REGISTERS, PATCH_START, VGGTConfig
 from .dinov2 import DinoV2, patch_grid
-from .layers import Block, rope_tables, set_attention
+from .layers import Block, Rope, rope_tables, set_attention
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -83,18 +83,30 @@ class Aggregator(nn.Module):
                 f"frame tokens {list(frame_tokens.shape)} are not [T, {grid[0] * grid[1]}, channels], "
                 f"as frames of {image_size[1]}x{image_size[0]} px have them"
             )
+        rope = self.rope(image_size)
+        outputs = yield from self.relate_steps(frame_tokens, rope, wanted.values())
+        return {layer: outputs[index] for layer, index in wanted.items()}
+
+    def rope(self, image_size: tuple[int, int]) -> Rope:
+        """Tables of the rotary position embedding for frames of (height, width) pixels."""
+        place = {"device": self.camera_token.device, "dtype": self.dtype}
+        return rope_tables(patch_grid(image_size, self.patch_size), PATCH_START, self.head_dim, **place)
+
+    def relate_steps(
+        self, frame_tokens: Tensor, rope: Rope, wanted: Collection[int]
+    ) -> Generator[int, None, dict[int, Tensor]]:
+        """The alternating blocks alone, up to the last of those ``wanted`` (counted from 0), in steps."""
         tokens = self._with_special_tokens(frame_tokens)
         frames, per_frame, dim = tokens.shape
-        rope = rope_tables(grid, PATCH_START, self.head_dim, device=tokens.device, dtype=tokens.dtype)
         outputs: dict[int, Tensor] = {}
-        for index in range(max(wanted.values(), default=-1) + 1):
+        for index in range(max(wanted, default=-1) + 1):
             within = tokens = self.frame_blocks[index](tokens, rope)
             yield 2 * index + 1
             tokens = self.global_blocks[index](tokens.view(1, -1, dim), rope).view(frames, per_frame, dim)
-            if index in wanted.values():
+            if index in wanted:
                 outputs[index] = torch.cat((within, tokens), dim=-1)
             yield 2 * index + 2
-        return {layer: outputs[index] for layer, index in wanted.items()}
+        return outputs
 
     def aggregate(
         self,
@@ -141,9 +153,9 @@ class Aggregator(nn.Module):
 
     def _with_special_tokens(self, frame_tokens: Tensor) -> Tensor:
         special = torch.cat((self.camera_token, self.register_token), dim=2)[0]
-        others = special[1:].expand(len(frame_tokens) - 1, -1, -1)
         patches = frame_tokens.to(device=special.device, dtype=special.dtype)
-        return torch.cat((torch.cat((special[:1], others)), patches), dim=1)
+        kind = (torch.arange(patches.shape[0], device=special.device) > 0).long()  # 0: the first frame, 1: another
+        return torch.cat((special[kind], patches), dim=1)
 
 
 def _blocks(config: VGGTConfig) -> list[Block]:

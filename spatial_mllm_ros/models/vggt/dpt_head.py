@@ -76,15 +76,20 @@ class DPTHead(DPT):
         self.patch_size = config.patch_size
 
     def forward(
-        self, outputs: Mapping[int, Tensor], image_size: tuple[int, int], frames_at_once: int = 8
+        self, outputs: Mapping[int, Tensor], image_size: tuple[int, int], frames_at_once: int | None = 8
     ) -> tuple[Tensor, Tensor]:
         """Values [T, height, width, channels] and confidence [T, height, width], in the dtype of the weights.
 
         outputs: at least the aggregator's outputs of ``layers``, [T, 5 + patches, 2 * embed_dim]. image_size: (height,
-        width) of the frames, pixels. frames_at_once: bounds the memory for the maps on the way.
+        width) of the frames, pixels. frames_at_once: bounds the memory for the maps on the way; None: all.
         """
+        if frames_at_once is None:
+            return self._values(self._pixels([outputs[layer] for layer in self.layers], image_size))
         chunks = zip(*(outputs[layer].split(frames_at_once) for layer in self.layers), strict=True)
-        raw = torch.cat([self._pixels(chunk, image_size) for chunk in chunks]).permute(0, 2, 3, 1)
+        return self._values(torch.cat([self._pixels(chunk, image_size) for chunk in chunks]))
+
+    def _values(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        raw = raw.permute(0, 2, 3, 1)
         return self.activation(raw[..., :-1]), 1 + raw[..., -1].exp()
 
     def _pixels(self, outputs: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
@@ -131,16 +136,16 @@ def with_position(features: Tensor, aspect: float, strength: float = 0.1) -> Ten
     with angular frequencies from 1 down to almost 1/100. aspect: width by height of the image.
     """
     channels, rows, columns = features.shape[1:]
-    diagonal = (aspect**2 + 1) ** 0.5
     quarter = channels // 4
     place = {"device": features.device, "dtype": torch.float32}
     frequency = 1 / 100 ** (torch.arange(quarter, **place) / quarter)
+    width = torch.full((), aspect, **place)
+    diagonal = (width.square() + 1).sqrt()
 
-    def wave(span: float, cells: int) -> Tensor:
-        edge = span * (cells - 1) / cells
-        angle = frequency[:, None] * torch.linspace(-edge, edge, cells, **place)
+    def wave(span: Tensor, cells: int) -> Tensor:
+        angle = frequency[:, None] * (span * ((2 * torch.arange(cells, **place) + (1 - cells)) / cells))
         return torch.cat((angle.sin(), angle.cos()))
 
-    across = wave(aspect / diagonal, columns)[:, None, :].expand(-1, rows, -1)
+    across = wave(width / diagonal, columns)[:, None, :].expand(-1, rows, -1)
     down = wave(1 / diagonal, rows)[:, :, None].expand(-1, -1, columns)
     return features + (strength * torch.cat((across, down))).to(features.dtype)

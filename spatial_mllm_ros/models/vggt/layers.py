@@ -52,9 +52,10 @@ def rope_tables(
     rows, columns = grid
     quarter = head_dim // 4
     frequency = 1 / base ** (torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    position = torch.zeros(special + rows * columns, 2, device=device)
-    position[special:, 0] = torch.arange(1, rows + 1, device=device).repeat_interleave(columns)
-    position[special:, 1] = torch.arange(1, columns + 1, device=device).repeat(rows)
+    row = torch.arange(1, rows + 1, device=device)[:, None].expand(rows, columns)
+    column = torch.arange(1, columns + 1, device=device).expand(rows, columns)
+    patches = torch.stack((row, column), dim=-1).flatten(0, 1).to(torch.float32)
+    position = torch.cat((torch.zeros(special, 2, device=device), patches))
     angle = (position[:, :, None, None] * frequency).to(dtype)
     return angle.cos(), angle.sin()
 

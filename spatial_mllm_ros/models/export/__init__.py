@@ -1,0 +1,1 @@
+"""VGGT as an ONNX file: ``export`` writes it (torch), ``onnx_file`` reads what it says about itself (no torch)."""

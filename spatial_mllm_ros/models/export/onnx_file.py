@@ -1,0 +1,114 @@
+"""What an exported file says about itself, and whether it is whole. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from spatial_mllm_ros.models.interface import ModelUnavailable
+
+PREFIX = "spatial_mllm_ros."
+KINDS = ("encoder", "geometry")
+
+
+class ExportError(ModelUnavailable):
+    """An exported file, or what was built from it, cannot be used. ``str()`` says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in an exported file.
+
+    kind: "encoder" or "geometry". precision: of the linear layers. layer: of the aggregator, from 0. model: the
+    checkpoint's name. weights: SHA-256 of the weights that it was made from. config: sizes of VGGT. version: of this
+    package. patch_size: pixels. data_bytes: size of the file with the weights.
+    """
+
+    kind: str
+    precision: str
+    layer: int
+    model: str
+    weights: str
+    config: Mapping[str, Any] = field(hash=False)
+    version: str
+    opset: int
+    patch_size: int
+    embed_dim: int
+    data_bytes: int = 0
+
+    def with_data(self, data_bytes: int) -> Description:
+        """The same with a data file of that size."""
+        return replace(self, data_bytes=data_bytes)
+
+    def to_metadata(self) -> dict[str, str]:
+        """As ``metadata_props`` of an ONNX model."""
+        return {
+            PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Description:
+        """The inverse of ``to_metadata``. Raises KeyError or ValueError for other metadata."""
+        return cls(**{f.name: _read(f.type, metadata[PREFIX + f.name]) for f in fields(cls)})
+
+
+def _read(kind: object, value: str) -> Any:
+    return value if kind == "str" else json.loads(value)
+
+
+def data_file(path: Path) -> Path:
+    """Where the weights of an exported file are."""
+    return path.with_name(f"{path.name}.data")
+
+
+def describe(path: str | os.PathLike[str]) -> Description:
+    """Read what a file says about itself, and check that it is whole, without reading its weights.
+
+    Raises ExportError for a file that is missing, cut off, not ONNX, or not made by this package.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    file = Path(path)
+    again = "export it again with `spatial-mllm export`"
+    if not file.is_file():
+        raise ExportError(f"there is no exported file {file}: {again}")
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except DecodeError as error:
+        raise ExportError(f"{file} is not an ONNX file, or is cut off ({error}): {again}") from error
+    newest = onnx.defs.onnx_opset_version()
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset > newest:
+        raise ExportError(
+            f"{file} uses opset {opset}, and the installed onnx {onnx.__version__} reads opsets up to {newest}: upgrade "
+            f"onnx and onnxruntime, or {again}"
+        )
+    try:
+        found = Description.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    except (KeyError, ValueError, TypeError) as error:
+        raise ExportError(f"{file} was not made by this package, or is cut off: {again}") from error
+    data = data_file(file)
+    size = data.stat().st_size if data.is_file() else None
+    if found.data_bytes and size != found.data_bytes:
+        problem = "is missing" if size is None else f"has {size} bytes instead of {found.data_bytes}"
+        raise ExportError(f"{data}, which holds the weights of {file.name}, {problem}: copy both files, or {again}")
+    return found
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 22):
+        digest.update(piece)
+    return digest.hexdigest()
