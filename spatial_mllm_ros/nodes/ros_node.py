@@ -114,7 +114,9 @@ class SpatialMllmNode(LifecycleNode):
         super().__init__(NODE_NAME, **options)
         self.interrupted = interrupted
         self._log_bridge = _LogBridge(self.get_logger())
-        logging.getLogger("spatial_mllm_ros").addHandler(self._log_bridge)
+        package = logging.getLogger("spatial_mllm_ros")
+        package.addHandler(self._log_bridge)
+        package.setLevel(logging.DEBUG)  # the node's own level decides what is shown
         self._engine: LiveEngine | None = None
         self._service: Any = None
         self._keyframes: Any = None

@@ -114,8 +114,53 @@ def test_bringup_tells_what_is_missing(run: Run) -> None:
     """Nothing is worse than a launch that looks well and does nothing."""
     launch = run("ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", "model:=some/checkpoint")
     launch.says("could not be configured")
-    assert "no support for models" in launch.output
+    assert "spatial-mllm download some/checkpoint" in launch.output
     launch.end()
+
+
+@pytest.fixture
+def model_python() -> str:
+    """A Python with torch: that of ./test.sh, or another one."""
+    repository = Path(__file__).resolve().parents[2]
+    python = os.environ.get("MODEL_PYTHON", str(repository / ".venv-test/bin/python"))
+    code = "import torch, transformers, spatial_mllm_ros.models"
+    if not Path(python).exists() or subprocess.run([python, "-c", code], check=False).returncode != 0:
+        pytest.skip(f"{python} has no torch: ./test.sh makes it, MODEL_PYTHON names another one")
+    return python
+
+
+def test_bringup_with_a_model(run: Run, model_python: str, tmp_path: Path) -> None:
+    """ROS 2 has its Python and torch another: the model is loaded there, answers, and ends with the node."""
+    code = f"from spatial_mllm_ros.models import make_checkpoint; make_checkpoint({str(tmp_path / 'tiny')!r})"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([model_python, "-c", code], check=True, env=environment, timeout=120)
+    arguments = {
+        "model": tmp_path / "tiny",
+        "model_python": model_python,
+        "allow_random_weights": "true",
+        "model_min_pixels": 3136,
+        "model_max_pixels": 12544,
+        "min_model_confidence": 0.0,
+        "keyframes_count": 4,
+        "sensor_model": "exact",
+    }
+    launch = run(
+        "ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", *(f"{k}:={v}" for k, v in arguments.items())
+    )
+    launch.says("answering on /spatial_query")
+    assert "the model is loaded" in launch.output
+    run(sys.executable, str(PLAYER), RECORDING, "5.0").says("30 frames")
+    ask = ("service", "call", "/spatial_query", "spatial_mllm_ros/srv/SpatialQuery")
+    answer = ros2(*ask, "{question: 'What colour is the sofa?', choices: [red, green, blue]}")
+    assert "error_code=0" in answer
+    assert "source=2" in answer  # SOURCE_MODEL
+    assert "confidence_method='probability among choices'" in answer
+    assert " cm ± " in ros2(*ask, "{question: 'How far did the camera travel, in cm?'}")
+    workers = subprocess.run(["pgrep", "-f", str(tmp_path / "tiny")], capture_output=True, text=True, check=False)
+    launch.end()
+    assert "process has finished cleanly" in launch.output
+    assert "Traceback" not in launch.output
+    assert workers.stdout
 
 
 def test_wrong_launch_arguments_are_refused(run: Run) -> None:
