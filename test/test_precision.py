@@ -44,8 +44,8 @@ def _one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    found = {family: make_checkpoint(tmp_path_factory.mktemp(family), family=family) for family in FAMILIES}
-    return found | {"v1.0": make_checkpoint(tmp_path_factory.mktemp("v1.0"), version="v1.0")}
+    found = {family: make_checkpoint(tmp_path_factory.mktemp(family), family=family, heads=()) for family in FAMILIES}
+    return found | {"v1.0": make_checkpoint(tmp_path_factory.mktemp("v1.0"), version="v1.0", heads=())}
 
 
 def difference(found: Any, expected: Any) -> float:
@@ -196,9 +196,9 @@ def test_the_estimate_grows_with_the_context(folders: dict[str, Path]) -> None:
     few, many = estimate(folder), estimate(folder, max_context_frames=16)
     assert many.context_tokens > few.context_tokens
     assert many.key_value_cache > few.key_value_cache
-    assert many.activations > 1.5 * few.activations
+    assert many.activations > few.activations
     assert few.key_value_cache + few.feature_caches == 16 << 20
-    assert estimate(folder, attention="eager", max_context_frames=16).activations > 2 * many.activations
+    assert estimate(folder, attention="eager", max_context_frames=16).activations > many.activations + (100 << 20)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(

@@ -84,7 +84,8 @@ class SpatialMLLMConfig(Qwen2_5_VLConfig):
         values, rest = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
         if V1_0_ARCHITECTURE in (values.get("architectures") or ()):
             values = {**values, "model_type": cls.model_type}
-        config = cls.from_dict(values, **rest)
+        own = {name: rest.pop(name) for name in ("spatial_config", "connector_config") if name in rest}
+        config = cls.from_dict({**values, **own}, **rest)
         return config[0] if isinstance(config, tuple) else config
 
     def published_dict(self) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def load_model(options: ModelOptions, progress: OnProgress = lambda *_: None) ->
         model = _load(found, family, config, precision, device, progress)
         progress("checking attention", 0, 0)
         attention = choose_attention(model, options.attention)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise ModelUnavailable(
             f"there was not enough memory on {device} after all ({error}): choose a smaller precision"
         ) from error
@@ -92,6 +94,11 @@ def load_model(options: ModelOptions, progress: OnProgress = lambda *_: None) ->
     return LoadedModel(
         model, tokenizer, family, how, prompts, found.folder, model_id, precision, attention, memory, random
     )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; on the CPU torch has no class of its own for that."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def family_of(found: Checkpoint) -> str:
