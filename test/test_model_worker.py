@@ -637,8 +637,8 @@ def test_a_checkpoint_answers_alike_here_and_there(checkpoint: Path) -> None:
             for model in (here, there)
         ]
         assert answers[0].token_ids == answers[1].token_ids
-        assert answers[0].token_probabilities == pytest.approx(answers[1].token_probabilities)
-        assert answers[0].choice_probabilities == pytest.approx(answers[1].choice_probabilities)
+        assert answers[0].token_probabilities == pytest.approx(answers[1].token_probabilities, rel=1e-3)
+        assert answers[0].choice_probabilities == pytest.approx(answers[1].choice_probabilities, rel=1e-3)
         assert answers[0].frame_ids == answers[1].frame_ids
         assert "".join(pieces) == answers[0].text
         pieces.clear()
