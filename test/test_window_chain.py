@@ -236,6 +236,19 @@ def test_no_scale_says_what_to_do(
     assert reason in ("", told.value.reason)
 
 
+def test_a_path_that_has_nothing_to_do_with_the_measured_one_fixes_no_scale() -> None:
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        count = int(random.integers(5, 20))
+        centres = random.normal(0, 1, (count, 3))
+        predicted = poses(np.cumsum(centres, axis=0) if seed % 2 else centres, 1)
+        predicted[:, :3, :3] = np.eye(3)  # orientations agree, of a camera that does not turn
+        measured = poses(path(1.0, count), 1)
+        measured[:, :3, :3] = np.eye(3)
+        with pytest.raises(NoScale):
+            scale_from_poses(predicted, measured, ScaleConfig())
+
+
 def test_turning_on_the_spot_fixes_no_scale() -> None:
     """Noise alone must not be taken for motion, however small the scale that would explain it."""
     for seed in range(30):

@@ -258,16 +258,17 @@ class RgbGeometry:
 
     def _run_all(self, force: bool) -> list[Update]:
         updates: list[Update] = []
-        while True:
+        while self.due(force):
             update = self.run_window(force)
-            if update is None:
-                return updates
-            updates.append(update)
+            if update is not None:
+                updates.append(update)
+        update = self.run_window()  # images between windows
+        return updates if update is None else [*updates, update]
 
-    def due(self) -> bool:
+    def due(self, force: bool = False) -> bool:
         """Whether ``run_window`` would run one now."""
         with self._lock:
-            return self._is_due()
+            return bool(self._waiting) if force else self._is_due()
 
     def _is_due(self) -> bool:
         now = self._clock()
@@ -392,9 +393,9 @@ class RgbGeometry:
             log.warning("the chain breaks after %d failed windows: a new segment begins", self._failures)
             self._earlier_stddev = max(self._earlier_stddev, self._scale.stddev if self._scale.known else 0.0)
             with self._lock:
-                self._new_segment()
+                self._new_segment(f"the last {self._failures} windows of images could not be used: {message}")
 
-    def _new_segment(self) -> None:
+    def _new_segment(self, reason: str = "no window of images has been seen yet") -> None:
         self._segment += 1
         self._failures = 0
         self._room = None  # after a failure: fewer images in the next window
@@ -410,7 +411,7 @@ class RgbGeometry:
         self._places: list[Sim3] = []
         self._places_from = 0
         self._reason = ""
-        self._scale = MetricScale(reason="no window of images has been seen yet")
+        self._scale = MetricScale(reason=reason)
 
     def _chained(self, geometry: WindowGeometry, new: list[Frame], images: NDArray[np.uint8]) -> None:
         stamps = [stamp for stamp, _ in self._anchors] + [frame.stamp_ns for frame in new]
@@ -471,7 +472,7 @@ class RgbGeometry:
         _, predicted, confidence = geometry.points(index, *there)
         try:
             log_scale, stddev, spread = scale_from_depth(
-                predicted, measured[rows, columns], confidence, self.config.scale
+                predicted, measured[rows, columns].astype(np.float64), confidence, self.config.scale
             )
         except NoScale as error:
             self._reason = str(error)
@@ -749,8 +750,7 @@ class RgbGeometryThread:
                         self._on_update(update)
             except Exception:  # one bad update must not end the geometry of all later ones
                 log.exception("an update of the geometry from colour failed")
-                update = None
-            if update is None:
+            if not self.geometry.due():
                 self._wake.wait(0.1)
                 self._wake.clear()
 

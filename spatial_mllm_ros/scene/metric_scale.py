@@ -14,6 +14,8 @@ from spatial_mllm_ros.scene.sim3 import Alignment, NotAligned, align
 _MIN_PIXELS = 20
 _NEIGHBOURS_ALIKE = 10  # pixels whose errors count as one
 _MAX_SPREAD = 0.3
+_MIN_IMAGES = 5  # fewer fit too easily, whatever they show
+_ENOUGH_MOTION = 4  # times the least
 
 
 class MetreSource(Enum):
@@ -59,7 +61,7 @@ class ScaleConfig:
     min_motion_m: float = 0.05
     pose_stddev_m: float = 0.003
     pose_stddev_rad: float = 0.002
-    max_residual: float = 0.25
+    max_residual: float = 0.15
     max_turn_rad: float = 0.17
     max_windows: int = 12
     depth_stddev: float = 0.01
@@ -98,15 +100,15 @@ def scale_from_poses(
     """
     centres = measured[:, :3, 3]
     moved = float(np.linalg.norm(centres - centres[:1], axis=1).max(initial=0.0))
-    if moved < config.min_motion_m or len(measured) < 3:
+    if moved < config.min_motion_m or len(measured) < _MIN_IMAGES:
         what = (
             f"the camera has moved {moved:.2f} m only"
-            if len(measured) > 2
+            if len(measured) >= _MIN_IMAGES
             else f"only {len(measured)} images have poses"
         )
         raise NoScale(
             "little_motion",
-            f"{what}; turning does not help: move it sideways by {4 * config.min_motion_m:.1f} m or more",
+            f"{what}; turning does not help: move it sideways by {_ENOUGH_MOTION * config.min_motion_m:.1f} m or more",
         )
     try:
         found = align(
@@ -125,19 +127,20 @@ def scale_from_poses(
             "camera's own at the images' stamps",
         ) from error
     spread = float(np.sqrt(np.mean(np.sum((centres - centres.mean(axis=0)) ** 2, axis=1))))
-    if found.scale_stddev > config.max_stddev:
-        further = moved * found.scale_stddev / config.max_stddev
-        raise NoScale(
-            "uncertain",
-            f"the camera has moved {moved:.2f} m, which fixes the scale to {found.scale_stddev:.0%} only: "
-            f"move it over {max(1.5 * further, 4 * config.min_motion_m):.1f} m or more",
-        )
-    if found.residual > config.max_residual * spread or found.rotation_residual > config.max_turn_rad:
+    far_off = found.residual > config.max_residual * spread or found.rotation_residual > config.max_turn_rad
+    if far_off and moved >= _ENOUGH_MOTION * config.min_motion_m:
         raise NoScale(
             "poor_fit",
             f"the camera's measured path and the one seen in the images differ by {found.residual:.2f} m and "
             f"{np.degrees(found.rotation_residual):.0f} degrees over {moved:.2f} m: check that the poses are the camera's "
             "own at the images' stamps",
+        )
+    if far_off or found.scale_stddev > config.max_stddev:
+        further = moved * max(found.scale_stddev / config.max_stddev, found.residual / (config.max_residual * spread))
+        raise NoScale(
+            "uncertain",
+            f"the camera has moved {moved:.2f} m, which fixes the scale to {found.scale_stddev:.0%} only: "
+            f"move it over {max(1.5 * further, _ENOUGH_MOTION * config.min_motion_m):.1f} m or more",
         )
     off = found.sim3.apply(predicted[:, :3, 3]) - centres
     return found, float(np.sqrt(np.mean(off[found.inliers] ** 2)))
