@@ -9,6 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common, wire
+from spatial_mllm_ros.commands.models import NOT_INSTALLED
+from spatial_mllm_ros.models.interface import PRECISIONS, ModelError, ModelOptions
 
 EPILOG = """
 \b
@@ -18,6 +20,8 @@ Examples:
   spatial-mllm bench selection --source my_recording
   spatial-mllm bench ingest --seconds 10
   spatial-mllm bench service --json
+  spatial-mllm bench query
+  spatial-mllm bench query --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
 """
 
 
@@ -77,6 +81,75 @@ def service_command(ctx: click.Context, *, as_json: bool, questions: int, each: 
         result = service.run(questions, each, progress)
     print_result(result, as_json)
     if result["lost"]:
+        ctx.exit(1)
+
+
+@bench_group.command(name="query")
+@common.json_option
+@click.option("--model", help="A checkpoint: its folder, or its id when downloaded. [default: random weights]")
+@click.option(
+    "--frames", type=click.IntRange(2, 64), default=16, show_default=True, help="Frames of the context, even."
+)
+@click.option(
+    "--questions", type=click.IntRange(1), default=3, show_default=True, help="Asked in each of the three ways."
+)
+@click.option("--tokens", type=click.IntRange(2), default=24, show_default=True, help="Length of an answer.")
+@click.option("--layers", type=click.IntRange(1), default=12, show_default=True, help="Random language model: layers.")
+@click.option("--hidden", type=click.IntRange(64), default=768, show_default=True, help="Random language model: width.")
+@click.option("--full-size", is_flag=True, help="Random weights in the published sizes: 5.3 billion.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Of the CPU. [default: as many as it has cores]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Of the weights. [default: auto; of random ones float32]"
+)
+@click.pass_context
+def query_command(
+    ctx: click.Context,
+    *,
+    as_json: bool,
+    model: str | None,
+    frames: int,
+    questions: int,
+    tokens: int,
+    layers: int,
+    hidden: int,
+    full_size: bool,
+    threads: int,
+    device: str,
+    precision: str | None,
+) -> None:
+    """Ask a model as published, cold and from a warm context: time to the first token; what a changed frame costs.
+
+    No answer is shown: without --model nobody trained the model. Takes about two minutes on two cores. Exit code 1 when
+    the warm context's tokens are not those of the cold one, or in float32 not those of the published way.
+    """
+    if frames % 2:
+        raise click.BadParameter("the model takes frames in pairs: give an even number", param_hint="--frames")
+    if hidden % 64:
+        raise click.BadParameter("give a multiple of 64", param_hint="--hidden")
+    options = ModelOptions(
+        model or "",
+        precision or ("auto" if model or full_size else "float32"),
+        device,
+        max_new_tokens=tokens,
+        max_context_frames=frames,
+        threads=threads,
+    )
+    try:
+        from spatial_mllm_ros.bench import query
+    except ImportError as error:
+        raise common.Failure(f"{NOT_INSTALLED} ({error})") from error
+    try:
+        with common.task_progress(quiet=as_json) as progress:
+            progress("loading", 0, None)
+            subject = (
+                query.subject_of(options) if model else query.random_subject(layers, hidden, options, full=full_size)
+            )
+            result = query.run(subject, frames, questions, progress)
+    except ModelError as error:
+        raise common.Failure(str(error)) from error
+    print_result(result, as_json)
+    if not result["identical_tokens"]:
         ctx.exit(1)
 
 

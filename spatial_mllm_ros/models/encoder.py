@@ -15,6 +15,7 @@ from spatial_mllm_ros.models.context import Context, Steps, Store
 from spatial_mllm_ros.models.generate import PIECE, Writer
 from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion
 from spatial_mllm_ros.models.positions import rope_index
+from spatial_mllm_ros.models.precision import n_bytes
 from spatial_mllm_ros.models.processing import PAIR, FrameFormat, even_frames, unit_range
 from spatial_mllm_ros.models.prompts import Prompts, QuestionTokens
 from spatial_mllm_ros.models.vggt.config import PATCH_START
@@ -230,8 +231,7 @@ class VideoEncoder:
 
     @cached_property
     def _weights_nbytes(self) -> int:
-        unique = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
-        return sum(tensor.nbytes for tensor in unique.values())
+        return n_bytes(self._model)
 
     def wait(self) -> None:
         """Until the device has done what it was told, so that a step is as long as it takes."""
