@@ -51,3 +51,9 @@ def load_vggt(
         )
     load_tensors(checkpoint, holder, dtype=dtype, device=torch.device(device), progress=progress)
     return vggt.eval().requires_grad_(False)
+
+
+def spatial_layer(model: str | os.PathLike[str]) -> int:
+    """Which of the aggregator's outputs the connector of this checkpoint takes; the last where there is none."""
+    connector = read_checkpoint(model).config.get("connector_config") or {}
+    return int(connector.get("spatial_embeds_layer_idx", -1))

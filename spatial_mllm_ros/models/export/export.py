@@ -176,9 +176,12 @@ def _append(model: ir.Model, further: ir.Model) -> None:
     nodes, constants = list(further.graph), list(further.graph.initializers.values())
     further.graph.remove(nodes)
     further.graph.initializers.clear()
-    for part in (*nodes, *constants, *(value for node in nodes for value in node.outputs)):
-        if part.name in names:
-            part.name = f"related.{part.name}"
+    for node in nodes:
+        if node.name in names:
+            node.name = f"related.{node.name}"
+    for value in (*constants, *(value for node in nodes for value in node.outputs)):
+        if value.name in names:
+            value.name = f"related.{value.name}"
     for constant in constants:
         model.graph.register_initializer(constant)
     model.graph.extend(nodes)

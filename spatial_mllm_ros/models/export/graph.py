@@ -90,7 +90,7 @@ def exportable(vggt: VGGT, precision: torch.dtype = torch.float32) -> VGGT:
     twin.attention = "eager"
     aggregator = twin.aggregator
     dino = aggregator.patch_embed
-    dino.position_embedding = MethodType(_position_embedding, dino)
+    setattr(dino, "position_embedding", MethodType(_position_embedding, dino))  # noqa: B010 - mypy knows a method
     for blocks, turned in ((dino.blocks, False), (aggregator.frame_blocks, True), (aggregator.global_blocks, True)):
         for index, block in enumerate(blocks):
             blocks[index] = FlatBlock(block, precision, turned)

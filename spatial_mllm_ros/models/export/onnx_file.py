@@ -72,7 +72,6 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Raises ExportError for a file that is missing, cut off, not ONNX, or not made by this package.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     file = Path(path)
     again = "export it again with `spatial-mllm export`"
@@ -80,7 +79,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         raise ExportError(f"there is no exported file {file}: {again}")
     try:
         model = onnx.load(file, load_external_data=False)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's has no public home in onnx
         raise ExportError(f"{file} is not an ONNX file, or is cut off ({error}): {again}") from error
     newest = onnx.defs.onnx_opset_version()
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)

@@ -1,0 +1,113 @@
+"""The gate before an exported encoder: it must say what the torch encoder says, on a fixed input."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from spatial_mllm_ros.models.export.onnx_file import ExportError
+from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder, OnProgress, Profile
+from spatial_mllm_ros.models.runtime.spatial_encoder import SpatialEncoder, TorchEncoder, fixed_frames
+
+log = logging.getLogger(__name__)
+RUNTIMES = ("torch", "onnx", "auto")
+"""torch; an exported file, or an error; an exported file, or torch with a warning."""
+TOLERANCE = {"float32": 1e-3, "float16": 0.01, "bfloat16": 0.03, "int8": 0.05}
+"""Largest relative error by precision; that of the coarser of both encoders counts."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an encoder is from another on the same frames.
+
+    error: root mean square of the difference by that of the reference. largest: difference by the largest value.
+    cosine: the least over all tokens. tolerance: what ``error`` may be.
+    """
+
+    error: float
+    largest: float
+    cosine: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """NaN does not pass."""
+        return self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"relative error {self.error:.2g} (allowed {self.tolerance:.2g}), largest {self.largest:.2g}, "
+            f"least cosine {self.cosine:.5f}"
+        )
+
+
+def compare(encoder: SpatialEncoder, reference: SpatialEncoder, frames: int = 2, tolerance: float = math.nan) -> Parity:
+    """Both on the same fixed frames. tolerance: NaN takes that of the coarser precision, from the names of both.
+
+    Raises ExportError for encoders of other sizes.
+    """
+    for what in ("patch_size", "embed_dim"):
+        theirs, ours = getattr(encoder, what), getattr(reference, what)
+        if theirs != ours:
+            raise ExportError(
+                f"the exported encoder is of another model: its {what} is {theirs}, the model's {ours}; export the encoder "
+                "of this model with `spatial-mllm export encoder`"
+            )
+    if math.isnan(tolerance):
+        tolerance = max(TOLERANCE.get(each.name.split()[-1], 0.05) for each in (encoder, reference))
+    images = fixed_frames(frames, reference.patch_size)
+    with torch.inference_mode():
+        there, expected = (each.encode(images).float().cpu() for each in (encoder, reference))
+    if there.shape != expected.shape:
+        raise ExportError(
+            f"the exported encoder returns {list(there.shape)} where the model returns {list(expected.shape)}: export "
+            "the encoder of this model with `spatial-mllm export encoder`"
+        )
+    difference = there - expected
+    return Parity(
+        error=float(difference.norm() / expected.norm()),
+        largest=float(difference.abs().max() / expected.abs().max()),
+        cosine=float(torch.cosine_similarity(there, expected, dim=-1).min()),
+        tolerance=tolerance,
+    )
+
+
+def choose_encoder(
+    reference: TorchEncoder,
+    runtime: str,
+    path: str | os.PathLike[str] = "",
+    *,
+    providers: str | Sequence[str] = "auto",
+    cache: str | os.PathLike[str] | None = None,
+    profile: Profile | None = None,
+    tolerance: float = math.nan,
+    progress: OnProgress = lambda what, done, total: None,
+) -> SpatialEncoder:
+    """The encoder to use: ``reference``, or an exported one that passes the gate; the log says which, and why.
+
+    runtime: one of RUNTIMES; with "auto" and no path it is torch without a word. Raises ExportError with "onnx" where
+    the exported one does not load, or differs by more than ``tolerance``; the message says by how much.
+    """
+    if runtime not in RUNTIMES:
+        raise ExportError(f"encoder runtime {runtime!r} is not known: it is one of {', '.join(RUNTIMES)}")
+    if runtime == "torch" or (runtime == "auto" and not os.fspath(path)):
+        return reference
+    try:
+        if not os.fspath(path):
+            raise ExportError('encoder runtime "onnx" needs the exported file: run `spatial-mllm export encoder`')
+        encoder = OnnxEncoder.load(path, providers=providers, cache=cache, profile=profile, progress=progress)
+        parity = compare(encoder, reference, tolerance=tolerance)
+        if not parity.passed:
+            raise ExportError(f"{path} ({encoder.name}) differs too much from {reference.name}: {parity}")
+    except ExportError as error:
+        if runtime == "onnx":
+            raise
+        log.warning("the spatial encoder runs on %s instead of the exported one: %s", reference.name, error)
+        return reference
+    log.info("%s passed the gate: %s", encoder.name, parity)
+    return encoder
