@@ -238,6 +238,11 @@ def test_text_alone_needs_no_video(model: Any) -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1], [1] * 5])
     logits = model(input_ids=ids, attention_mask=mask).logits
     agrees(logits[:1, 2:], model(input_ids=ids[:1, 2:]).logits)
+    wanted = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    written = model.generate(input_ids=ids, attention_mask=mask, **wanted)[:, 5:]
+    embeds = model.embed(ids)
+    assert torch.equal(model.generate(inputs_embeds=embeds, attention_mask=mask, **wanted), written)
+    agrees(model(inputs_embeds=embeds, attention_mask=mask).logits[:, 2:], logits[:, 2:])
 
 
 def test_a_conversation_goes_on_from_its_cache(model: Any) -> None:

@@ -6,16 +6,16 @@ Everything is compared before anything is loaded, from the files' headers alone.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -61,11 +61,12 @@ class CheckpointError(ModelUnavailable, ValueError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor of a file: its type as safetensors names it, its shape, and its size in bytes."""
+    """A tensor of a file: its type as safetensors names it, its shape, and where its bytes are."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    offset: int
     n_bytes: int
 
 
@@ -184,7 +185,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         for name, entry in entries.items():
             first, last = entry["data_offsets"]
             end = max(end, last)
-            tensors[name] = TensorInfo(path, str(entry["dtype"]), tuple(entry["shape"]), last - first)
+            kind = DTYPES.get(entry["dtype"])
+            if kind is not None and math.prod(entry["shape"]) * kind.itemsize != last - first:
+                raise ValueError(f"{name} has {last - first} bytes")
+            tensors[name] = TensorInfo(
+                path, str(entry["dtype"]), tuple(entry["shape"]), 8 + length + first, last - first
+            )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} has a broken header ({error!r}): download it again") from error
     if size != 8 + length + end:
@@ -293,13 +299,13 @@ def load_tensors(
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name, _ in _tensors(model) if name in sources)
     done = 0
     with ExitStack() as stack:
-        files: dict[Path, Any] = {}
+        opened: dict[Path, BinaryIO] = {}
 
         def read(name: str) -> Tensor:
             info = checkpoint.tensors[sources[name]]
-            if info.file not in files:
-                files[info.file] = stack.enter_context(safe_open(info.file, framework="pt", device="cpu"))
-            return files[info.file].get_tensor(sources[name])
+            if info.file not in opened:
+                opened[info.file] = stack.enter_context(info.file.open("rb"))
+            return _read(opened[info.file], info)
 
         def fill(module: nn.Module, prefix: str) -> None:
             nonlocal done
@@ -316,8 +322,7 @@ def load_tensors(
                             f"tie_word_embeddings to false in its {CONFIG_FILE}"
                         )
                 else:
-                    # A copy of its own: the file may be changed while the model lives.
-                    fresh = torch.empty(values.shape, dtype=dtype, device=device).copy_(values)
+                    fresh = values.to(device=device, dtype=dtype)
                     if leaf in module._parameters:
                         module._parameters[leaf] = nn.Parameter(fresh, requires_grad=old.requires_grad)
                     else:
@@ -333,6 +338,15 @@ def load_tensors(
     for name, source in tied.items():
         owner, _, leaf = name.rpartition(".")
         model.get_submodule(owner)._parameters[leaf] = model.get_parameter(source)
+
+
+def _read(file: BinaryIO, info: TensorInfo) -> Tensor:
+    """A tensor in memory of its own, which stays what it is when the file is changed."""
+    raw = torch.empty(info.n_bytes, dtype=torch.uint8)
+    file.seek(info.offset)
+    if file.readinto(raw.numpy()) != info.n_bytes:  # type: ignore[attr-defined]
+        raise CheckpointError(f"{info.file} was cut off while it was read: download it again")
+    return raw.view(DTYPES[info.dtype]).reshape(info.shape)
 
 
 def _persistent_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:

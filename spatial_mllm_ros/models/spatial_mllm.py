@@ -299,13 +299,15 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.video_token_id, fused, "video")
         if position_ids is None and (attention_mask is None or attention_mask.ndim == 2):
             past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-            if past == 0 and input_ids is not None:
+            if past > 0:
+                deltas = self.rope_deltas if rope_deltas is None else rope_deltas
+                position_ids = _decoding_positions(past, inputs_embeds, deltas)
+            elif input_ids is not None:
                 position_ids, self.rope_deltas = self.get_rope_index(
                     input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
                 )
             else:
-                deltas = self.rope_deltas if rope_deltas is None else rope_deltas
-                position_ids = _decoding_positions(past, inputs_embeds, deltas)
+                position_ids, self.rope_deltas = _embedded_positions(inputs_embeds, attention_mask)
         outputs = self.language_model(
             input_ids=None,
             inputs_embeds=inputs_embeds,
@@ -335,11 +337,20 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return result.to_tuple() if return_dict is False else result
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, past_key_values: Any = None, is_first_iteration: bool | None = False, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Inputs of one step of ``generate``: the visual ones at the first step only, unless there is no cache."""
         inputs = super().prepare_inputs_for_generation(
-            input_ids, past_key_values=past_key_values, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
         if not is_first_iteration and kwargs.get("use_cache", True):
             for name in _VISUAL_INPUTS:
@@ -353,10 +364,12 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         cache = model_kwargs.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
         visual = any(model_kwargs.get(name) is not None for name in _VISUAL_INPUTS)
-        if ids.is_floating_point() or (past > 0 and not visual):  # embeddings, or a text that goes on
+        if past > 0 and not visual:  # a text that goes on
             deltas = model_kwargs.get("rope_deltas")
-            deltas = self.rope_deltas if deltas is None and past > 0 else deltas
-            return _decoding_positions(0, ids, deltas)
+            return _decoding_positions(0, ids, self.rope_deltas if deltas is None else deltas)
+        if ids.is_floating_point():
+            positions, self.rope_deltas = _embedded_positions(ids, model_kwargs.get("attention_mask"))
+            return positions
         names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask")
         positions, self.rope_deltas = self.get_rope_index(ids, **{name: model_kwargs.get(name) for name in names})
         return positions
@@ -450,6 +463,17 @@ def _decoding_positions(past: int, tokens: Tensor, deltas: Tensor | None) -> Ten
     if deltas is not None:
         positions = positions + deltas.to(tokens.device).repeat_interleave(batch // len(deltas), dim=0)
     return positions.expand(3, -1, -1)
+
+
+def _embedded_positions(embeds: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Positions [3, B, L] and deltas [B, 1] of embeddings [B, L, hidden], of which nobody knows what they are of: text."""
+    mask = (
+        torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        if attention_mask is None
+        else attention_mask
+    )
+    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    return positions.expand(3, -1, -1), positions[:, -1:] + 1 - positions.shape[1]
 
 
 def _scattered(inputs_embeds: Tensor, mask: Tensor, fused: Tensor, kind: str) -> Tensor:
