@@ -19,7 +19,8 @@ class StandInPredictor:
 
     It recognises an image by its pixels, so it is handed colour alone, as a network is. every: of the depth's pixels that
     it predicts (an odd number, so that they are pixels of the image). white, common: relative errors of depth, of a pixel
-    and of a whole image. outliers: share of pixels that are wrong altogether. position_m, rotation_rad: errors of poses.
+    and of a whole image. focal: factor on the focal lengths that it takes the camera to
+    have. outliers: share of pixels that are wrong altogether. position_m, rotation_rad: errors of poses.
     spoil: number of the call to whether the whole window is nonsense.
     """
 
@@ -35,6 +36,7 @@ class StandInPredictor:
         outliers: float = 0.05,
         position_m: float = 0.002,
         rotation_rad: float = 0.001,
+        focal: float = 1.0,
         spoil: Callable[[int], bool] = lambda call: False,
     ) -> None:
         self._known = {}
@@ -46,6 +48,7 @@ class StandInPredictor:
         self._every = every
         self._white, self._common, self._outliers = white, common, outliers
         self._position_m, self._rotation_rad = position_m, rotation_rad
+        self._focal = focal
         self._spoil = spoil
         self.calls = 0
         self.windows: list[int] = []
@@ -83,7 +86,7 @@ class StandInPredictor:
             depths.append(z)
             confidences.append(confidence)
             K = frame.camera.K
-            K[:2] /= self._every
+            K[:2] *= self._focal / self._every
             K[:2, 2] = ((frame.camera.cx, frame.camera.cy) - np.full(2, first)) / self._every
             intrinsics.append(K)
         depth = np.stack(depths).astype(np.float32)

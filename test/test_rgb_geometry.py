@@ -251,6 +251,43 @@ def test_poses_that_are_not_the_cameras_give_no_metres(room: list[Frame]) -> Non
     assert "check that the poses are the camera's own" in memory.scale.reason
 
 
+@pytest.mark.parametrize(("focal", "known"), [(1.05, True), (1.5, False)])
+def test_a_focal_length_that_is_seen_otherwise_goes_into_the_deviation(
+    room: list[Frame], focal: float, known: bool
+) -> None:
+    geometry = RgbGeometry(StandInPredictor(room, focal=focal), RECORDINGS)
+    memory = run(geometry, [colour(f) for f in room])
+    assert geometry.status().focal_ratio == pytest.approx(1 / focal, rel=0.01)
+    assert memory.scale is not None
+    assert memory.scale.known == known
+    if known:
+        assert memory.scale.stddev > 0.025
+    else:
+        assert "check its CameraInfo" in memory.scale.reason
+
+
+def test_poses_that_are_corrected_later_stay_corrected(room: list[Frame]) -> None:
+    """A loop closure moves everything; a scale that changes afterwards must not bring the old poses back."""
+    geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    shift = make_transform(Rotation.from_euler("z", 20, degrees=True).as_matrix(), (1, 2, 0))
+    better = {f.stamp_ns: shift @ f.T_world_camera for f in room if f.T_world_camera is not None}
+    for i, seen in enumerate(room):
+        if i == 24:
+            earlier = {stamp: T for stamp, T in better.items() if stamp < seen.stamp_ns}
+            memory.correct_poses(earlier)
+            geometry.correct_poses(earlier)
+        frame = replace(seen, T_world_camera=better[seen.stamp_ns]) if i >= 24 else seen
+        for update in geometry.take(colour(frame)):
+            update.apply_to(memory)
+    for update in geometry.finish():
+        update.apply_to(memory)
+    assert len(memory) == len(room)
+    for stored in memory.frames():
+        np.testing.assert_allclose(stored.frame.T_world_camera, better[stored.frame.stamp_ns], atol=1e-9)  # type: ignore[arg-type]
+    assert_same_scale(depth_ratios(memory, room))
+
+
 class Garbage:
     """Smooth nonsense, the same for the same image: windows may well agree on it."""
 

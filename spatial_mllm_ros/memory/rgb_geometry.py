@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -46,6 +46,7 @@ _HELD_LEVEL = np.array(
 _THUMBNAIL = 16
 _SAME_IMAGE = 4.0
 _DEPTH_PIXELS = 5_000
+_FOCAL_LENGTHS = 100
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ class RgbGeometry:
             self._between: list[Frame] = []
             self._latest: Frame | None = None
             self._thumbnail: NDArray[np.float32] | None = None
+            self._corrections: dict[int, Transform] = {}
             self._left_out.clear()
             self._dropped.clear()
             self.generation += 1
@@ -220,7 +222,7 @@ class RgbGeometry:
         self._earlier_stddev = 0.0  # of the scales of former segments in the same memory
         self._segment = -1
         self._disagreement: tuple[float, float] | None = None
-        self._focal_ratio: float | None = None
+        self._focal_logs: deque[float] = deque(maxlen=_FOCAL_LENGTHS)
         self._new_segment()
 
     # ---- frames in
@@ -315,6 +317,28 @@ class RgbGeometry:
         self._thumbnail = small
         return True
 
+    def correct_poses(self, poses: Mapping[int, Transform]) -> None:
+        """Take better measured poses: {stamp in ns: T_world_camera}, as given to ``SpatialMemory.correct_poses``.
+
+        They count from the next window on. Stamps of images that take no part are ignored.
+        """
+        with self._lock:
+            self._corrections.update(poses)
+            waiting = [
+                (t, replace(f, T_world_camera=poses.get(f.stamp_ns, f.T_world_camera))) for t, f in self._waiting
+            ]
+            self._waiting = deque(waiting)
+
+    def _correct(self) -> None:
+        with self._lock:
+            corrections, self._corrections = self._corrections, {}
+        for stamp, T in corrections.items():
+            image = self._of_segment.get(stamp)
+            if image is not None:
+                image.measured = T
+                if image.released is not None and self._memory_is_placed:
+                    image.released = replace(image.released, T_world_camera=T)
+
     # ---- windows
 
     def run_window(self, force: bool = False) -> Update | None:
@@ -330,6 +354,7 @@ class RgbGeometry:
                 between = self._released_between()
                 return Update(tuple(between), scale=self._memory_scale) if between else None
             new = self._picked()
+        self._correct()
         begin = self._clock()
         try:
             images, new = self._images(new)
@@ -441,7 +466,8 @@ class RgbGeometry:
         if self._camera is None or (self._camera.width, self._camera.height) != (width, height):
             self._camera = _predicted_camera(geometry, width, height)
         if frame.camera is not None:
-            self._focal_ratio = frame.camera.fx / self._camera.fx
+            predicted = float(geometry.K[index, 0, 0]) * width / geometry.depth.shape[2]
+            self._focal_logs.append(float(np.log(frame.camera.fx / predicted)))
         measured = _measured_depth(frame)
         if measured is not None:
             self._observe_depth(geometry, index, measured, number)
@@ -531,11 +557,20 @@ class RgbGeometry:
             self._scale = MetricScale(reason=self._reason)
             return nominal, nothing
         x, stddev = smoothed_scales(*chain.link_logs(), observations)
+        what_to_do = "move the camera further sideways, by 0.5 m or more"
+        if not self._from_depth and self._focal_logs:
+            # With another focal length the same images mean other depths for the same motion: as much other when it
+            # goes sideways, not at all when it goes forward. Evenly between the two.
+            focal = abs(float(np.median(list(self._focal_logs))))
+            stddev = np.hypot(stddev, focal / np.sqrt(3))
+            if focal / np.sqrt(3) > 0.5 * self.config.scale.max_stddev:
+                what_to_do = (
+                    f"the camera's focal length as calibrated and as seen in the images differ by {np.expm1(focal):.0%}: "
+                    "check its CameraInfo"
+                )
         good = stddev <= self.config.scale.max_stddev
         if not good.any():
-            self._scale = MetricScale(
-                reason=f"the scale is known to {stddev.min():.0%} only; move the camera further sideways, by 0.5 m or more"
-            )
+            self._scale = MetricScale(reason=f"the scale is known to {stddev.min():.0%} only; {what_to_do}")
             return nominal, nothing
         source = MetreSource.DEPTH if self._from_depth else self.config.pose_source
         residual = float(np.median([o.residual for o in observations]))
@@ -691,7 +726,7 @@ class RgbGeometry:
                 self._segment,
                 self._scale,
                 self._disagreement,
-                self._focal_ratio,
+                float(np.exp(np.median(list(self._focal_logs)))) if self._focal_logs else None,
                 self._window_s,
             )
 

@@ -235,15 +235,16 @@ class SpatialMemory:
         """Move and rescale frames in one step, with the ``scale`` that then holds; how many frames held were revised.
 
         For geometry that is estimated and gets better. Frames keep their ids. A change of the world frame must revise
-        every frame: those left out cannot be placed and are dropped.
+        every frame: those left out cannot be placed and are dropped. Raises InvalidTransform, and changes nothing, when a
+        pose is not a rigid transform.
         """
+        checked = [(r, checked_transform(r.T_world_camera)) for r in revisions]
         with self._lock:
             changed: dict[int, float] = {}
             poses = []
             revised_tracks = {camera: PoseTrack(self.config.max_poses) for camera in self._tracks}
             world = self._world_frame
-            for r in revisions:
-                T = checked_transform(r.T_world_camera)
+            for r, T in checked:
                 world = r.world_frame
                 track = self._tracks.get(r.camera_frame)
                 if track is not None and r.stamp_ns in track:
