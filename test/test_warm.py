@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -359,8 +360,10 @@ def test_out_of_memory_in_an_answer(spatial: Model, monkeypatch: pytest.MonkeyPa
     expected = told(engine.answer(ModelQuestion("Where?")))
     with monkeypatch.context() as patch:
         patch.setattr(spatial.model.lm_head, "forward", raising(torch.OutOfMemoryError("CUDA out of memory.")))
-        with pytest.raises(ModelError, match="out of memory"):
+        held = weakref.ref(engine._warm.current.cache)
+        with pytest.raises(ModelError, match="out of memory") as error:
             engine.answer(ModelQuestion("Where?"))
+        assert held() is None, f"{error.value!r} keeps the cache alive"
     status = engine.status()
     assert (status.context_frames, status.pending, status.failed) == ((), True, 1)
     assert sum(size for name, size in status.memory.items() if name != "weights") == 0
@@ -438,7 +441,7 @@ def test_no_more_frames_than_a_context_may_have(spatial: Model) -> None:
 
 def raising(error: Exception) -> Any:
     def fail(*args: Any, **kwargs: Any) -> Any:
-        raise error
+        raise type(error)(*error.args)  # a new one: an error keeps what it met
 
     return fail
 

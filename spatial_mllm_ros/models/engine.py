@@ -84,43 +84,26 @@ class ModelEngine:
         Raises ModelError (out of memory too: caches are dropped, the engine lives on and encodes the context again),
         ModelCancelled, ModelTimeout; ValueError without any frames.
         """
-        limits = Limits(deadline, cancelled)
-        answered = False
+        answered, ran_out = False, ""
         self._report("answering")
         try:
-            limits.check()
-            start = time.perf_counter_ns()
-            if frames is None:
-                context, kind = self._context(wait_for_context, limits)
-            else:
-                context, kind = self._own_context(frames, limits)
-            encoded = time.perf_counter_ns()
-            written, text = self._write(context, question, limits, on_text)
+            generated = self._answer(question, frames, Limits(deadline, cancelled), on_text, wait_for_context)
             answered = True
-            return Generated(
-                text,
-                written.token_ids,
-                written.token_probabilities,
-                written.choice_probabilities,
-                written.complete,
-                context.frame_ids,
-                kind,
-                encoding_ns=encoded - start if kind != "warm" else 0,
-                first_token_ns=encoded - start + round(1e9 * written.first_token_s),
-                generating_ns=time.perf_counter_ns() - encoded,
-            )
+            return generated
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            self.drop_caches()
-            raise ModelError(
-                "out of memory: everything that was encoded is dropped, and the context will be encoded again. Use fewer"
-                " or smaller frames if it happens again"
-            ) from error
+            ran_out = str(error) or type(error).__name__
         finally:
             self._answered, self._failed = self._answered + answered, self._failed + (not answered)
             self._warm.fit()
             self._report()
+        # Out of the handler: while the error lives, so do the tensors of where it was raised.
+        self.drop_caches()
+        raise ModelError(
+            f"out of memory ({ran_out}): everything that was encoded is dropped, and the context will be encoded again; use"
+            " fewer or smaller frames if it happens again"
+        )
 
     def status(self) -> ModelStatus:
         """From any thread, at any time; ``waiting`` is left to the owner."""
@@ -137,6 +120,32 @@ class ModelEngine:
         self._warm.drop()
         self._warm.again()
         self._report()
+
+    def _answer(
+        self,
+        question: ModelQuestion,
+        frames: Sequence[ModelFrame] | None,
+        limits: Limits,
+        on_text: Callable[[str], None] | None,
+        wait: bool,
+    ) -> Generated:
+        limits.check()
+        start = time.perf_counter_ns()
+        context, kind = self._context(wait, limits) if frames is None else self._own_context(frames, limits)
+        encoded = time.perf_counter_ns()
+        written, text = self._write(context, question, limits, on_text)
+        return Generated(
+            text,
+            written.token_ids,
+            written.token_probabilities,
+            written.choice_probabilities,
+            written.complete,
+            context.frame_ids,
+            kind,
+            encoding_ns=encoded - start if kind != "warm" else 0,
+            first_token_ns=encoded - start + round(1e9 * written.first_token_s),
+            generating_ns=time.perf_counter_ns() - encoded,
+        )
 
     def _context(self, wait: bool, limits: Limits) -> tuple[Context, str]:
         """The context that a question without frames of its own is about, and how it came by it."""

@@ -111,7 +111,7 @@ class WarmContext:
             if not self._waiting:
                 return False
             self._making, self._waiting = self._make(self._waiting), ()
-        making = self._making
+        making, context, ran_out = self._making, None, False
         try:
             context = self.advance(making)
         except ModelError as error:
@@ -119,13 +119,14 @@ class WarmContext:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
+            ran_out = True  # dealt with below: while the error lives, so do the tensors of where it was raised
+        if ran_out:
             self._start_again(making)
-        else:
-            if context is not None:
-                self.current, self._making = context, None
-                self.updates, self.last_update = self.updates + 1, making.stages
-                if frame_ids(self._waiting) == context.frame_ids:
-                    self._waiting = ()
+        if context is not None:
+            self.current, self._making = context, None
+            self.updates, self.last_update = self.updates + 1, making.stages
+            if frame_ids(self._waiting) == context.frame_ids:
+                self._waiting = ()
         self.fit()
         return True
 
