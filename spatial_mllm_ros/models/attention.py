@@ -19,7 +19,7 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 a mask or a scale that is wrong makes 0.3 and more."""
 
 _OF_TRANSFORMERS = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
-_PROBE_TOKENS = 48
+_PROBE_TOKENS = 16
 
 
 def set_attention(model: Any, implementation: str) -> None:
@@ -114,7 +114,7 @@ def _probe(model: Any) -> list[Tensor]:
     results = [core.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state]
     vision = model.config.vision_config
     if hasattr(core, "visual"):
-        side, channels = 4 * vision.spatial_merge_size, 3 * vision.temporal_patch_size * vision.patch_size**2
+        side, channels = 2 * vision.spatial_merge_size, 3 * vision.temporal_patch_size * vision.patch_size**2
         grid = torch.tensor([[1, side, side]], device=model.device)
         results.append(core.visual(_waves(side * side, channels).to(**place), grid_thw=grid).pooler_output)
     else:
@@ -124,7 +124,7 @@ def _probe(model: Any) -> list[Tensor]:
         results.append(core.get_image_features(frame.to(**place)).pooler_output)
     if hasattr(model, "spatial_encoder"):
         patch = model.spatial_encoder.aggregator.patch_size
-        frames = _waves(2 * 3 * 2 * patch, 4 * patch).reshape(2, 3, 2 * patch, 4 * patch)
+        frames = _waves(2 * 3 * 2 * patch, 3 * patch).reshape(2, 3, 2 * patch, 3 * patch)
         results.append(model.encode_3d(frames / 4 + 0.5))
     return results
 
