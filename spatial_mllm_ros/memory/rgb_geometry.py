@@ -237,7 +237,9 @@ class RgbGeometry:
             if not self._is_new(frame):
                 if frame.T_world_camera is not None:
                     self._between.append(frame)
-                    del self._between[: -self.config.max_waiting]
+                    if len(self._between) > self.config.max_waiting:
+                        del self._between[0]
+                        self._left_out["little_change"] += 1
                 else:
                     self._left_out["little_change"] += 1
                 return
@@ -638,12 +640,10 @@ class RgbGeometry:
         return replace(self._scale, stddev=max(self._scale.stddev, self._earlier_stddev))
 
     def _released_between(self) -> list[Frame]:
-        """Frames with poses that joined no window: of use to a memory in the world of those poses."""
-        frames, self._between = self._between, []
+        """Frames with poses that joined no window: of use to a memory once it is in the world of those poses."""
         if not self._memory_is_placed:
-            if frames:
-                self._left_out["little_change"] += len(frames)
             return []
+        frames, self._between = self._between, []
         return [replace(f, camera=f.camera or self._camera) for f in frames if f.world_frame == self._memory_world]
 
     def _hold(self) -> None:
