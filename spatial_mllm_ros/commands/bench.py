@@ -22,6 +22,7 @@ Examples:
   spatial-mllm bench service --json
   spatial-mllm bench query
   spatial-mllm bench query --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
+  spatial-mllm bench encoder --size base
 """
 
 
@@ -151,6 +152,69 @@ def query_command(
     print_result(result, as_json)
     if not result["identical_tokens"]:
         ctx.exit(1)
+
+
+@bench_group.command(name="encoder")
+@common.json_option
+@click.option(
+    "--size",
+    type=click.Choice(("tiny", "small", "base", "full")),
+    default="small",
+    show_default=True,
+    help="Of the encoder, with random weights; full is that of the published checkpoints: 0.91 billion.",
+)
+@click.option("--full", is_flag=True, help="The same as --size full.")
+@click.option("--height", type=click.IntRange(28), default=336, show_default=True, help="Of the frames, px.")
+@click.option("--width", type=click.IntRange(28), default=518, show_default=True, help="Of the frames, px.")
+@click.option("--frames", default="1,2,4,8,16,32", show_default=True, help="Numbers of frames.")
+@click.option(
+    "--precisions", default="", help="Of exported encoders. [default: float32,int8; on a GPU float32,float16]"
+)
+@click.option(
+    "--limit", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Seconds a pass at most."
+)
+@click.option("--threads", type=click.IntRange(0), default=0, help="Of the CPU. [default: as many as it has cores]")
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Measure torch.compile too.")
+def encoder_command(
+    *,
+    as_json: bool,
+    size: str,
+    full: bool,
+    height: int,
+    width: int,
+    frames: str,
+    precisions: str,
+    limit: float,
+    threads: int,
+    compiled: bool,
+) -> None:
+    """Compare runtimes of the spatial encoder: torch, torch.compile and ONNX Runtime, over numbers of frames.
+
+    Each is measured in turns with torch eager. Numbers of frames that would take longer than --limit are left out.
+    """
+    if height % 14 or width % 14:
+        raise click.BadParameter("give multiples of 14, the side of a patch", param_hint="--height and --width")
+    try:
+        counts = sorted({int(part) for part in frames.split(",")})
+    except ValueError as error:
+        raise click.BadParameter("give whole numbers, with commas between", param_hint="--frames") from error
+    if counts[0] < 1:
+        raise click.BadParameter("give numbers of at least 1", param_hint="--frames")
+    try:
+        import torch  # noqa: F401
+
+        from spatial_mllm_ros.bench import encoder
+    except ImportError as error:
+        raise common.Failure(f"{NOT_INSTALLED} ({error})") from error
+    wanted = tuple(part.strip() for part in precisions.split(",") if part.strip())
+    try:
+        with common.task_progress(quiet=as_json) as progress:
+            result = encoder.run(
+                "full" if full else size, (height, width), counts, limit, wanted, threads, compiled, progress
+            )
+    except (ModelError, RuntimeError, ValueError) as error:
+        raise common.Failure(common.printable(str(error))) from error
+    print_result(result, as_json)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
