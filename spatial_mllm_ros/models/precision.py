@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -21,6 +22,8 @@ from spatial_mllm_ros.models.interface import PRECISIONS, ModelUnavailable
 QUANTISED = ("int8", "int4")
 FEW_ROWS = 16
 """Up to so many tokens at a time torch's int8 kernel is faster than the detour by bfloat16."""
+KERNEL_COLUMNS = 32
+"""That kernel computes nonsense where a row's length is not a multiple of 16; more is asked for other processors' sake."""
 INT4_GROUPS = (64, 32)
 """Weights that share a scale and a zero point in int4; the largest that divides a row."""
 
@@ -91,13 +94,28 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) <= FEW_ROWS and x.device.type == "cpu" and x.dtype == torch.bfloat16:
+        few = len(rows) <= FEW_ROWS and x.device.type == "cpu" and x.dtype == torch.bfloat16
+        if few and self.in_features % KERNEL_COLUMNS == 0 and _int8_kernel_works():
             product = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
         else:
             product = functional.linear(rows, self.weight.to(x.dtype)) * self.scale
         if self.bias is not None:
             product = product + self.bias
         return product.unflatten(0, x.shape[:-1])
+
+
+@cache
+def _int8_kernel_works() -> bool:
+    """Whether torch's own int8 kernel exists on this processor and computes what it should."""
+    x = torch.linspace(-1, 1, 2 * 64).reshape(2, 64).bfloat16()
+    weight = (torch.arange(48 * 64).reshape(48, 64) * 37 % 255 - 127).to(torch.int8)
+    scale = torch.linspace(0.5, 1.5, 48).bfloat16()
+    try:
+        found = torch.ops.aten._weight_int8pack_mm(x, weight, scale).float()
+    except (RuntimeError, AttributeError):
+        return False
+    expected = functional.linear(x.float(), weight.float()) * scale.float()
+    return bool((found - expected).norm() < 0.02 * expected.norm())
 
 
 def quantise_layer(layer: nn.Module, precision: str) -> None:
