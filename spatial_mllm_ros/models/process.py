@@ -8,19 +8,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import spatial_mllm_ros
 from spatial_mllm_ros.models.calls import AskedCall, AskedModel
+from spatial_mllm_ros.models.child import QUICK_S, RESTART_AFTER_S, STUCK_S, Child, process_memory
 from spatial_mllm_ros.models.interface import (
     ModelCancelled,
     ModelError,
@@ -32,7 +27,6 @@ from spatial_mllm_ros.models.interface import (
 from spatial_mllm_ros.models.local import OnProgress
 from spatial_mllm_ros.models.wire import (
     Ask,
-    Channel,
     GiveUp,
     Logged,
     Progress,
@@ -49,11 +43,6 @@ log = logging.getLogger(__name__)
 
 WORKER = "spatial_mllm_ros.models.worker"
 ENGINE = "spatial_mllm_ros.models.local:load_engine"
-RESTART_AFTER_S = (0.5, 5.0, 30.0)
-QUICK_S = 60.0
-STUCK_S = 600.0
-END_S = 2.0
-"""A process whose channel is closed is killed when it is still there after this."""
 CLOSED = "the model was closed"
 
 
@@ -95,7 +84,7 @@ class ProcessModel(AskedModel):
         self._progress = Progress()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._loaded = False
         self._ready_at = math.inf
         self._known = Status(ModelStatus(), 0)
@@ -234,7 +223,7 @@ class ProcessModel(AskedModel):
         """One process, from its start to its end: how it ended, and how many seconds it served."""
         self._ready_at = math.inf
         try:
-            child = _Child(self._python)
+            child = Child(WORKER, "the model's process", self._python)
         except OSError as error:
             return f"the model's process cannot be started: {error}", 0.0
         with self._changed:
@@ -251,7 +240,7 @@ class ProcessModel(AskedModel):
             ended += f", while loading ({self._loading()})"
         return refused or ended, served_s
 
-    def _listen(self, child: _Child) -> str:
+    def _listen(self, child: Child) -> str:
         """Until the process has nothing more to say: why it refused to load, or ''."""
         try:
             child.channel.send(Start(self.options, self._engine, log.getEffectiveLevel(), os.getpid(), self._stuck_s))
@@ -264,7 +253,7 @@ class ProcessModel(AskedModel):
             return ""
         return message.reason
 
-    def _take(self, child: _Child, message: Progress | Ready | Status | Told | Logged) -> None:
+    def _take(self, child: Child, message: Progress | Ready | Status | Told | Logged) -> None:
         if isinstance(message, Logged):
             logger = logging.getLogger(message.record.name)
             if logger.isEnabledFor(message.record.levelno):
@@ -288,7 +277,7 @@ class ProcessModel(AskedModel):
                 threading.Thread(target=self._write, args=(child,), name="model-write", daemon=True).start()
             self._changed.notify_all()
 
-    def _write(self, child: _Child) -> None:
+    def _write(self, child: Child) -> None:
         """Send what is asked and set, as long as this process is there to take it."""
         sent = SentFrames()
         while True:
@@ -338,94 +327,3 @@ class ProcessModel(AskedModel):
     def _loading(self) -> str:
         doing, done, total = self._progress.doing, self._progress.done, self._progress.total
         return f"{doing}, {done / 1e9:.1f} of {total / 1e9:.1f} GB" if total else doing
-
-
-class _Child:
-    """The worker's process, the channel to it, and the last lines that it wrote."""
-
-    def __init__(self, python: str) -> None:
-        here, there = socket.socketpair()
-        self.channel = Channel(here)
-        with there:
-            self.process = subprocess.Popen(
-                [*_worker(python), str(there.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                errors="replace",
-                pass_fds=[there.fileno()],
-                env=_environment(python),
-                start_new_session=True,  # the terminal's Ctrl-C is for the node
-            )
-        self._lines: deque[str] = deque(maxlen=20)
-        self._reader = threading.Thread(target=self._read, name="model-output", daemon=True)
-        self._reader.start()
-
-    def end(self) -> str:
-        """Close the channel and see the process end, by force if need be. How it ended, in words."""
-        self.channel.close()
-        try:
-            status = self.process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return "the model's process stopped talking"
-        self._reader.join(END_S)
-        if status < 0:
-            often = ", often for want of memory" if -status == signal.SIGKILL else ""
-            if -status in (signal.SIGKILL, signal.SIGTERM):
-                return f"the model's process was killed (signal {-status}){often}"
-            return f"the model's process crashed (signal {-status}, {signal.strsignal(-status)})"
-        if any(line.startswith("Timeout (") for line in self._lines):  # as faulthandler begins
-            return "the model's process was stuck (the log says where) and has been ended"
-        last = next((line for line in reversed(self._lines) if line), "")
-        return f"the model's process ended with status {status}" + (f": {last}" if last else "")
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                self._lines.append(line.strip())
-                log.info("model's process: %s", line.rstrip())
-
-
-def process_memory(pid: int) -> dict[str, int]:
-    """Bytes that a process holds in memory, and has held at most; {} where the system does not say (Linux does)."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {"process": "VmRSS", "process_peak": "VmHWM"}
-    return {name: int(fields[field].split()[0]) << 10 for name, field in names.items() if field in fields}
-
-
-def _worker(python: str) -> list[str]:
-    """The command that runs worker.py; in another Python with this package from where it is, and nothing else of it."""
-    if not python:
-        return [sys.executable, "-m", WORKER]
-    return [
-        str(Path(python).expanduser()),
-        "-c",
-        _IN_ANOTHER_PYTHON.format(str(Path(spatial_mllm_ros.__file__).parent)),
-    ]
-
-
-_IN_ANOTHER_PYTHON = f"""
-import importlib.util, runpy, sys
-spec = importlib.util.spec_from_file_location(
-    "spatial_mllm_ros", {{0!r}} + "/__init__.py", submodule_search_locations=[{{0!r}}]
-)
-sys.modules["spatial_mllm_ros"] = package = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(package)
-runpy.run_module("{WORKER}", run_name="__main__", alter_sys=True)
-"""
-
-
-def _environment(python: str) -> dict[str, str]:
-    """The child finds modules where this process does, and nowhere else; another Python finds its own."""
-    if python:
-        own = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-        return {**{name: value for name, value in os.environ.items() if name not in own}, "PYTHONSAFEPATH": "1"}
-    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
