@@ -288,6 +288,17 @@ def test_poses_that_are_corrected_later_stay_corrected(room: list[Frame]) -> Non
     assert_same_scale(depth_ratios(memory, room))
 
 
+@pytest.mark.parametrize(("white", "common"), [(0.01, 0.005), (0.04, 0.03)])
+def test_the_error_model_follows_what_windows_differ_by(room: list[Frame], white: float, common: float) -> None:
+    memory = run(RgbGeometry(StandInPredictor(room, white=white, common=common), RECORDINGS), map(colour, room))
+    sensor, least = memory.sensor, PREDICTED_DEPTH
+    assert sensor is not None
+    assert sensor.depth_correlated == pytest.approx(max(common, least.depth_correlated), rel=0.5)
+    for z in (1.0, 2.0):
+        expected = max(white * z, float(least.depth_white_stddev(z)))
+        assert float(sensor.depth_white_stddev(z)) == pytest.approx(expected, rel=0.4)
+
+
 class Garbage:
     """Smooth nonsense, the same for the same image: windows may well agree on it."""
 

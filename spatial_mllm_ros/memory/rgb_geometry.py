@@ -35,7 +35,7 @@ from spatial_mllm_ros.scene.window_chain import ChainConfig, WindowChain
 log = logging.getLogger(__name__)
 
 PREDICTED_DEPTH = SensorModel(0.003, 0.004, 0.0, 0.01, 0.005, 0.003, 0.5)
-"""What is assumed about predicted depth and poses once they are in metres; the scale's own deviation comes on top."""
+"""What is assumed at least about predicted depth and poses in metres; the scale's own deviation comes on top."""
 UP_TO_SCALE = "up_to_scale"
 """World frame, with the segment's number, of geometry whose unit is not the metre."""
 CHAIN_FRAME = "rgb_geometry"
@@ -100,18 +100,22 @@ class RgbGeometryConfig:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What a memory has to do to follow: forget all, then revise, then take frames in; ``scale`` holds from then on."""
+    """What a memory has to do to follow: forget all, then revise, then take frames in.
+
+    ``scale`` and ``sensor``, the error model of the geometry, hold from then on.
+    """
 
     frames: tuple[Frame, ...] = ()
     revisions: tuple[Revision, ...] = ()
     scale: MetricScale | None = None
+    sensor: SensorModel | None = None
     forget: bool = False
 
     def apply_to(self, memory: SpatialMemory) -> int:
         """Bring a memory up to date; how many frames it took."""
         if self.forget:
             memory.clear()
-        memory.revise(self.revisions, self.scale)
+        memory.revise(self.revisions, self.scale, self.sensor)
         return sum(memory.add(frame) is not None for frame in self.frames)
 
 
@@ -219,6 +223,7 @@ class RgbGeometry:
         self._memory_world = ""
         self._memory_is_placed = False  # in the world of measured poses, which outlives a segment
         self._memory_scale: MetricScale | None = None
+        self._memory_sensor: SensorModel | None = None
         self._earlier_stddev = 0.0  # of the scales of former segments in the same memory
         self._segment = -1
         self._disagreement: tuple[float, float] | None = None
@@ -354,7 +359,7 @@ class RgbGeometry:
                 self._start_over()
             if not self._waiting or not (force or self._is_due()):
                 between = self._released_between()
-                return Update(tuple(between), scale=self._memory_scale) if between else None
+                return Update(tuple(between), (), self._memory_scale, self._memory_sensor) if between else None
             new = self._picked()
         self._correct()
         begin = self._clock()
@@ -624,11 +629,12 @@ class RgbGeometry:
                 image.released = target
         self._memory_world, self._memory_is_placed = world, placed
         self._memory_scale = self._scale_to_state(images, placed, forget)
+        self._memory_sensor = None if self._memory_scale is None else self._sensor()
         self._hold()
         with self._lock:
             frames += self._released_between()
         frames.sort(key=lambda frame: frame.stamp_ns)
-        return Update(tuple(frames), tuple(revisions), self._memory_scale, forget)
+        return Update(tuple(frames), tuple(revisions), self._memory_scale, self._memory_sensor, forget)
 
     def _scale_to_state(self, images: Sequence[_Image], placed: bool, forget: bool) -> MetricScale | None:
         """The scale of all that the memory holds; None where both depth and poses were measured."""
@@ -638,6 +644,17 @@ class RgbGeometry:
         if placed and not self._earlier_stddev and all(i.dense and i.measured is not None for i in released):
             return None
         return replace(self._scale, stddev=max(self._scale.stddev, self._earlier_stddev))
+
+    def _sensor(self) -> SensorModel:
+        """What is assumed of predicted depth, or more where windows differ by more."""
+        image, pixel = self._chain.depth_errors()
+        return replace(
+            PREDICTED_DEPTH,
+            # about ``pixel`` times the depth at the usual distances, in a form that sensors have
+            depth_base_m=float(np.nanmax([PREDICTED_DEPTH.depth_base_m, 0.5 * pixel])),
+            depth_quadratic_per_m=float(np.nanmax([PREDICTED_DEPTH.depth_quadratic_per_m, 0.375 * pixel])),
+            depth_correlated=float(np.nanmax([PREDICTED_DEPTH.depth_correlated, image])),
+        )
 
     def _released_between(self) -> list[Frame]:
         """Frames with poses that joined no window: of use to a memory once it is in the world of those poses."""

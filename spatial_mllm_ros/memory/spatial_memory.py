@@ -20,6 +20,7 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
 from spatial_mllm_ros.scene.region import Region
+from spatial_mllm_ros.scene.sensor import SensorModel
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class SpatialMemory:
         """Bytes of the images and depths held."""
         self.scale: MetricScale | None = None
         """Whether lengths are in metres, where depth and poses were estimated from colour; None: both were measured."""
+        self.sensor: SensorModel | None = None
+        """Error model of depth and poses that were estimated; None: the camera's own holds."""
         self.epoch = 0
         """Changes when what is held is placed or scaled anew: what was computed across a change mixes two geometries."""
         self._clock = clock
@@ -231,8 +234,10 @@ class SpatialMemory:
             self._version += 1
             return len(changed)
 
-    def revise(self, revisions: Iterable[Revision], scale: MetricScale | None) -> int:
-        """Move and rescale frames in one step, with the ``scale`` that then holds; how many frames held were revised.
+    def revise(
+        self, revisions: Iterable[Revision], scale: MetricScale | None, sensor: SensorModel | None = None
+    ) -> int:
+        """Move and rescale frames in one step, with ``scale`` and ``sensor`` that then hold; how many held were revised.
 
         For geometry that is estimated and gets better. Frames keep their ids. A change of the world frame must revise
         every frame: those left out cannot be placed and are dropped. Raises InvalidTransform, and changes nothing, when a
@@ -267,7 +272,7 @@ class SpatialMemory:
                 for frame_id in [f for f in self._frames if f not in changed]:
                     self._drop(frame_id)
             self._selector.correct(poses, changed)
-            self.scale = scale
+            self.scale, self.sensor = scale, sensor
             if changed:
                 self._version += 1
                 self.epoch += 1
@@ -280,7 +285,7 @@ class SpatialMemory:
             self._order.clear()
             self._tracks.clear()
             self._selector = StreamingSelector(self.config.selector)
-            self._world_frame, self.nbytes, self.scale = None, 0, None
+            self._world_frame, self.nbytes, self.scale, self.sensor = None, 0, None, None
             self._version += 1
             self.epoch += 1
 

@@ -35,7 +35,7 @@ class ChainConfig:
     min_confidence_percentile: float = 20.0
     max_residual: float = 0.08
     max_turn_rad: float = 0.17
-    max_scale_stddev: float = 0.05
+    max_scale_stddev: float = 0.08
     drift: float = 0.002
     max_windows: int = 400
 
@@ -58,7 +58,8 @@ class Link:
 
     sim3: points of this window to points of the previous one. log_scale_stddev: deviation of the logarithm of its
     scale. centroid: middle [3] of the shared points in this window. residual: relative to depth. inliers: share of the
-    shared points.
+    shared points. image_scatter: deviation of the logarithm of the depth ratio between shared images, NaN for one.
+    pixel_scatter: of the same between the pixels of an image.
     """
 
     sim3: Sim3
@@ -66,6 +67,8 @@ class Link:
     centroid: NDArray[np.float64]
     residual: float
     inliers: float
+    image_scatter: float
+    pixel_scatter: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +141,18 @@ class WindowChain:
             variances = (1 - _POOLED) * variances + _POOLED * variances.mean()
         return np.array([np.log(x.sim3.scale) for x in links]), _FEW_IMAGES * np.sqrt(variances)
 
+    def depth_errors(self) -> tuple[float, float]:
+        """Relative errors of predicted depth, of a whole image and of a pixel, from how windows differ; NaN if unknown.
+
+        What a predictor gets wrong in the same way every time does not show.
+        """
+        links = [w.link for w in self.windows if w.link is not None]
+        image = [x.image_scatter**2 / 2 for x in links if np.isfinite(x.image_scatter)]  # of two independent ones
+        pixel = [x.pixel_scatter**2 / 2 for x in links]
+        return float(np.sqrt(np.mean(image))) if image else np.nan, float(
+            np.sqrt(np.median(pixel))
+        ) if pixel else np.nan
+
     def place(self, log_scales: NDArray[np.float64] | None = None, base: Sim3 | None = None) -> list[Sim3]:
         """Where every window lies: window points to chain points, in the unit that ``log_scales`` [K] give.
 
@@ -171,6 +186,7 @@ def link_windows(
     if not shared:
         raise NotAligned("no_shared_image", "the window shares no image with the one before it")
     source, target, weight, group = [], [], [], []
+    middles, spreads = [], []
     for number, (a, b) in enumerate(shared):
         rows, columns = geometry.sampled(b, config.pixels)
         h, w = geometry.depth.shape[1:]
@@ -184,6 +200,9 @@ def link_windows(
         p, q, z, c = p[sure], q[sure], z_p[sure], np.minimum(c_p, c_q)[sure]
         if len(p) == 0:
             continue
+        ratio = np.log(z_q[sure] / z)
+        middles.append(np.median(ratio))
+        spreads.append(1.4826 * np.median(np.abs(ratio - middles[-1])))
         source.append(p)
         target.append(q)
         # depth errors grow with depth; confidence is in a unit of its own
@@ -220,4 +239,6 @@ def link_windows(
         everything.mean(axis=0),
         residual,
         float(np.mean(found.inliers)),
+        float(np.std(middles, ddof=1)) if len(middles) > 1 else np.nan,
+        float(np.median(spreads)),
     )
