@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from spatial_mllm_ros.models.calls import AskedCall, AskedModel, Call, late, no_frames
+from spatial_mllm_ros.models.child import OnProgress
 from spatial_mllm_ros.models.interface import (
     Generated,
     ModelCancelled,
@@ -29,9 +30,6 @@ CONTEXT_SHARE = 0.2
 """Where questions come without end, the context is encoded for this much of the time that they take,"""
 CONTEXT_DEBT_S = 1.0
 """but never for longer than this, and one step, while one waits."""
-
-OnProgress = Callable[[str, int, int], None]
-"""(what is being done, how much of it is done, how much there is), in bytes; 0 of 0 where it cannot be said."""
 
 
 class Engine(Protocol):

@@ -15,16 +15,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spatial_mllm_ros.models.calls import AskedCall, AskedModel
-from spatial_mllm_ros.models.child import QUICK_S, RESTART_AFTER_S, STUCK_S, Child, process_memory
+from spatial_mllm_ros.models.child import (
+    QUICK_S,
+    RESTART_AFTER_S,
+    STUCK_S,
+    Child,
+    Loading,
+    Restarts,
+    log_again,
+    process_memory,
+)
 from spatial_mllm_ros.models.interface import (
     ModelCancelled,
     ModelError,
     ModelOptions,
     ModelStatus,
-    ModelTimeout,
     ModelUnavailable,
 )
-from spatial_mllm_ros.models.local import OnProgress
 from spatial_mllm_ros.models.wire import (
     Ask,
     GiveUp,
@@ -46,7 +53,7 @@ ENGINE = "spatial_mllm_ros.models.local:load_engine"
 CLOSED = "the model was closed"
 
 
-class ProcessModel(AskedModel):
+class ProcessModel(AskedModel, Loading):
     """A SpatialModel (see interface.py) in a child process.
 
     queue: questions that may wait; further ones raise ModelBusy. engine: ``module:function`` that loads the engine in
@@ -112,29 +119,6 @@ class ProcessModel(AskedModel):
             self._thread = threading.Thread(target=self._supervise, name="model-process", daemon=True)
             self._thread.start()
 
-    def wait_loaded(self, timeout_s: float = math.inf, on_progress: OnProgress | None = None) -> None:
-        """Wait until it is loaded. on_progress: called in this thread as loading goes on.
-
-        Raises ModelUnavailable with the reason when it cannot be loaded; ModelTimeout when it is not loaded by then, and
-        loading goes on.
-        """
-        deadline = time.monotonic() + timeout_s
-        seen: Progress | None = None
-        while True:
-            with self._changed:
-                while self._progress == seen and self._state != "ready" and not self._unavailable:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise ModelTimeout(f"{self.options.model} is not loaded yet: {self._loading()}")
-                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
-                if self._unavailable:
-                    raise ModelUnavailable(self._unavailable)
-                before, seen, loaded = seen, self._progress, self._state == "ready"
-            if on_progress is not None and seen != before:
-                on_progress(seen.doing, seen.done, seen.total)
-            if loaded:
-                return
-
     @property
     def model_id(self) -> str:
         """See interface.SpatialModel; the name asked for until it is loaded."""
@@ -199,24 +183,24 @@ class ProcessModel(AskedModel):
 
     def _supervise(self) -> None:
         """One process after another."""
-        row = 0
+        restarts = Restarts(self._restart_after_s, self._quick_s)
         while True:
             reason, served_s = self._serve()
             if self._closing.is_set():
                 return
-            row = 1 if served_s >= self._quick_s else row + 1
             if not self._loaded:
                 self._fail(reason)
                 return
-            if row > len(self._restart_after_s):
-                self._fail(f"{reason}; it has been given up after {row} times in a row")
+            pause_s = restarts.pause_s(served_s)
+            if pause_s is None:
+                self._fail(f"{reason}; it has been given up after {restarts.row} times in a row")
                 return
             log.error("%s; it is being restarted", reason)
             with self._changed:
                 for call in self._sent.values():
                     call.tell(ModelError(f"{reason}; it is being restarted"))
                 self._lose(reason, "restarting")
-            if self._closing.wait(self._restart_after_s[row - 1]):
+            if self._closing.wait(pause_s):
                 return
 
     def _serve(self) -> tuple[str, float]:
@@ -255,9 +239,7 @@ class ProcessModel(AskedModel):
 
     def _take(self, child: Child, message: Progress | Ready | Status | Told | Logged) -> None:
         if isinstance(message, Logged):
-            logger = logging.getLogger(message.record.name)
-            if logger.isEnabledFor(message.record.levelno):
-                logger.handle(message.record)
+            log_again(message)
             return
         with self._changed:
             if isinstance(message, Told):
@@ -323,7 +305,3 @@ class ProcessModel(AskedModel):
             self._lose(reason, "failed")
             self._unsent.clear()
             self._end(reason, lambda: ModelUnavailable(reason))
-
-    def _loading(self) -> str:
-        doing, done, total = self._progress.doing, self._progress.done, self._progress.total
-        return f"{doing}, {done / 1e9:.1f} of {total / 1e9:.1f} GB" if total else doing

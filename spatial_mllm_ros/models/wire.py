@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.models.calls import Event
-from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelStatus
+from spatial_mllm_ros.models.interface import ModelFrame, ModelQuestion, ModelStatus
+from spatial_mllm_ros.scene.window import WindowGeometry
 
 SENT_AT_ONCE = 512
 """Buffers in one call to the system; the least that any allows is 1024 (IOV_MAX) on Linux and macOS."""
@@ -30,10 +31,11 @@ SENT_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Start:
-    """The first message. engine: ``module:function`` that loads it, see ``local.load_engine``. log_level: what the node
-    logs. parent: process id of the node. stuck_s: the worker ends when it is stuck for so long."""
+    """The first message. options: of what is to be loaded. engine: ``module:function`` that loads it, see
+    ``local.load_engine``. log_level: what the node logs. parent: process id of the node. stuck_s: the worker ends when it
+    is stuck for so long."""
 
-    options: ModelOptions
+    options: Any
     engine: str
     log_level: int
     parent: int
@@ -67,6 +69,13 @@ class GiveUp:
     """Nobody waits for the answer any more."""
 
     number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Predict:
+    """A window of images for a geometry predictor: uint8 RGB [T, height, width, 3]."""
+
+    images: NDArray[np.uint8]
 
 
 # ---- from the worker
@@ -109,6 +118,15 @@ class Status:
 
     status: ModelStatus
     context: int
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What became of a window: its geometry, or the reason, in a word and in words, why there is none."""
+
+    geometry: WindowGeometry | None
+    reason: str = ""
+    words: str = ""
 
 
 @dataclass(frozen=True)
