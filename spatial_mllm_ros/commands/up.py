@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.status import Status
 
 from spatial_mllm_ros.commands import common, wire
+from spatial_mllm_ros.nodes.diagnosis import GeometryStatus
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, help_text
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ COMMON = (
     ("--timeout", "timeout_s"),
     ("--model", "model"),
     ("--model-precision", "model_precision"),
+    ("--rgb-geometry", "rgb_geometry"),
 )
 
 
@@ -156,11 +158,22 @@ def status_line(node: Any) -> str:
         ", ".join(rates),
         f"{status.frames} frames, {common.megabytes(status.nbytes)}",
         f"{answered} answered" + (f", {running} at work" if running else ""),
+        geometry_words(status.geometry),
         f"model {status.model.state}" if status.model is not None else "",
         f"{dropped} dropped" if dropped else "",
         f"{refused} refused" if refused else "",
     ]
     return " | ".join(filter(None, parts))
+
+
+def geometry_words(status: GeometryStatus | None) -> str:
+    """Geometry from colour, for the status line."""
+    if status is None:
+        return ""
+    if status.process.state in ("failed", "restarting"):
+        return f"geometry {status.process.state}"
+    scale = status.images.scale
+    return f"geometry of {status.images.windows} windows, " + (f"± {scale.stddev:.1%}" if scale.known else "no metres")
 
 
 _SHOWN = ("colour", "depth", "tf")

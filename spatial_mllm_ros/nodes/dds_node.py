@@ -39,7 +39,7 @@ from spatial_mllm_ros.nodes.dds import (
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
-from spatial_mllm_ros.nodes.model import ConfigurationError, load_model
+from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
@@ -232,6 +232,7 @@ class SpatialMllmDdsNode:
                 _decode,
                 self._publish_keyframes,
                 load_model=partial(load_model, interrupted=self.interrupted),
+                load_geometry=partial(load_geometry, interrupted=self.interrupted),
             )
         except (ConfigurationError, ParameterError) as error:
             self.failure = str(error)

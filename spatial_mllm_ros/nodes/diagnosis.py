@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from spatial_mllm_ros.memory.rgb_geometry import RgbGeometryStatus
 from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
 from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.scene.metric_scale import MetricScale
 
 PATIENCE_S = 3.0
 """Silence of a camera that is worth a warning."""
@@ -66,6 +68,15 @@ MODEL_REMEDIES = {
 }
 
 
+WINDOW_REMEDIES = {
+    "too_slow": "it computes too slowly for the camera's motion; raise rgb_geometry_max_load, or lower "
+    "rgb_geometry_width_px",
+    "predictor_lost": "its process died: see the log",
+    "predictor_failed": "see the log",
+}
+WINDOW_REMEDY = "the images do not fit together: is the view blocked, dark, or full of what moves?"
+
+
 class Level(IntEnum):
     """The levels of diagnostic_msgs/DiagnosticStatus."""
 
@@ -102,10 +113,19 @@ class QueryStatus:
 
 
 @dataclass(frozen=True)
+class GeometryStatus:
+    """Geometry from colour: how its process fares, and what comes of the images."""
+
+    process: ModelStatus
+    images: RgbGeometryStatus
+
+
+@dataclass(frozen=True)
 class LiveStatus:
     """A snapshot of a live engine. running_s: None while it is stopped. Counts by reason are since the last reset.
 
-    model_queries: questions that needed the model, or might have. Both None without a model.
+    model_queries: questions that needed the model, or might have. Both None without a model. geometry: from colour, None
+    without.
     """
 
     running_s: float | None
@@ -124,6 +144,7 @@ class LiveStatus:
     queries: QueryStatus
     model_queries: QueryStatus | None = None
     model: ModelStatus | None = None
+    geometry: GeometryStatus | None = None
 
 
 @dataclass(frozen=True)
@@ -137,13 +158,14 @@ class Finding:
 
 
 def findings(status: LiveStatus, before: LiveStatus | None = None) -> list[Finding]:
-    """The state of inputs, memory and questions, and of a model and its questions, in that order.
+    """The state of inputs, geometry from colour, memory and questions, and of a model and its questions, in that order.
 
     before: an earlier snapshot; only what has grown since then counts as a fault, so that trouble long past is not told
     for ever. None: everything counts.
     """
     return [
         *(_input(s, status, before) for s in status.streams),
+        *_geometry(status, before),
         _memory(status, before),
         _questions(status, status.queries, before.queries if before else None, "questions", GEOMETRY_REMEDIES),
         *_model(status, before),
@@ -199,6 +221,8 @@ def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
     remarks = _grown(
         {r: n for r, n in status.remarks.items() if r != "clock_reset"}, before.remarks if before else None
     )
+    if status.geometry is not None:  # which needs neither depth nor transforms
+        remarks = {r: n for r, n in remarks.items() if r != "no_depth" and not r.startswith("tf_")}
     if status.running_s is None:
         message += "; the node is not active"
     elif refused or remarks:
@@ -225,6 +249,50 @@ def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
     values += [(f"remark_{reason}", str(n)) for reason, n in sorted(status.remarks.items())]
     values += [(reason, str(n)) for reason, n in sorted(status.tf_counts.items())]
     return Finding("memory", level, message, tuple(values))
+
+
+def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding]:
+    if status.geometry is None:
+        return
+    process, images = status.geometry.process, status.geometry.images
+    earlier = before.geometry.images if before is not None and before.geometry is not None else None
+    level, message = Level.OK, f"{images.windows} windows, {scale_words(images.scale)}"
+    dropped = _grown(images.dropped_windows, earlier.dropped_windows if earlier else None)
+    if process.state in ("failed", "restarting"):
+        level = Level.ERROR if process.state == "failed" else Level.WARN
+        message = f"{process.state}: {process.reason}"
+    elif status.running_s is None:
+        message += "; the node is not active"
+    elif dropped:
+        reason = max(dropped, key=lambda r: dropped[r])
+        level = Level.WARN
+        message += f"; {dropped[reason]} windows dropped ({reason}): {WINDOW_REMEDIES.get(reason, WINDOW_REMEDY)}"
+    elif images.windows and not images.scale.known:
+        level = Level.WARN
+    values = [("predictor", process.model_id), ("state", process.state), ("windows", str(images.windows))]
+    values += [(f"dropped_{reason}", str(n)) for reason, n in sorted(images.dropped_windows.items())]
+    values += [(f"left_out_{reason}", str(n)) for reason, n in sorted(images.left_out.items())]
+    values += [("waiting", str(images.waiting)), ("held_back", str(images.held)), ("segment", str(images.segment))]
+    values += [("scale_source", images.scale.source.name)]
+    if images.scale.known:
+        values += [("scale_stddev_percent", f"{100 * images.scale.stddev:.2f}")]
+        values += [("scale_residual", f"{images.scale.residual:.4f}")]
+    if images.disagreement is not None:
+        values += [
+            ("depth_ratio", f"{images.disagreement[0]:.3f}"),
+            ("depth_ratio_spread", f"{images.disagreement[1]:.3f}"),
+        ]
+    values += [] if images.focal_ratio is None else [("focal_length_ratio", f"{images.focal_ratio:.3f}")]
+    values += [("last_window_s", f"{images.window_s:.2f}")]
+    values += [(f"{name}_mib", f"{n / 2**20:.1f}") for name, n in process.memory.items()]
+    yield Finding("geometry from colour", level, message, tuple(values))
+
+
+def scale_words(scale: MetricScale) -> str:
+    """Whether there are metres, and how precisely."""
+    if scale.known:
+        return f"metres from {scale.source.value} ± {scale.stddev:.1%}"
+    return f"no metres: {scale.reason}"
 
 
 def _questions(

@@ -4,8 +4,9 @@ A node is a shell around it: it subscribes to ``streams``, hands every message t
 and publishes what ``on_keyframes`` and ``status`` give. ros_node.py and dds_node.py use it unchanged.
 
 Threads: callbacks of the node only append to a queue; one thread decodes, assembles frames and adds them to the memory;
-``query_workers`` answer by geometry, a few ask the model; one publishes keyframes, one has the model encode them. None of
-them waits for another but through bounded queues, so that an answer from geometry never waits for the model's.
+``query_workers`` answer by geometry, a few ask the model; one publishes keyframes, one has the model encode them, one
+makes geometry from colour. None of them waits for another but through bounded queues, so that an answer from geometry
+never waits for the model's.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ import yaml
 
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
+from spatial_mllm_ros.memory.rgb_geometry import PREDICTED_DEPTH, Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, QueryStatus, StreamStatus
+from spatial_mllm_ros.nodes.geometry import LiveGeometry
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
-from spatial_mllm_ros.nodes.model import ConfigurationError, load_model
+from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
 from spatial_mllm_ros.query.answer import Answer, Request
@@ -93,7 +96,8 @@ class LiveEngine:
     settings: see parameters.py. clock: nanoseconds now, on the time line of the stamps. decode: (stream, what was
     offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
     on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
-    called when the settings name a model; returns it loaded, or raises ConfigurationError.
+    called when the settings name a model; returns it loaded, or raises ConfigurationError. load_geometry: the same for the
+    predictor of geometry from colour.
 
     Raises ConfigurationError when something named in the settings cannot be had. ``close`` it when it is done with.
     """
@@ -106,6 +110,7 @@ class LiveEngine:
         on_keyframes: Callable[[KeyframeSet], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         load_model: Callable[[Settings], SpatialModel] = load_model,
+        load_geometry: Callable[[Settings], ServedPredictor] = load_geometry,
     ) -> None:
         self.settings = settings
         self.on_keyframes = on_keyframes
@@ -118,9 +123,15 @@ class LiveEngine:
         self._clock = clock
         self._decode = decode
         self._monotonic = monotonic
-        self._sensor = _sensor_model(settings.sensor_model)
+        self._sensor = _sensor_model(settings)
         self._parser = _question_parser(settings)
-        self._model = load_model(settings) if settings.model else None
+        predictor = load_geometry(settings) if settings.rgb_geometry else None
+        try:
+            self._model = load_model(settings) if settings.model else None
+        except BaseException:
+            if predictor is not None:
+                predictor.close()
+            raise
         self._backend = None if self._model is None else ModelBackend(self._model, settings.model_max_frames)
         self._inbox = Inbox(_streams(settings), monotonic)
         self._inbox.close()
@@ -128,6 +139,9 @@ class LiveEngine:
         self._faults: dict[Stream, str] = {}
         self._infos: dict[Stream, CameraModel] = {}
         self._last_kept: dict[str, int] = {}
+        self._geometry = None if predictor is None else LiveGeometry(predictor, settings, self._update, monotonic)
+        self._newest_given = BEFORE_EVERYTHING
+        """Stamp (ns) of the newest frame that was passed on to become geometry; the memory has it later, or never."""
         self._lifecycle = threading.RLock()
         self._scene_lock = threading.RLock()
         self._scene = self._new_scene(TransformTree(int(settings.tf_history_s * SECOND), 10_000, self._max_gap_ns))
@@ -185,12 +199,17 @@ class LiveEngine:
                 self._threads.append(update)
             for thread in self._threads:
                 thread.start()
+            if self._geometry is not None:
+                self._geometry.start()
             for pool in (self._pool, self._model_pool):
                 pool.start()
             self._started = self._monotonic()
 
     def stop(self, because: str = "the node is not active", timeout_s: float = 1.0) -> None:
-        """Take nothing more in, answer questions that wait or run CANCELLED with ``because``. Keeps the memory."""
+        """Take nothing more in, answer questions that wait or run CANCELLED with ``because``. Keeps the memory.
+
+        Images that wait to become geometry still do.
+        """
         with self._lifecycle:
             if not self.running:
                 return
@@ -208,8 +227,10 @@ class LiveEngine:
             self._threads = []
 
     def close(self) -> None:
-        """Stop, and free the model. There is no way back."""
+        """Stop, and free the models. There is no way back."""
         self.stop("the node was cleaned up")
+        if self._geometry is not None:
+            self._geometry.close()
         if self._model is not None:
             self._model.close()
 
@@ -219,8 +240,7 @@ class LiveEngine:
         with self._scene_lock:
             tree = self._scene.assembler.tree
             tree.forget_after(BEFORE_EVERYTHING)
-            self._scene = self._new_scene(tree)
-            self._last_kept.clear()
+            self._start_over(tree)
 
     def clock_set_back(self, now_ns: int) -> None:
         """The node's clock jumped back to ``now_ns``: forget what is of a later time, unless the settings say keep."""
@@ -284,6 +304,7 @@ class LiveEngine:
             queries=_query_status(self._pool),
             model_queries=None if self._model is None else _query_status(self._model_pool),
             model=None if self._model is None else self._model.status(),
+            geometry=None if self._geometry is None else self._geometry.status(),
         )
 
     # ---- taking messages in
@@ -397,8 +418,15 @@ class LiveEngine:
             if shortest and last is not None and 0 <= frame.stamp_ns - last < 0.95 * shortest:
                 self.throttled += 1
                 continue
-            if scene.memory.add(frame) is not None:
+            if self._geometry is not None and self._geometry.add(frame):
+                self._newest_given = max(self._newest_given, frame.stamp_ns)
                 self._last_kept[frame.camera_frame] = frame.stamp_ns
+            elif scene.memory.add(frame) is not None:
+                self._last_kept[frame.camera_frame] = frame.stamp_ns
+
+    def _update(self, update: Update) -> None:
+        """Geometry from colour has something new; called in its thread, not after a reset."""
+        update.apply_to(self._scene.memory)
 
     def _flush(self) -> None:
         with self._scene_lock:
@@ -442,6 +470,14 @@ class LiveEngine:
         )
         return _Scene(assembler, memory, query)
 
+    def _start_over(self, tree: TransformTree) -> None:
+        """With the scene's lock: nothing has been seen."""
+        if self._geometry is not None:
+            self._geometry.reset()
+        self._scene = self._new_scene(tree)
+        self._last_kept.clear()
+        self._newest_given = BEFORE_EVERYTHING
+
     def _lookup(self, tree: TransformTree) -> Callable[[str, str, int], Transform]:
         def lookup(target: str, source: str, stamp_ns: int) -> Transform:
             with self._scene_lock:
@@ -453,10 +489,10 @@ class LiveEngine:
         return self._scene.query.answer(request, cancelled)
 
     def _newest(self) -> int:
-        """Stamp (ns) of the newest pose in memory, before everything when there is none."""
+        """Stamp (ns) of the newest pose in memory, or of a newer image on its way; before everything without any."""
         memory = self.memory
         tracks = [memory.track(camera) for camera in memory.cameras()]
-        return max((t.last for t in tracks if t is not None and t.last is not None), default=BEFORE_EVERYTHING)
+        return max((self._newest_given, *(t.last for t in tracks if t is not None and t.last is not None)))
 
     def _forget(self, because: str, keep_waiting: bool = False) -> bool:
         """Reset, if the settings say so. keep_waiting: the queues hold messages of the new time already."""
@@ -469,9 +505,9 @@ class LiveEngine:
             self.reset()
             return True
         with self._scene_lock:  # the assembler has started over already
-            old, self._scene = self._scene, self._new_scene(self._scene.assembler.tree)
-            self._scene.assembler = old.assembler
-            self._last_kept.clear()
+            assembler = self._scene.assembler
+            self._start_over(assembler.tree)
+            self._scene.assembler = assembler
         return True
 
     # ---- keyframes
@@ -587,9 +623,11 @@ def _query_status(pool: QueryPool) -> QueryStatus:
     )
 
 
-def _sensor_model(name: str) -> SensorModel:
+def _sensor_model(settings: Settings) -> SensorModel:
+    name = settings.sensor_model
     if name == "rgbd":
-        return SensorModel()
+        predicted = settings.rgb_geometry and not any(camera.depth for camera in settings.cameras)
+        return PREDICTED_DEPTH if predicted else SensorModel()
     if name == "exact":
         return SensorModel.exact()
     path = Path(name).expanduser()

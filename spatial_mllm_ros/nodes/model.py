@@ -1,13 +1,16 @@
-"""The model that the parameters name, loaded in a process of its own."""
+"""The model, and the predictor of geometry from colour, that the parameters name: each loaded in a process of its own."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
+from spatial_mllm_ros.models.geometry_predictor import GeometryPredictor
+from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPredictor
 from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
-from spatial_mllm_ros.models.interface import ModelOptions, ModelTimeout, ModelUnavailable, SpatialModel
+from spatial_mllm_ros.models.interface import ModelOptions, ModelStatus, ModelTimeout, ModelUnavailable, SpatialModel
 from spatial_mllm_ros.models.process import ProcessModel
 from spatial_mllm_ros.nodes.parameters import Settings
 
@@ -17,6 +20,16 @@ LOOK_S = 0.2
 
 class ConfigurationError(Exception):
     """Something that a parameter names cannot be had. ``str()`` says what and what to do."""
+
+
+class ServedPredictor(GeometryPredictor, Protocol):
+    """A predictor of geometry from colour that fares somehow, as geometry_process.ProcessPredictor."""
+
+    def status(self) -> ModelStatus:
+        """Never waits; ``failed`` for good when nothing more is to be expected of it."""
+
+    def close(self) -> None:
+        """End it; a window in progress is given up."""
 
 
 def model_options(settings: Settings) -> ModelOptions:
@@ -40,37 +53,70 @@ def load_model(settings: Settings, interrupted: Callable[[], bool] = lambda: Fal
 
     Raises ConfigurationError.
     """
-    try:
-        folder = resolve_model(settings.model)
-    except ModelUnavailable as error:
-        raise ConfigurationError(f"model: {error}") from error
-    if has_random_weights(folder):
-        if not settings.allow_random_weights:
-            raise ConfigurationError(
-                f"model: nobody trained {settings.model} (random_weights in its config.json), so what it says means "
-                "nothing; allow_random_weights takes it all the same, to try things out"
-            )
-        log.warning("the model's weights are random: its answers are noise")
+    _check_trained(settings, "model", settings.model)
     model = ProcessModel(model_options(settings), queue=settings.model_queue, python=settings.model_python)
     log.info("loading the model %s", settings.model)
-    try:
-        model.start()
-        _wait(model, time.monotonic() + settings.model_load_timeout_s, interrupted)
-    except ModelUnavailable as error:
-        model.close()
-        raise ConfigurationError(f"model {settings.model!r} cannot be used: {error}") from error
-    except BaseException:
-        model.close()
-        raise
+    _load(model, settings, f"model {settings.model!r}", interrupted)
     log.info("the model is loaded: %s", model.model_id)
     return model
 
 
-def _wait(model: ProcessModel, deadline: float, interrupted: Callable[[], bool]) -> None:
+def geometry_options(settings: Settings) -> GeometryOptions:
+    """How the parameters want geometry from colour predicted."""
+    return GeometryOptions(
+        settings.rgb_geometry,
+        settings.rgb_geometry_precision,
+        settings.rgb_geometry_device,
+        settings.rgb_geometry_width_px,
+        settings.rgb_geometry_window_size,
+        settings.model_threads,
+    )
+
+
+def load_geometry(settings: Settings, interrupted: Callable[[], bool] = lambda: False) -> ServedPredictor:
+    """The predictor of geometry from colour, loaded; see ``load_model``."""
+    _check_trained(settings, "rgb_geometry", settings.rgb_geometry)
+    predictor = ProcessPredictor(geometry_options(settings), python=settings.model_python)
+    log.info("loading the geometry from colour %s", settings.rgb_geometry)
+    _load(predictor, settings, f"rgb_geometry {settings.rgb_geometry!r}", interrupted)
+    log.info("the geometry from colour is loaded: %s", predictor.name)
+    return predictor
+
+
+def _check_trained(settings: Settings, parameter: str, model: str) -> None:
+    """ConfigurationError for a checkpoint that is not there, or that nobody trained."""
+    try:
+        random = has_random_weights(resolve_model(model))
+    except ModelUnavailable as error:
+        raise ConfigurationError(f"{parameter}: {error}") from error
+    if random and not settings.allow_random_weights:
+        raise ConfigurationError(
+            f"{parameter}: nobody trained {model} (random_weights in its config.json), so what it says means nothing; "
+            "allow_random_weights takes it all the same, to try things out"
+        )
+    if random:
+        log.warning("%s: the weights are random, and what they say is noise", parameter)
+
+
+def _load(
+    loads: ProcessModel | ProcessPredictor, settings: Settings, what: str, interrupted: Callable[[], bool]
+) -> None:
+    try:
+        loads.start()
+        _wait(loads, time.monotonic() + settings.model_load_timeout_s, interrupted)
+    except ModelUnavailable as error:
+        loads.close()
+        raise ConfigurationError(f"{what} cannot be used: {error}") from error
+    except BaseException:
+        loads.close()
+        raise
+
+
+def _wait(loads: ProcessModel | ProcessPredictor, deadline: float, interrupted: Callable[[], bool]) -> None:
     progress = _LoadingLog()
     while True:
         try:
-            return model.wait_loaded(LOOK_S, progress)
+            return loads.wait_loaded(LOOK_S, progress)
         except ModelTimeout as error:
             if interrupted():
                 raise ModelUnavailable("loading was interrupted") from None

@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from spatial_mllm_ros.models.geometry_process import PRECISIONS as GEOMETRY_PRECISIONS
 from spatial_mllm_ros.models.interface import ATTENTIONS, PRECISIONS
 from spatial_mllm_ros.nodes.qos import QOS_NAMES
 from spatial_mllm_ros.sources.topics import CameraTopics
@@ -257,8 +258,8 @@ class Settings:
     )
     sensor_model: str = _is(
         "rgbd",
-        "What is assumed about errors of depth and poses: rgbd (a consumer RGB-D camera), exact (a simulation without "
-        "noise), or the path of a sensor.yaml.",
+        "What is assumed about errors of depth and poses: rgbd (a consumer RGB-D camera; without depth_topic, what "
+        "rgb_geometry predicts), exact (a simulation without noise), or the path of a sensor.yaml.",
     )
     level: str = _is(
         "estimate",
@@ -310,8 +311,8 @@ class Settings:
     )
     model_python: str = _is(
         "",
-        "Python that runs the model, where the node's own has no torch: that of a virtual environment with what the "
-        "extra model needs, ~/venv/bin/python for example.",
+        "Python that runs the model and the geometry from colour, where the node's own has no torch: that of a virtual "
+        "environment with what the extra model needs, ~/venv/bin/python for example.",
     )
     model_precision: str = _is(
         "auto",
@@ -327,7 +328,8 @@ class Settings:
     )
     model_threads: int = _is(
         0,
-        "Threads of the CPU that the model computes with; 0: all but one, which is left to the node.",
+        "Threads of the CPU that the model, or the geometry from colour, computes with; 0: all but one, which is left to "
+        "the node.",
         within=(0, 256),
     )
     model_max_frames: int = _is(
@@ -365,7 +367,10 @@ class Settings:
         1024, "Bound of the model's caches of encoded frames.", unit="MiB", within=(0, 1_000_000)
     )
     model_load_timeout_s: float = _is(
-        600.0, "Configuring fails when the model has not been loaded by then.", unit="s", within=(1.0, 86_400.0)
+        600.0,
+        "Configuring fails when the model, or the geometry from colour, has not been loaded by then.",
+        unit="s",
+        within=(1.0, 86_400.0),
     )
     min_model_confidence: float = _is(
         0.1, "A model's answer that is less certain is not given (ABSTAINED).",
@@ -386,6 +391,35 @@ class Settings:
     )
     allow_random_weights: bool = _is(
         False, "Take a checkpoint that nobody trained, to try things out: its answers are noise, and its name says so."
+    )
+    rgb_geometry: str = _is(
+        "",
+        "Checkpoint of VGGT, or of Spatial-MLLM, which holds one, that gives images without depth their depth and pose: a "
+        "folder, or the id of one that `spatial-mllm download` brought. For one camera. Metres come from its TF, or from "
+        "depth where there is some now and then. Empty: none, images without depth only show something.",
+        section="Geometry from colour",
+    )
+    rgb_geometry_device: str = _is("auto", "Device that it runs on: auto, cpu, cuda or cuda:N.")
+    rgb_geometry_precision: str = _is(
+        "auto",
+        "Of its large part. auto: bfloat16 where the device computes in it, else float32.",
+        choices=GEOMETRY_PRECISIONS,
+    )
+    rgb_geometry_width_px: int = _is(
+        518,
+        "Images are resized to this width for it; the default is that of its training. Half as wide is some four times as "
+        "quick, and less exact.",
+        unit="px",
+        within=(56, 2072),
+    )
+    rgb_geometry_window_size: int = _is(8, "Images that it sees at once.", within=(3, 64))
+    rgb_geometry_overlap: int = _is(
+        3, "Of these, images that were in the window before, by which windows are joined.", within=(1, 32)
+    )
+    rgb_geometry_max_load: float = _is(
+        0.5,
+        "Share of the time that it may compute; images that come faster than that are left out.",
+        within=(0.01, 1.0),
     )
     diagnostics_rate_hz: float = _is(
         1.0, "/diagnostics is published this often; 0: never.",
@@ -455,6 +489,20 @@ class Settings:
             yield f"model_min_pixels must be at most model_max_pixels, {self.model_max_pixels}, not {self.model_min_pixels}"
         if not DEVICE.fullmatch(self.model_device):
             yield f"model_device must be auto, cpu, cuda or cuda:N, not {self.model_device!r}"
+        if not DEVICE.fullmatch(self.rgb_geometry_device):
+            yield f"rgb_geometry_device must be auto, cpu, cuda or cuda:N, not {self.rgb_geometry_device!r}"
+        if self.rgb_geometry_overlap >= self.rgb_geometry_window_size:
+            yield (
+                f"rgb_geometry_overlap must be less than rgb_geometry_window_size, {self.rgb_geometry_window_size}, not "
+                f"{self.rgb_geometry_overlap}"
+            )
+        if self.rgb_geometry and cameras > 1:
+            yield f"rgb_geometry follows one camera, but colour_topic names {cameras}"
+        if self.rgb_geometry and self.on_clock_reset == "keep":
+            yield (
+                "on_clock_reset must be forget with rgb_geometry, which cannot join what it sees next to what it saw at a "
+                "later time"
+            )
         if not FRAME.fullmatch(self.fixed_frame):
             yield f"fixed_frame must be a frame's name without spaces, not {self.fixed_frame!r}"
 
