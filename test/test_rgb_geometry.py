@@ -23,6 +23,8 @@ from spatial_mllm_ros.memory.rgb_geometry import (
     Update,
 )
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
+from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.metric_scale import MetreSource
@@ -324,6 +326,154 @@ def test_a_metre_is_never_made_up(room: list[Frame], seed: int) -> None:
     geometry = RgbGeometry(Garbage(seed), RECORDINGS)
     memory = run(geometry, [colour(f) for f in room])
     assert memory.scale is None or not memory.scale.known, memory.scale
+
+
+# ---- answers
+
+
+def mark(frame: Frame, u: float, v: float) -> ImagePoint:
+    return ImagePoint(frame.stamp_ns, "", u, v)
+
+
+@pytest.fixture(scope="module")
+def metric(room: list[Frame]) -> SpatialQueryEngine:
+    """An engine that has seen the room in colour, with poses."""
+    memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), map(colour, room))
+    return SpatialQueryEngine(memory, PREDICTED_DEPTH)
+
+
+@pytest.fixture(scope="module")
+def scaleless(turning: list[Frame]) -> SpatialQueryEngine:
+    """An engine that has seen the room from one spot."""
+    memory = run(RgbGeometry(StandInPredictor(turning), RECORDINGS), map(colour, turning))
+    return SpatialQueryEngine(memory, PREDICTED_DEPTH)
+
+
+def test_the_deviation_of_the_scale_goes_into_every_length(metric: SpatialQueryEngine, room: list[Frame]) -> None:
+    memory = metric.memory
+    scale = memory.scale
+    assert scale is not None
+    far = Request("How far apart are <p0> and <p1>?", points=(mark(room[0], 40, 60), mark(room[20], 110, 70)))
+    area = Request("What is the area of the floor?")
+    turn = Request("By how many degrees did the camera turn between <t0> and <t1>?",
+                   times=(room[0].stamp_ns, room[9].stamp_ns))  # fmt: skip
+    before = [metric.answer(r) for r in (far, area, turn)]
+    try:
+        memory.scale = replace(scale, stddev=0.08)
+        after = [metric.answer(r) for r in (far, area, turn)]
+    finally:
+        memory.scale = scale
+    for a, b, power in zip(before, after, (1, 2, 0), strict=True):
+        assert (a.error_code, b.error_code) == (ErrorCode.NONE, ErrorCode.NONE), (a.error_msg, b.error_msg)
+        assert b.value == a.value
+        more = np.hypot(a.stddev, power * a.value * np.sqrt(0.08**2 - scale.stddev**2))
+        assert b.stddev == pytest.approx(more, rel=1e-6)
+    assert [a.scale_source.name for a in before] == ["TF", "TF", "NONE"]
+    assert after[0].confidence < before[0].confidence
+    assert after[0].answer != before[0].answer  # it says so in words too
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How far apart are <p0> and <p1>?",
+        "What is the depth of <p0>?",
+        "How high is <p0> above the floor?",
+        "How far did the camera move between <t0> and <t1>?",
+        "How long is the path that the camera travelled?",
+        "How large is the room?",
+        "What is the area of the floor?",
+        "Where was the camera at <t0>?",
+    ],
+)
+def test_without_a_scale_lengths_are_refused_with_the_reason(
+    scaleless: SpatialQueryEngine, turning: list[Frame], question: str
+) -> None:
+    points = (mark(turning[0], 60, 60), mark(turning[0], 100, 70))
+    answer = scaleless.answer(
+        Request(question, points=points if "<p" in question else (), times=(turning[0].stamp_ns, turning[9].stamp_ns))
+    )
+    assert answer.error_code == ErrorCode.SCALE_UNAVAILABLE, answer
+    assert "moved 0.0" in answer.error_msg
+    assert not np.isfinite(answer.value)
+
+
+def test_without_a_scale_ratios_directions_and_visibility_are_answered(
+    scaleless: SpatialQueryEngine, turning: list[Frame]
+) -> None:
+    def asked(question: str, *points: tuple[int, float, float], times: Sequence[int] = ()) -> Answer:
+        answer = scaleless.answer(
+            Request(
+                question,
+                points=tuple(mark(turning[i], u, v) for i, u, v in points),
+                times=tuple(turning[i].stamp_ns for i in times),
+            )
+        )
+        assert answer.error_code == ErrorCode.NONE, answer.error_msg
+        assert answer.unit not in ("m", "m2")
+        assert answer.scale_source.name == "NONE"
+        assert " m " not in answer.answer + " "
+        return answer
+
+    first = turning[0]
+    assert first.depth is not None
+    z = depth_to_metres(first.depth)
+    z[:20], z[-20:] = np.nan, np.nan
+    near, far = (np.unravel_index(int(f(z)), z.shape) for f in (np.nanargmin, np.nanargmax))
+    marks = (0, float(near[1]), float(near[0])), (0, float(far[1]), float(far[0]))
+    assert asked("Which point is nearer to the camera, <p0> or <p1>?", *marks).choice_index == 0
+    turned = asked("By how many degrees did the camera turn between <t0> and <t1>?", times=(0, 5))
+    assert turned.value == pytest.approx(30, abs=1.5)
+    assert asked("Is <p0> visible at <t0>?", (0, 140, 60), times=(2,)).answer_type == AnswerType.BOOLEAN
+    where = asked("In which direction is <p0> from the camera at <t0>?", (3, 80, 60), times=(0,))
+    assert where.answer_type == AnswerType.VECTOR
+    assert np.linalg.norm(where.pose.position) == pytest.approx(1)
+    assert np.isnan(where.value)
+    assert where.evidence[0].camera_pose.frame_id == "up_to_scale_0"
+
+
+def test_a_choice_of_directions_needs_no_scale(scaleless: SpatialQueryEngine, turning: list[Frame]) -> None:
+    answer = scaleless.answer(
+        Request(
+            "In which direction is <p0> from the camera at <t0>?",
+            ("front", "back", "left", "right"),
+            points=(mark(turning[15], 80, 60),),  # 90 degrees further
+            times=(turning[0].stamp_ns,),
+        )
+    )
+    assert answer.error_code == ErrorCode.NONE, answer.error_msg
+    assert answer.choice_index in (2, 3)
+    assert (answer.unit, answer.scale_source.name) == ("", "NONE")
+
+
+def test_an_answer_does_not_mix_two_scales(metric: SpatialQueryEngine, room: list[Frame]) -> None:
+    """What is revised while a question is answered makes it be answered anew."""
+    memory, calls = metric.memory, 0
+    request = Request("How far apart are <p0> and <p1>?", points=(mark(room[0], 40, 60), mark(room[20], 110, 70)))
+    plain = metric.answer(request)
+
+    def revising() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            memory.epoch += 1
+        return False
+
+    assert metric.answer(request, revising).value == plain.value
+    assert calls >= 2
+
+
+def test_what_is_known_of_the_fixed_frame_does_not_hold_in_another(room: list[Frame]) -> None:
+    """Without poses the world is one of its own: the floor is found in the images, whatever is declared."""
+    some = [colour(f, pose=False, depth=f.depth if i % 8 == 0 else None) for i, f in enumerate(room)]
+    memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), some)
+    engine = SpatialQueryEngine(memory, None, None, np.eye(4))
+    answer = engine.answer(Request("How high is the camera above the floor at <t0>?", times=(room[9].stamp_ns,)))
+    true = room[9].T_world_camera
+    assert true is not None
+    assert answer.error_code == ErrorCode.NONE, answer.error_msg
+    assert answer.value == pytest.approx(true[2, 3], abs=0.06)
+    assert answer.scale_source.name == "DEPTH"
 
 
 # ---- windows that fail

@@ -40,6 +40,13 @@ UP_TO_SCALE = "up_to_scale"
 """World frame, with the segment's number, of geometry whose unit is not the metre."""
 CHAIN_FRAME = "rgb_geometry"
 """World frame, with the segment's number, of metric geometry without measured poses: x forward, z up where it began."""
+
+
+def is_own_world(world_frame: str) -> bool:
+    """Whether a fixed frame was made up here: nothing that is known of another one (its floor, say) holds in it."""
+    return world_frame.startswith((UP_TO_SCALE, CHAIN_FRAME))
+
+
 _HELD_LEVEL = np.array(
     [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
 )  # a level camera's axes to x forward, z up

@@ -15,6 +15,7 @@ from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.query.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.query.metres import POWER, widened
 from spatial_mllm_ros.query.parser import ParsedQuestion
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
 from spatial_mllm_ros.query.units import UNITS, convert, format_measure
@@ -300,7 +301,8 @@ class Context:
         scale: ScaleSource = ScaleSource.DEPTH,
     ) -> Answer:
         """A NUMBER; ``words`` has {} where the value, in the unit of the question, belongs."""
-        text = words.format(self.in_words(value, stddev, unit))
+        stddev = widened(self.memory.scale, value, stddev, unit)
+        text = words.format(self._formatted(value, stddev, unit))
         return Answer(
             answer=text,
             answer_type=AnswerType.NUMBER,
@@ -316,6 +318,12 @@ class Context:
 
     def in_words(self, value: float, stddev: float, unit: str) -> str:
         """A measure as text, in the unit of the question where that measures the same kind of thing."""
+        scale = self.memory.scale
+        if scale is not None and not scale.known and unit in POWER:
+            return f"{value:.2g} of an unknown unit"
+        return self._formatted(value, widened(scale, value, stddev, unit), unit)
+
+    def _formatted(self, value: float, stddev: float, unit: str) -> str:
         asked = self.parsed.unit
         shown = asked if asked and UNITS[asked].kind == UNITS[unit].kind else {"": "percent"}.get(unit, unit)
         return format_measure(convert(value, unit, shown), convert(stddev, unit, shown), shown)

@@ -21,6 +21,7 @@ from spatial_mllm_ros.query.choices import choose
 from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
 from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
+from spatial_mllm_ros.query.metres import in_metres, require_metres, without_metres
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.query.parser import ParsedQuestion, QuestionParser
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
@@ -102,10 +103,10 @@ class _Call:
 class SpatialQueryEngine:
     """Answers questions about what a memory holds. Safe to use from several threads.
 
-    memory: what was seen. sensor: error model of the camera. T_zup_from_world: world to a frame with z up and the floor
-    at z = 0, where that is known; else both are found in the frames. lookup: transforms to frames other than the fixed
-    one and the cameras. parser: with wordings of one's own. model: answers what geometry does not, and is heard beside
-    it; see arbitration.py for who answers what.
+    memory: what was seen. sensor: error model of the camera; that of the memory, if it has one, comes first.
+    T_zup_from_world: world to a frame with z up and the floor at z = 0, where that is known; else both are found in the
+    frames. lookup: transforms to frames other than the fixed one and the cameras. parser: with wordings of one's own.
+    model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what.
     """
 
     def __init__(
@@ -204,12 +205,26 @@ class SpatialQueryEngine:
         return measured
 
     def _measured(self, call: _Call, parsed: ParsedQuestion) -> Answer:
-        """Geometry's answer."""
+        """Geometry's answer. Anew where what is held was placed or scaled anew meanwhile: the two do not mix."""
+        while True:
+            epoch = self.memory.epoch
+            try:
+                answer = self._measured_once(call, parsed)
+            except QueryError as error:
+                if self.memory.epoch == epoch or error.code in (ErrorCode.TIMEOUT, ErrorCode.CANCELLED):
+                    raise
+            else:
+                if self.memory.epoch == epoch:
+                    return answer
+
+    def _measured_once(self, call: _Call, parsed: ParsedQuestion) -> Answer:
+        scale = self.memory.scale
+        require_metres(scale, parsed.family)
         context = Context(
             call.request,
             parsed,
             self.memory,
-            self.sensor,
+            self.memory.sensor or self.sensor,
             self.config,
             self.levels,
             self.lender,
@@ -218,7 +233,8 @@ class SpatialQueryEngine:
             call.cancelled,
         )
         context.check()
-        return choose(HANDLERS[parsed.family](context), call.request, self.config.min_confidence)
+        answer = in_metres(HANDLERS[parsed.family](context), scale)
+        return without_metres(choose(answer, call.request, self.config.min_confidence), scale)
 
     def _free_form(self, call: _Call) -> Answer:
         """The answer to a question that geometry does not read."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from spatial_mllm_ros.memory.rgb_geometry import is_own_world
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
 from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level, image_surfels
 from spatial_mllm_ros.scene.pose import Transform, invert
@@ -19,7 +20,7 @@ class LevelCache:
 
     What each image shows is kept by frame, so that a change costs one image, not all of them.
 
-    T_zup_from_world: the level that a recording declares, if it does. max_frames: images used.
+    T_zup_from_world: the level that a recording declares for its world, if it does. max_frames: images used.
     """
 
     def __init__(self, T_zup_from_world: Transform | None = None, max_frames: int = 48) -> None:
@@ -45,7 +46,9 @@ class LevelCache:
                     if known is None or known.T_world_camera is not s.frame.T_world_camera:
                         known = image_surfels(s.frame)
                     self._surfels[s.frame_id] = known
-                self._level = estimate_level(list(self._surfels.values()), self._declared)
+                self._level = estimate_level(
+                    list(self._surfels.values()), None if is_own_world(memory.world_frame) else self._declared
+                )
                 self._key = key
             return self._level
 
@@ -62,7 +65,7 @@ class DepthLender:
         self._max_gap_ns = int(max_gap_s * 1e9)
         self._keep = keep
         self._lock = threading.Lock()
-        self._lent: OrderedDict[tuple[int, int, int], StoredFrame] = OrderedDict()
+        self._lent: OrderedDict[tuple[int, int, int, int], StoredFrame] = OrderedDict()
 
     def with_depth(self, stored: StoredFrame, memory: SpatialMemory) -> StoredFrame:
         """The frame with its own or with lent depth; unchanged when nobody near has any."""
@@ -76,7 +79,7 @@ class DepthLender:
         if not lenders:
             return stored
         lender = min(lenders, key=lambda s: abs(s.frame.stamp_ns - frame.stamp_ns))
-        key = (stored.frame_id, id(stored.frame), lender.frame_id)
+        key = (stored.frame_id, id(stored.frame), lender.frame_id, id(lender.frame))
         with self._lock:
             if key not in self._lent:
                 theirs = lender.frame
