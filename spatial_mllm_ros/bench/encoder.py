@@ -108,7 +108,7 @@ def run(
             file = Path(folder) / f"{other.precision}.onnx"
             if other.kind == "onnx" and not file.exists():
                 progress(f"exporting {other.precision}", 0, None)
-                with _process(_export, size, other.precision, os.fspath(file)) as pipe:
+                with _process(_export, size, other.precision, folder) as pipe:
                     _receive(pipe)
             jobs.append(Job(other, size, image_size, threads, os.fspath(file), os.fspath(Path(folder) / "engines")))
         for job in jobs[1:] or jobs:
@@ -234,10 +234,14 @@ def _receive(pipe: Connection) -> Any:
     return answer
 
 
-def _export(pipe: Connection, size: str, precision: str, file: str) -> None:
-    from spatial_mllm_ros.models.export.export import export_encoder
+def _export(pipe: Connection, size: str, precision: str, folder: str) -> None:
+    from spatial_mllm_ros.models.export.export import export_encoder, to_int8
 
-    export_encoder(_random_vggt(size), file, precision=precision, name=f"random weights, {size}")
+    float32, file = Path(folder) / "float32.onnx", Path(folder) / f"{precision}.onnx"
+    if precision == "int8" and float32.exists():
+        to_int8(float32, file, check=False)
+    else:
+        export_encoder(_random_vggt(size), file, precision=precision, name=f"random weights, {size}", check=False)
     pipe.send("written")
 
 

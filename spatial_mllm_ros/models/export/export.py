@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch import nn
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.models.export.functions import DOMAIN, LINEAR8, OPSET, add_functions
 from spatial_mllm_ros.models.export.graph import FramePart, GeometryGraph, RelatePart, exportable
-from spatial_mllm_ros.models.export.onnx_file import Description, data_file
+from spatial_mllm_ros.models.export.onnx_file import Description, data_file, describe
 from spatial_mllm_ros.models.vggt.vggt import VGGT
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -107,6 +108,21 @@ def export_geometry(
     _name_sizes(depth, 1, "frames", "height", "width", 1)
     _name_sizes(confidence, 1, "frames", "height", "width")
     return _finish(model, vggt, Path(output), "geometry", precision, vggt.config.depth - 1, name, check, progress)
+
+
+def to_int8(source: str | os.PathLike[str], output: str | os.PathLike[str], *, check: bool = True) -> Description:
+    """Write a float32 export, ``source``, with weights in 8 bits, as ``export_encoder`` does for int8.
+
+    Raises ExportError for a file that is not whole, ValueError for one that is not float32.
+    """
+    description = describe(source)
+    if description.precision != "float32":
+        raise ValueError(f"{os.fspath(source)} is {description.precision} already, and 8 bits are made of float32")
+    model = ir.load(source)
+    model.functions.clear()
+    _in_8_bits(model)
+    add_functions(model)
+    return _write(model, Path(output), replace(description, precision="int8"), check)
 
 
 def weights_hash(module: nn.Module) -> str:
