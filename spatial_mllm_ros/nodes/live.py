@@ -26,7 +26,7 @@ import yaml
 
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
-from spatial_mllm_ros.memory.rgb_geometry import PREDICTED_DEPTH, Update
+from spatial_mllm_ros.memory.rgb_geometry import Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, QueryStatus, StreamStatus
@@ -123,7 +123,7 @@ class LiveEngine:
         self._clock = clock
         self._decode = decode
         self._monotonic = monotonic
-        self._sensor = _sensor_model(settings)
+        self._sensor = _sensor_model(settings.sensor_model)
         self._parser = _question_parser(settings)
         predictor = load_geometry(settings) if settings.rgb_geometry else None
         try:
@@ -623,11 +623,9 @@ def _query_status(pool: QueryPool) -> QueryStatus:
     )
 
 
-def _sensor_model(settings: Settings) -> SensorModel:
-    name = settings.sensor_model
+def _sensor_model(name: str) -> SensorModel:
     if name == "rgbd":
-        predicted = settings.rgb_geometry and not any(camera.depth for camera in settings.cameras)
-        return PREDICTED_DEPTH if predicted else SensorModel()
+        return SensorModel()
     if name == "exact":
         return SensorModel.exact()
     path = Path(name).expanduser()

@@ -258,8 +258,8 @@ class Settings:
     )
     sensor_model: str = _is(
         "rgbd",
-        "What is assumed about errors of depth and poses: rgbd (a consumer RGB-D camera; without depth_topic, what "
-        "rgb_geometry predicts), exact (a simulation without noise), or the path of a sensor.yaml.",
+        "What is assumed about errors of depth and poses: rgbd (a consumer RGB-D camera), exact (a simulation without "
+        "noise), or the path of a sensor.yaml. Depth that rgb_geometry predicts has errors of its own.",
     )
     level: str = _is(
         "estimate",
