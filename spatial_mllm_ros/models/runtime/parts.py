@@ -36,7 +36,7 @@ def _part(path: Path, name: str, kernels: bool) -> ir.Model:
     if name == PARTS[0]:
         graph.outputs[:] = seam
     else:
-        inputs = [ir.Input(str(value.name), value.shape, value.type) for value in seam]
+        inputs = [ir.val(str(value.name), type=value.type, shape=value.shape) for value in seam]
         for value, new in zip(seam, inputs, strict=True):
             value.name = f"{value.name}.before"
             value.replace_all_uses_with(new)

@@ -1,0 +1,356 @@
+"""An exported encoder at work: providers, engines kept on disk, the gate, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the gate needs torch (the extra `model`)")
+onnx = pytest.importorskip("onnx", reason="engines need onnx (the extra `onnx`)")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime (the extra `onnx`)")
+pytest.importorskip("onnxscript", reason="export needs onnxscript (the extra `onnx`)")
+pytest.importorskip("filelock", reason="engines need filelock (the extra `onnx`)")
+
+from spatial_mllm_ros.models.export import export  # noqa: E402
+from spatial_mllm_ros.models.export.onnx_file import ExportError, data_file, describe  # noqa: E402
+from spatial_mllm_ros.models.random_weights import fill_random  # noqa: E402
+from spatial_mllm_ros.models.runtime import onnx_encoder, parts, providers  # noqa: E402
+from spatial_mllm_ros.models.runtime.engine_cache import MANIFEST, EngineCache  # noqa: E402
+from spatial_mllm_ros.models.runtime.gate import choose_encoder, compare  # noqa: E402
+from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder, Profile  # noqa: E402
+from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder, finish, fixed_frames  # noqa: E402
+from spatial_mllm_ros.models.vggt.config import VGGTConfig  # noqa: E402
+from spatial_mllm_ros.models.vggt.vggt import VGGT  # noqa: E402
+
+SMALLEST = VGGTConfig(
+    img_size=56, embed_dim=32, depth=1, num_heads=2, patch_embed_depth=1, patch_embed_num_heads=2, dpt_layers=(0,) * 4
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def random_vggt(seed: int = 0) -> VGGT:
+    with torch.device("meta"):
+        vggt = VGGT(SMALLEST)
+    fill_random(vggt, torch.float32, torch.device("cpu"), seed)
+    return vggt.eval()
+
+
+@pytest.fixture(scope="module")
+def vggt() -> VGGT:
+    return random_vggt()
+
+
+@pytest.fixture(scope="module")
+def file(vggt: VGGT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("export") / "encoder.onnx"
+    export.export_encoder(vggt, file, name="smallest")
+    return file
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def encoder(file: Path, cache: Path) -> OnnxEncoder:
+    return OnnxEncoder.load(file, providers="cpu", cache=cache)
+
+
+@pytest.fixture(scope="module")
+def reference(vggt: VGGT) -> TorchEncoder:
+    return TorchEncoder(vggt.aggregator)
+
+
+# Both runtimes behind one interface.
+
+
+@pytest.mark.parametrize("size", [(1, 42, 56), (2, 56, 56), (5, 70, 42)])
+def test_both_runtimes_say_the_same(encoder: OnnxEncoder, reference: TorchEncoder, size: tuple[int, int, int]) -> None:
+    frames = torch.rand(size[0], 3, *size[1:])
+    there, expected = encoder.encode(frames), reference.encode(frames)
+    torch.testing.assert_close(there, expected, rtol=1e-4, atol=1e-5)
+    tokens = encoder.frame_tokens(frames)
+    torch.testing.assert_close(tokens, reference.frame_tokens(frames), rtol=1e-4, atol=1e-5)
+    assert list(tokens.shape) == [size[0], size[1] * size[2] // 14**2, encoder.embed_dim]
+
+
+def test_tokens_of_a_frame_can_be_kept(encoder: OnnxEncoder, file: Path, cache: Path) -> None:
+    """They are the same to the last bit in other company, and in another process' encoder that never saw the frames."""
+    frames = torch.rand(4, 3, 56, 42)
+    together = encoder.frame_tokens(frames)
+    assert torch.equal(together[2], encoder.frame_tokens(frames[2:3])[0])
+    fresh = OnnxEncoder.load(file, providers="cpu", cache=cache)
+    assert torch.equal(finish(fresh.relate_steps(together, (56, 42))), encoder.encode(frames))
+
+
+def test_half_precision_frames_are_taken(encoder: OnnxEncoder) -> None:
+    frames = torch.rand(2, 3, 42, 42).half()
+    assert torch.equal(encoder.encode(frames), encoder.encode(frames.float()))
+
+
+def test_wrong_shapes_are_refused_alike(encoder: OnnxEncoder, reference: TorchEncoder) -> None:
+    for each in (encoder, reference):
+        with pytest.raises(ValueError, match="frames must be"):
+            each.frame_tokens(torch.rand(1, 2, 3, 42, 42))
+        with pytest.raises(ValueError, match="multiples of 14"):
+            each.frame_tokens(torch.rand(1, 3, 40, 42))
+        with pytest.raises(ValueError, match="frame tokens"):
+            finish(each.relate_steps(torch.rand(2, 8, 32), (42, 42)))
+
+
+def test_the_name_says_where_it_runs(encoder: OnnxEncoder) -> None:
+    assert encoder.name == f"onnxruntime {providers.version()} cpu float32"
+
+
+def test_functions_spelled_out_say_the_same(file: Path, reference: TorchEncoder) -> None:
+    """What TensorRT gets: no functions, no kernels of ONNX Runtime; here on the CPU."""
+    import onnxruntime
+
+    sessions = {}
+    for name, model in parts.parts(file, kernels=False).items():
+        assert {node.domain for node in model.graph.node} == {""}
+        assert not model.functions
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
+        sessions[name] = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    spelled = OnnxEncoder(describe(file), "cpu", sessions)
+    assert compare(spelled, reference).error < 1e-5
+
+
+def test_profile_names_every_input(file: Path) -> None:
+    """TensorRT builds for ranges of sizes, which must be given for every input of both parts."""
+    for name, model in parts.parts(file, kernels=False).items():
+        shapes = Profile().shapes(name, describe(file))
+        assert sorted(shapes) == sorted(value.name for value in model.graph.input)
+        for value in model.graph.input:
+            dims = value.type.tensor_type.shape.dim
+            for shape in shapes[value.name]:
+                assert len(shape) == len(dims)
+                assert all(not dim.dim_value or dim.dim_value == size for dim, size in zip(dims, shape, strict=True))
+
+
+# Engines kept on disk.
+
+
+def engines(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def test_a_second_start_builds_nothing(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    OnnxEncoder.load(file, cache=tmp_path, progress=lambda what, done, total: seen.append(what))
+    assert any("building" in what for what in seen)
+    monkeypatch.setattr(onnx_encoder, "parts", lambda *a, **k: pytest.fail("built again"))
+    seen.clear()
+    OnnxEncoder.load(file, cache=tmp_path, progress=lambda what, done, total: seen.append(what))
+    assert seen[-1] == "ready"
+    assert not any("building" in what for what in seen)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("version", lambda patch: patch.setattr(providers, "versions", lambda provider: {"onnxruntime": "0.0"})),
+        ("device", lambda patch: patch.setattr(providers, "device_name", lambda provider: "another")),
+    ],
+)
+def test_another_key_builds_again(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, change: Any
+) -> None:
+    OnnxEncoder.load(file, cache=tmp_path)
+    change(monkeypatch)
+    OnnxEncoder.load(file, cache=tmp_path)
+    assert len(engines(tmp_path)) == 2
+
+
+def test_another_model_builds_again(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "encoder.onnx"
+    export.to_int8(file, copy)
+    OnnxEncoder.load(file, cache=tmp_path / "engines")
+    assert OnnxEncoder.load(copy, cache=tmp_path / "engines").name.endswith("int8")
+    assert len(engines(tmp_path / "engines")) == 2
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "removed", "manifest", "emptied"])
+def test_a_damaged_engine_is_built_again(
+    file: Path, tmp_path: Path, reference: TorchEncoder, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    OnnxEncoder.load(file, cache=tmp_path)
+    (home,) = engines(tmp_path)
+    part = home / "relate.onnx"
+    content = bytearray(part.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+        part.write_bytes(content)
+    elif damage == "cut":
+        part.write_bytes(content[:-10])
+    elif damage == "removed":
+        part.unlink()
+    elif damage == "manifest":
+        (home / MANIFEST).write_text("{")
+    else:
+        shutil.rmtree(home)
+        home.mkdir()
+    with caplog.at_level(logging.WARNING):
+        again = OnnxEncoder.load(file, cache=tmp_path)
+    assert "damaged" in caplog.text
+    assert compare(again, reference).passed
+    assert json.loads((home / MANIFEST).read_text())["files"]
+
+
+def slow_build(folder: Path) -> None:
+    (folder / "started").write_text("x")
+    time.sleep(0.3)
+    (folder / "engine").write_text("whole")
+
+
+def build_in_a_process(cache: str, results: Any) -> None:
+    built: list[str] = []
+    home = EngineCache(cache).get({"key": 1}, slow_build, built.append)
+    results.put((len(built), (home / "engine").read_text()))
+
+
+def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=build_in_a_process, args=(str(tmp_path), results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sorted(built for built, _ in found) == [0, 0, 1]
+    assert {content for _, content in found} == {"whole"}
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ExportError, match=r"disk is full at .*free some space"):
+        EngineCache(tmp_path).get({"key": 1}, fail)
+    assert engines(tmp_path) == []
+    assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
+    assert EngineCache(tmp_path).get({"key": 1}, slow_build).is_dir()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ExportError, match="choose a folder that can be written"):
+        EngineCache(tmp_path / "file" / "engines").get({}, slow_build)
+
+
+# The gate, and who runs.
+
+
+def test_the_gate_lets_the_same_model_through(
+    file: Path, cache: Path, reference: TorchEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        chosen = choose_encoder(reference, "onnx", file, providers="cpu", cache=cache)
+    assert chosen.name.startswith("onnxruntime")
+    assert "passed the gate" in caplog.text
+    assert "cpu float32" in caplog.text
+
+
+def test_the_gate_refuses_other_weights_and_says_by_how_much(file: Path, cache: Path) -> None:
+    other = TorchEncoder(random_vggt(seed=1).aggregator)
+    with pytest.raises(ExportError, match=r"differs too much .*relative error [\d.]+ \(allowed 0.001\)"):
+        choose_encoder(other, "onnx", file, cache=cache)
+
+
+def test_or_falls_back_by_parameter(file: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = TorchEncoder(random_vggt(seed=1).aggregator)
+    assert choose_encoder(other, "auto", file, cache=cache) is other
+    assert "runs on torch cpu float32 instead" in caplog.text
+    assert choose_encoder(other, "auto", "nowhere.onnx", cache=cache) is other
+    assert "there is no exported file nowhere.onnx" in caplog.text
+
+
+def test_torch_needs_no_file(reference: TorchEncoder) -> None:
+    assert choose_encoder(reference, "torch") is reference
+    assert choose_encoder(reference, "auto") is reference
+    with pytest.raises(ExportError, match="needs the exported file"):
+        choose_encoder(reference, "onnx")
+    with pytest.raises(ExportError, match="runtime 'tflite' is not known"):
+        choose_encoder(reference, "tflite")
+
+
+def test_the_gate_refuses_another_size(encoder: OnnxEncoder) -> None:
+    with torch.device("meta"):
+        wider = VGGT(
+            VGGTConfig(img_size=56, embed_dim=64, depth=1, num_heads=2, patch_embed_depth=1, patch_embed_num_heads=2)
+        )
+    fill_random(wider, torch.float32, torch.device("cpu"))
+    with pytest.raises(ExportError, match="its embed_dim is 32, the model's 64"):
+        compare(encoder, TorchEncoder(wider.aggregator))
+
+
+def test_numbers_that_are_none_do_not_pass(reference: TorchEncoder, encoder: OnnxEncoder) -> None:
+    class Broken:
+        name, patch_size, embed_dim = "broken cpu float32", 14, 32
+
+        def encode(self, frames: Any) -> Any:
+            return encoder.encode(frames) * float("nan")
+
+    assert not compare(Broken(), reference).passed  # type: ignore[arg-type]
+
+
+def test_the_fixed_input_is_fixed() -> None:
+    frames = fixed_frames(2, 14)
+    assert torch.equal(frames, fixed_frames(2, 14))
+    assert list(frames.shape) == [2, 3, 84, 112]
+    assert 0 <= float(frames.min()) < 0.1
+    assert 0.9 < float(frames.max()) <= 1
+
+
+def test_providers_that_are_not_there(file: Path, cache: Path) -> None:
+    if "tensorrt" not in providers.available():
+        with pytest.raises(ExportError, match=r"has no provider tensorrt \(it has .*cpu\): install onnxruntime-gpu"):
+            OnnxEncoder.load(file, providers="tensorrt", cache=cache)
+    with pytest.raises(ExportError, match="provider 'npu' is not known"):
+        OnnxEncoder.load(file, providers="npu,cpu", cache=cache)
+    assert providers.choose("auto")[-1] == "cpu"
+    assert providers.summary()["providers"]["cpu"]
+
+
+def test_a_provider_that_falls_back_is_not_used_silently(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ONNX Runtime itself goes on with the CPU when CUDA's libraries are missing."""
+    monkeypatch.setattr(providers, "available", lambda: ("cuda", "cpu"))
+    with caplog.at_level(logging.INFO):
+        chosen = OnnxEncoder.load(file, cache=cache)
+    if chosen.provider == "cuda":
+        pytest.skip("CUDA works here")
+    assert "provider cuda does not start" in caplog.text
+    with pytest.raises(ExportError, match=r"runs on none of the providers asked for.*cuda"):
+        OnnxEncoder.load(file, providers="cuda", cache=cache)
+
+
+def test_a_file_that_is_no_encoder(file: Path, tmp_path: Path, cache: Path) -> None:
+    model = onnx.load(file, load_external_data=False)
+    for entry in model.metadata_props:
+        if entry.key.endswith(".kind"):
+            entry.value = "geometry"
+    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
+    shutil.copy(data_file(file), data_file(tmp_path / "g.onnx"))
+    with pytest.raises(ExportError, match="holds geometry, not an encoder"):
+        OnnxEncoder.load(tmp_path / "g.onnx", cache=cache)
