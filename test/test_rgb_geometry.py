@@ -625,6 +625,21 @@ def test_a_camera_that_stands_still_costs_nothing(room: list[Frame]) -> None:
     assert geometry.status().waiting <= 1
 
 
+def test_depth_that_comes_now_and_then_is_not_passed_over(room: list[Frame]) -> None:
+    """An image with depth takes part although the camera has not moved on: it may be the only one that tells metres."""
+    clock = iter(np.arange(0, 1000, 0.3))
+    geometry = RgbGeometry(StandInPredictor(room), RgbGeometryConfig(), lambda: float(next(clock)))
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    for i in range(60):
+        still = replace(
+            colour(room[0], depth=room[0].depth if i == 30 else None), stamp_ns=room[0].stamp_ns + i * 10**8
+        )
+        for update in geometry.take(still):
+            update.apply_to(memory)
+    assert geometry.scale.source is MetreSource.DEPTH
+    assert memory.world_frame == MAP
+
+
 def test_images_between_windows_are_passed_on_with_their_poses(room: list[Frame]) -> None:
     config = replace(RECORDINGS, min_interval_s=0.4)
     geometry = RgbGeometry(StandInPredictor(room), config)

@@ -54,6 +54,7 @@ _THUMBNAIL = 16
 _SAME_IMAGE = 4.0
 _DEPTH_PIXELS = 5_000
 _FOCAL_LENGTHS = 100
+_OCCASIONAL_NS = 2 * 10**9  # depth that comes now and then comes about so far apart
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,13 @@ class RgbGeometryConfig:
 
     window_size: images that the predictor sees at once. overlap: of these, shared with the window before.
     min_translation_m, min_rotation_rad: an image joins once the camera has moved or turned so much since the last one
-    (where poses are known; else once the image has changed). min_interval_s: and no sooner than this. max_wait_s: an
-    image waits no longer than this for its window to fill. max_load: share of the time that the predictor may run; 1: no
-    limit. max_waiting: images waiting. max_failures: windows that may fail one after the other before the chain breaks.
-    max_held: images kept back until their metres are known. min_confidence: depth less sure than this, relative to the
-    median of its image, is no data. dense_depth: from this share of valid pixels on, measured depth is kept instead.
-    pose_source: what the frames' poses come from, for ``scale_source``.
+    (where poses are known; else once the image has changed), or when it comes with depth after a while without.
+    min_interval_s: and no sooner than this. max_wait_s: an image waits no longer than this for its window to fill.
+    max_load: share of the time that the predictor may run; 1: no limit, and every image has its turn. max_waiting: images
+    waiting. max_failures: windows that may fail one after the other before the chain breaks. max_held: images kept back
+    until their metres are known. min_confidence: depth less sure than this, relative to the median of its image, is no
+    data. dense_depth: from this share of valid pixels on, measured depth is kept instead. pose_source: what the frames'
+    poses come from, for ``scale_source``.
     """
 
     window_size: int = 8
@@ -214,6 +216,7 @@ class RgbGeometry:
             self._waiting: deque[tuple[float, Frame]] = deque()
             self._between: list[Frame] = []
             self._latest: Frame | None = None
+            self._latest_depth_ns = -_OCCASIONAL_NS
             self._thumbnail: NDArray[np.float32] | None = None
             self._corrections: dict[int, Transform] = {}
             self._left_out.clear()
@@ -256,6 +259,8 @@ class RgbGeometry:
                     self._left_out["little_change"] += 1
                 return
             self._latest = frame
+            if frame.depth is not None:
+                self._latest_depth_ns = frame.stamp_ns
             self._waiting.append((self._clock(), frame))
             if len(self._waiting) > self.config.max_waiting:
                 older = list(self._waiting)[: len(self._waiting) // 2 : 2]
@@ -319,6 +324,8 @@ class RgbGeometry:
             return True
         if frame.stamp_ns - latest.stamp_ns < c.min_interval_s * 1e9:
             return False
+        if frame.depth is not None and frame.stamp_ns - self._latest_depth_ns > _OCCASIONAL_NS:
+            return True  # it tells the scale, moved or not
         if frame.T_world_camera is not None and latest.T_world_camera is not None:
             T = invert(latest.T_world_camera) @ frame.T_world_camera
             return bool(np.linalg.norm(T[:3, 3]) >= c.min_translation_m) or rotation_angle(T) >= c.min_rotation_rad

@@ -134,7 +134,7 @@ def align(
     lengths = np.linalg.norm(q - fit.apply(p), axis=1) * np.sqrt(w)
     sigma = max(float(np.median(lengths)) / _MEDIAN_OF_3D * (1 + 5 / max(len(p) - needed, 1)), floor)
     turned = None if turns is None else _robust_sum(turns, rotation_stddev)
-    for _ in range(12):
+    for _ in range(20):
         trust = np.clip(1 - (lengths / (_CUT_OFF * sigma)) ** 2, 0, None) ** 2
         if np.count_nonzero(trust) < needed:
             raise NotAligned("no_agreement", "no similarity fits the points")
