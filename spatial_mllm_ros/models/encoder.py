@@ -18,7 +18,7 @@ from spatial_mllm_ros.models.positions import rope_index
 from spatial_mllm_ros.models.precision import n_bytes
 from spatial_mllm_ros.models.processing import PAIR, FrameFormat, even_frames, unit_range
 from spatial_mllm_ros.models.prompts import Prompts, QuestionTokens
-from spatial_mllm_ros.models.vggt.config import PATCH_START
+from spatial_mllm_ros.models.runtime.spatial_encoder import SpatialEncoder, TorchEncoder
 
 PREFIX_PIECE = 512
 """Tokens of a context that are prefilled at a time. Always the same, so that rounding is."""
@@ -34,11 +34,22 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, prompts: Prompts, how: FrameFormat, model_id: str, options: ModelOptions
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: Prompts,
+        how: FrameFormat,
+        model_id: str,
+        options: ModelOptions,
+        spatial: SpatialEncoder | None = None,
     ) -> None:
-        """model: of transformers or this package; its parts are looked up by the names that these use."""
+        """model: of transformers or this package; its parts are looked up by the names that these use. spatial: what
+        computes the spatial tokens, if not the model itself."""
         self._model, self._tokenizer, self._prompts, self._how = model, tokenizer, prompts, how
         self.model_id = model_id
+        if spatial is None and how.spatial:
+            spatial = TorchEncoder(model.spatial_encoder.aggregator, model.config.spatial_layer)
+        self._spatial = spatial
         self._answer_room = PIECE + options.max_new_tokens
         text = model.config.get_text_config()
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -97,25 +108,24 @@ class VideoEncoder:
 
     def _features_3d(self, frames: Sequence[ModelFrame], images: _Images, store: Store) -> Generator[str, None, Tensor]:
         """VGGT's tokens of the patches of all frames, [T, patches, 2 * embed_dim]."""
-        model = self._model
-        aggregator = model.spatial_encoder.aggregator
+        model, spatial = self._model, self._spatial
+        assert spatial is not None
         tokens = []
         for frame in frames:
             key = (frame.frame_id, images.size)
             found = store.features.get("frame_tokens", key)
             if found is None:
                 # rounded before it is normalised, as ``encode_3d`` has it
-                found = aggregator.frame_tokens(unit_range(images(frame)[None]).to(model.device, model.dtype))
+                found = spatial.frame_tokens(unit_range(images(frame)[None]).to(model.device, model.dtype))
                 store.features.put("frame_tokens", key, found)
                 yield "frame_tokens"
             tokens.append(found)
-        layer = model.config.spatial_layer
-        steps = aggregator.aggregate_steps(torch.cat(tokens), images.size, (layer,))
+        steps = spatial.relate_steps(torch.cat(tokens), images.size)
         while True:
             try:
                 next(steps)
             except StopIteration as done:
-                return done.value[layer][:, PATCH_START:]
+                return done.value.to(model.dtype)
             yield "aggregation"
 
     # The language model.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8", "int4")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash")
+ENCODER_RUNTIMES = ("torch", "onnx", "auto")
 
 
 class ModelError(Exception):
@@ -45,6 +46,9 @@ class ModelOptions:
     second that the positions of the video tokens assume, as in training. max_new_tokens: bound of an answer.
     cache_mib: bound of all caches of encoded frames together. max_context_frames: bound of a context. threads: of the CPU
     that the model computes with; 0 is all but one, which is left to the node.
+    encoder_runtime: of the spatial encoder: torch; onnx, an exported file that must say what torch says, or the model is
+    not loaded; auto, the same, but torch with a warning where it does not. encoder_file: the exported file.
+    encoder_providers: of ONNX Runtime, by preference, or auto. encoder_cache: folder of engines; '' is the user's.
     """
 
     model: str
@@ -58,6 +62,10 @@ class ModelOptions:
     cache_mib: int = 1024
     max_context_frames: int = 32
     threads: int = 0
+    encoder_runtime: str = "torch"
+    encoder_file: str = ""
+    encoder_providers: str = "auto"
+    encoder_cache: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -306,7 +306,13 @@ def load_engine(options: ModelOptions, progress: OnProgress = lambda *_: None) -
         ) from error
     torch.set_num_threads(options.threads or max(1, available_cpus() - 1))
     loaded = load_model(options, progress)
-    encoder = VideoEncoder(loaded.model, loaded.tokenizer, loaded.prompts, loaded.format, loaded.model_id, options)
+    spatial, model_id = None, loaded.model_id
+    if options.encoder_runtime != "torch":
+        from spatial_mllm_ros.models.runtime.gate import exported_encoder
+
+        spatial = exported_encoder(loaded.model, options, progress)
+        model_id = f"{model_id}, encoder {spatial.name}" if spatial is not None else model_id
+    encoder = VideoEncoder(loaded.model, loaded.tokenizer, loaded.prompts, loaded.format, model_id, options, spatial)
     return ModelEngine(encoder, options)
 
 

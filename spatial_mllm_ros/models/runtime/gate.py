@@ -7,17 +7,18 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from spatial_mllm_ros.models.export.onnx_file import ExportError
+from spatial_mllm_ros.models.interface import ENCODER_RUNTIMES, ModelOptions
 from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder, OnProgress, Profile
 from spatial_mllm_ros.models.runtime.spatial_encoder import SpatialEncoder, TorchEncoder, fixed_frames
 
 log = logging.getLogger(__name__)
-RUNTIMES = ("torch", "onnx", "auto")
-"""torch; an exported file, or an error; an exported file, or torch with a warning."""
-TOLERANCE = {"float32": 1e-3, "float16": 0.01, "bfloat16": 0.03, "int8": 0.05}
+TOLERANCE = {"float32": 1e-3, "float16": 0.01, "bfloat16": 0.05, "int8": 0.05}
 """Largest relative error by precision; that of the coarser of both encoders counts."""
 
 
@@ -90,11 +91,11 @@ def choose_encoder(
 ) -> SpatialEncoder:
     """The encoder to use: ``reference``, or an exported one that passes the gate; the log says which, and why.
 
-    runtime: one of RUNTIMES; with "auto" and no path it is torch without a word. Raises ExportError with "onnx" where
+    runtime: one of ENCODER_RUNTIMES; with "auto" and no path it is torch without a word. Raises ExportError with "onnx" where
     the exported one does not load, or differs by more than ``tolerance``; the message says by how much.
     """
-    if runtime not in RUNTIMES:
-        raise ExportError(f"encoder runtime {runtime!r} is not known: it is one of {', '.join(RUNTIMES)}")
+    if runtime not in ENCODER_RUNTIMES:
+        raise ExportError(f"encoder runtime {runtime!r} is not known: it is one of {', '.join(ENCODER_RUNTIMES)}")
     if runtime == "torch" or (runtime == "auto" and not os.fspath(path)):
         return reference
     try:
@@ -111,3 +112,27 @@ def choose_encoder(
         return reference
     log.info("%s passed the gate: %s", encoder.name, parity)
     return encoder
+
+
+def exported_encoder(model: Any, options: ModelOptions, progress: OnProgress) -> SpatialEncoder | None:
+    """The exported encoder that ``options`` name for a loaded Spatial-MLLM, whose own is then taken out of memory; None
+    where the model's own is to be used. As ``choose_encoder``; raises ExportError for a model without a spatial branch.
+    """
+    own = getattr(model, "spatial_encoder", None)
+    if own is None:
+        if options.encoder_runtime == "auto":
+            return None
+        raise ExportError(f"{options.model} has no spatial encoder: choose encoder runtime torch")
+    reference = TorchEncoder(own.aggregator, model.config.spatial_layer)
+    chosen = choose_encoder(
+        reference,
+        options.encoder_runtime,
+        options.encoder_file,
+        providers=options.encoder_providers,
+        cache=options.encoder_cache or None,
+        progress=progress,
+    )
+    if chosen is reference:
+        return None
+    own.vggt_model.aggregator = nn.Identity()
+    return chosen
