@@ -8,9 +8,11 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the gate needs torch (the extra `model`)")
@@ -21,7 +23,10 @@ pytest.importorskip("filelock", reason="engines need filelock (the extra `onnx`)
 
 from spatial_mllm_ros.models.export import export  # noqa: E402
 from spatial_mllm_ros.models.export.onnx_file import ExportError, data_file, describe  # noqa: E402
-from spatial_mllm_ros.models.random_weights import fill_random  # noqa: E402
+from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable  # noqa: E402
+from spatial_mllm_ros.models.load_vggt import load_vggt  # noqa: E402
+from spatial_mllm_ros.models.local import load_engine  # noqa: E402
+from spatial_mllm_ros.models.random_weights import fill_random, make_checkpoint  # noqa: E402
 from spatial_mllm_ros.models.runtime import onnx_encoder, parts, providers  # noqa: E402
 from spatial_mllm_ros.models.runtime.engine_cache import MANIFEST, EngineCache  # noqa: E402
 from spatial_mllm_ros.models.runtime.gate import choose_encoder, compare  # noqa: E402
@@ -30,10 +35,6 @@ from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder, finish
 from spatial_mllm_ros.models.vggt.config import VGGTConfig  # noqa: E402
 from spatial_mllm_ros.models.vggt.vggt import VGGT  # noqa: E402
 
-SMALLEST = VGGTConfig(
-    img_size=56, embed_dim=32, depth=1, num_heads=2, patch_embed_depth=1, patch_embed_num_heads=2, dpt_layers=(0,) * 4
-)
-
 
 @pytest.fixture(autouse=True)
 def _no_gradients() -> Iterator[None]:
@@ -41,16 +42,24 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-def random_vggt(seed: int = 0) -> VGGT:
-    with torch.device("meta"):
-        vggt = VGGT(SMALLEST)
-    fill_random(vggt, torch.float32, torch.device("cpu"), seed)
-    return vggt.eval()
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model with random weights."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "smallest"
+    return make_checkpoint(folder, "tiny", vggt_layers=1, dino_layers=1, heads=())
 
 
 @pytest.fixture(scope="module")
-def vggt() -> VGGT:
-    return random_vggt()
+def vggt(checkpoint: Path) -> VGGT:
+    return load_vggt(checkpoint)
+
+
+def other_vggt(vggt: VGGT) -> VGGT:
+    """Of the same size, with other weights."""
+    with torch.device("meta"):
+        other = VGGT(vggt.config)
+    fill_random(other, torch.float32, torch.device("cpu"), seed=1)
+    return other.eval()
 
 
 @pytest.fixture(scope="module")
@@ -270,14 +279,14 @@ def test_the_gate_lets_the_same_model_through(
     assert "cpu float32" in caplog.text
 
 
-def test_the_gate_refuses_other_weights_and_says_by_how_much(file: Path, cache: Path) -> None:
-    other = TorchEncoder(random_vggt(seed=1).aggregator)
+def test_the_gate_refuses_other_weights_and_says_by_how_much(file: Path, cache: Path, vggt: VGGT) -> None:
+    other = TorchEncoder(other_vggt(vggt).aggregator)
     with pytest.raises(ExportError, match=r"differs too much .*relative error [\d.]+ \(allowed 0.001\)"):
         choose_encoder(other, "onnx", file, cache=cache)
 
 
-def test_or_falls_back_by_parameter(file: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    other = TorchEncoder(random_vggt(seed=1).aggregator)
+def test_or_falls_back_by_parameter(file: Path, cache: Path, vggt: VGGT, caplog: pytest.LogCaptureFixture) -> None:
+    other = TorchEncoder(other_vggt(vggt).aggregator)
     assert choose_encoder(other, "auto", file, cache=cache) is other
     assert "runs on torch cpu float32 instead" in caplog.text
     assert choose_encoder(other, "auto", "nowhere.onnx", cache=cache) is other
@@ -295,9 +304,7 @@ def test_torch_needs_no_file(reference: TorchEncoder) -> None:
 
 def test_the_gate_refuses_another_size(encoder: OnnxEncoder) -> None:
     with torch.device("meta"):
-        wider = VGGT(
-            VGGTConfig(img_size=56, embed_dim=64, depth=1, num_heads=2, patch_embed_depth=1, patch_embed_num_heads=2)
-        )
+        wider = VGGT(VGGTConfig(embed_dim=64, depth=1, num_heads=2, patch_embed_depth=1, patch_embed_num_heads=2))
     fill_random(wider, torch.float32, torch.device("cpu"))
     with pytest.raises(ExportError, match="its embed_dim is 32, the model's 64"):
         compare(encoder, TorchEncoder(wider.aggregator))
@@ -319,6 +326,33 @@ def test_the_fixed_input_is_fixed() -> None:
     assert list(frames.shape) == [2, 3, 84, 112]
     assert 0 <= float(frames.min()) < 0.1
     assert 0.9 < float(frames.max()) <= 1
+
+
+# A whole model with it.
+
+
+def test_a_model_answers_with_the_exported_encoder(checkpoint: Path, file: Path, cache: Path) -> None:
+    """The same words as with torch; who encoded is named."""
+    options = ModelOptions(
+        str(checkpoint), "float32", "cpu", max_new_tokens=4, threads=1, min_pixels=784, max_pixels=7840
+    )
+    exported = replace(options, encoder_runtime="onnx", encoder_file=str(file), encoder_cache=str(cache))
+    images = np.random.default_rng(0).integers(0, 255, (2, 60, 80, 3), np.uint8)
+    frames = [ModelFrame(i, i * 10**9, image) for i, image in enumerate(images)]
+    said = []
+    for each in (options, exported):
+        engine = load_engine(each)
+        said.append(engine.answer(ModelQuestion("How far is the chair?"), frames).token_ids)
+    assert said[0] == said[1]
+    assert engine.model_id.endswith(f", encoder onnxruntime {providers.version()} cpu float32")
+
+
+def test_a_model_is_refused_when_its_encoder_is(checkpoint: Path) -> None:
+    options = ModelOptions(str(checkpoint), "float32", "cpu", threads=1, encoder_runtime="onnx", encoder_file="no.onnx")
+    with pytest.raises(ModelUnavailable, match=r"there is no exported file no\.onnx"):
+        load_engine(options)
+    fallen_back = load_engine(replace(options, encoder_runtime="auto"))
+    assert "onnxruntime" not in fallen_back.model_id
 
 
 def test_providers_that_are_not_there(file: Path, cache: Path) -> None:
