@@ -267,15 +267,15 @@ def figures(answers: Sequence[Answered]) -> dict[str, Any]:
 
 def decode_limit(subject: Subject) -> float:
     """Tokens a second if reading the language model's weights from memory, once a token, were all there is to do."""
-    parts = (subject.model.model.language_model, subject.model.lm_head)
-    weights = {id(p): p.nbytes for part in parts for name, p in part.named_parameters() if "embed_tokens" not in name}
+    language_model = subject.model.model.language_model
+    weights = precisions.n_bytes(torch.nn.ModuleList([language_model.layers, subject.model.lm_head]))
     source = torch.ones(64 * MIB, dtype=torch.float32, device=subject.model.device)
     times = []
     for _ in range(5):
         start = time.perf_counter()
         float(source.sum())
         times.append(time.perf_counter() - start)
-    return source.nbytes / min(times) / sum(weights.values())
+    return source.nbytes / min(times) / weights
 
 
 def median(values: Any) -> float:
