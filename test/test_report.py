@@ -139,7 +139,7 @@ def test_hostile_text_stays_text(session: Session, asked: list[Asked]) -> None:
 
 
 def test_marks_are_on_their_pixels(session: Session, asked: list[Asked]) -> None:
-    pictures = Pictures(session.memory, [i for a in asked for i in frames_meant(session, a)])
+    pictures = Pictures(session.stored, [i for a in asked for i in frames_meant(session, a)])
     (view,) = views_of(session, asked[0], pictures)
     (cross,) = view.crosses
     assert (cross.x, cross.y, cross.label) == (80.5, 60.5, "p0"), "the centre of pixel (80, 60)"
@@ -159,7 +159,7 @@ def test_close_ups_hide_no_mark(session: Session) -> None:
     for _ in range(60):
         points = tuple(MarkedPoint("frame-000003", *rng.uniform((0, 0), (159, 119)).round(1)) for _ in range(2))
         a = ask(session, Question("x", "How far apart are <p0> and <p1>?", points=points))
-        (view,) = views_of(session, a, Pictures(session.memory, frames_meant(session, a)))
+        (view,) = views_of(session, a, Pictures(session.stored, frames_meant(session, a)))
         side = view.inset_side
         corners = [c.inset for c in view.crosses if c.inset is not None]
         assert len(corners) == len(set(corners))
@@ -168,7 +168,7 @@ def test_close_ups_hide_no_mark(session: Session) -> None:
 
 
 def test_a_point_ahead_is_up_on_the_compass(session: Session, asked: list[Asked]) -> None:
-    pictures = Pictures(session.memory, frames_meant(session, asked[3]))
+    pictures = Pictures(session.stored, frames_meant(session, asked[3]))
     (view,) = views_of(session, asked[3], pictures)
     assert view.compass is not None
     camera = session.memory.frames()[3].frame.camera

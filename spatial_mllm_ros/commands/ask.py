@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spatial_mllm_ros.commands import common, models
+from spatial_mllm_ros.commands import common, geometry, models
 from spatial_mllm_ros.query.codes import QueryError
 from spatial_mllm_ros.query.words import check_question
 from spatial_mllm_ros.session.answers import (
@@ -38,6 +38,7 @@ Examples:
   spatial-mllm ask my_bag "How tall is the object in <box0>?" --box 12.4,100,80,220,300
   spatial-mllm ask my_room --questions questions.json --report out
   spatial-mllm ask my_room "What stands beside the window?" --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
+  spatial-mllm ask video.mp4 "Which way did the camera turn?" --rgb-geometry facebook/VGGT-1B
 
 In the question, <p0>, <p1> ... are the --point options in order, <box0> ... the --box options and <t0> ... the --time
 options. FRAME is the name of a frame of the recording, its stamp in seconds, or +SECONDS after the first frame.
@@ -88,6 +89,7 @@ class Mark(click.ParamType):
 @common.report_option
 @common.stream_options
 @models.model_options
+@geometry.option
 @click.pass_context
 def ask_command(
     ctx: click.Context,
@@ -105,12 +107,16 @@ def ask_command(
     report_folder: Path | None,
     stream: common.StreamOptions,
     model: models.ModelChoice | None,
+    device: str,
+    allow_random_weights: bool,
+    rgb_geometry: str | None,
 ) -> None:
     """Stream a recording into the spatial memory, then answer questions about what it shows.
 
-    SOURCE is an RGB-D folder, a TUM folder, a rosbag2, or rendered[:options] (the default), a simulated house.
-    Geometry measures; with --model, a model answers what cannot be measured. An answer says its deviation, its
-    confidence and the images that it rests on; where there is none, a code says why.
+    SOURCE is an RGB-D folder, a TUM folder, a rosbag2, a video, a folder of images, or rendered[:options] (the default),
+    a simulated house. Geometry measures, with --rgb-geometry in images alone, too; with --model, a model answers what
+    cannot be measured. An answer says its deviation, its confidence and the images that it rests on; where there is none,
+    a code says why.
     """
     spec, text = _source_and_question(arguments, file is not None)
     if file is None:
@@ -128,13 +134,16 @@ def ask_command(
             )
             for q in read_questions(file)
         ]
-    with models.loading(model, stream.keyframes) as backend:
+    chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
+    with geometry.loaded(chosen) as from_colour, models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
-        session = common.open_session(spec, stream, report_folder is not None, query, backend)
+        session = common.open_session(spec, stream, report_folder is not None, query, backend, from_colour)
         if backend is not None:
             models.stop_when_failed(session, backend)
         report = common.stream_with_progress(session, stream)
-        if report.colour_only and report.colour_only == report.frames:
+        if from_colour is not None:
+            common.say(geometry.words(session, chosen))
+        elif report.colour_only and report.colour_only == report.frames:
             common.say(COLOUR_ONLY)
         if backend is not None:
             models.wait_loaded(backend)

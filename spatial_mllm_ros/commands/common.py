@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.model_backend import ModelBackend
@@ -156,9 +157,10 @@ def open_session(
     record_coverage: bool = True,
     query: QueryConfig | None = None,
     model: ModelBackend | None = None,
+    geometry: RgbGeometry | None = None,
 ) -> Session:
     """A session of the recording at ``spec``. SourceError when there is none."""
-    return Session(open_source(spec), stream.memory, query, stream.keyframes, record_coverage, model)
+    return Session(open_source(spec), stream.memory, query, stream.keyframes, record_coverage, model, geometry)
 
 
 def stream_with_progress(session: Session, options: StreamOptions) -> StreamReport:

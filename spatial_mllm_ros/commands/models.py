@@ -57,18 +57,35 @@ class ModelChoice:
         )
 
 
-class LoadedModel(SpatialModel, Protocol):
-    """A model that loads in the background, as process.ProcessModel."""
-
-    def start(self) -> None: ...
+class Loads(Protocol):
+    """What loads in the background, as child.Loading."""
 
     def wait_loaded(
         self, timeout_s: float = math.inf, on_progress: Callable[[str, int, int], None] | None = None
     ) -> None: ...
 
 
+class LoadedModel(SpatialModel, Loads, Protocol):
+    """A model that loads in the background, as process.ProcessModel."""
+
+    def start(self) -> None: ...
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+)
+random_weights_option = click.option(
+    "--allow-random-weights",
+    is_flag=True,
+    help="Take a checkpoint that nobody trained, to try things out: its answers are noise, and are marked so.",
+)
+
+
 def model_options(command: Command) -> Command:
-    """Options of every command that can use a model; the command gets a ModelChoice or None, as ``model``."""
+    """Options of every command that can use a model; the command gets a ModelChoice or None, as ``model``.
+
+    It gets ``device`` and ``allow_random_weights``, too, which hold for more than the model.
+    """
 
     @functools.wraps(command)
     def bundled(
@@ -83,7 +100,7 @@ def model_options(command: Command) -> Command:
         choice = None
         if model is not None:
             choice = choose(ModelOptions(model, precision, device), allow_random_weights, model_timeout_s)
-        return command(*args, model=choice, **rest)
+        return command(*args, model=choice, device=device, allow_random_weights=allow_random_weights, **rest)
 
     decorated: Any = bundled
     for option in reversed(
@@ -97,17 +114,12 @@ def model_options(command: Command) -> Command:
                 "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
                 help="Of the model's weights; int8 and int4 need less memory, bfloat16 is what it was trained in.",
             ),
-            click.option(
-                "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.",
-            ),
+            device_option,
             click.option(
                 "--model-timeout", "model_timeout_s", type=click.FloatRange(min=0.1), default=600.0, show_default=True,
                 metavar="S", help="Time limit of each question to the model.",
             ),
-            click.option(
-                "--allow-random-weights", is_flag=True,
-                help="Take a checkpoint that nobody trained, to try things out: its answers are noise, and are marked so.",
-            ),
+            random_weights_option,
         )
     ):  # fmt: skip
         decorated = option(decorated)
@@ -168,7 +180,11 @@ def check(status: ModelStatus) -> None:
 
 def wait_loaded(backend: ModelBackend) -> None:
     """Wait for the model behind a bar on stderr. Failure when it cannot be loaded."""
-    model = cast(LoadedModel, backend.model)
+    wait_behind_bar(cast(LoadedModel, backend.model), "loading the model")
+
+
+def wait_behind_bar(loads: Loads, what: str) -> None:
+    """Wait for what loads behind a bar on stderr. Failure when it cannot be loaded."""
     console = common.err()
     columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}"),
@@ -177,15 +193,15 @@ def wait_loaded(backend: ModelBackend) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("loading the model", total=None, size="")
+        task = bar.add_task(what, total=None, size="")
 
-        def update(what: str, done: int, total: int) -> None:
-            words = Text(common.printable(what or "loading the model")).markup
+        def update(doing: str, done: int, total: int) -> None:
+            words = Text(common.printable(doing or what)).markup
             size = f"{gigabytes(done)} of {gigabytes(total)}" if total else ""
             bar.update(task, description=words, completed=done, total=total or None, size=size)
 
         try:
-            model.wait_loaded(on_progress=update)
+            loads.wait_loaded(on_progress=update)
         except ModelError as error:
             raise common.Failure(common.printable(str(error))) from error
 
@@ -197,16 +213,16 @@ def encode(session: Session, backend: ModelBackend) -> None:
         session.engine.update_context()
     except ModelError as error:
         raise common.Failure(common.printable(str(error))) from error
-    count = len(session.keyframes().picked)
     console = common.err()
-    with console.status(f"the model encodes {count} keyframes ...") if console.is_terminal else nullcontext():
+    with console.status("the model encodes the keyframes ...") if console.is_terminal else nullcontext():
         while (status := backend.status()).pending:
             check(status)
             time.sleep(LOOK_S)
     seconds = time.monotonic() - begin
     check(status)
     if status.context_frames:
-        common.say(f"{backend.model_id}: {len(status.context_frames)} keyframes encoded in {seconds:.1f} s")
+        what = "keyframes" if len(session.memory) else "evenly spaced images"
+        common.say(f"{backend.model_id}: {len(status.context_frames)} {what} encoded in {seconds:.1f} s")
     elif status.reason:
         common.say(f"{backend.model_id}: the keyframes are not encoded: {status.reason}")
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.commands import common, geometry, models
 from spatial_mllm_ros.session.reasons import COLOUR_ONLY, what_to_do
 from spatial_mllm_ros.session.stream import Session, StreamReport
 
@@ -32,19 +32,29 @@ Examples:
 @common.json_option
 @common.report_option
 @common.stream_options
+@geometry.option
+@models.device_option
+@models.random_weights_option
 def replay_command(
     *,
     source: str,
     as_json: bool,
     report_folder: Path | None,
     stream: common.StreamOptions,
+    rgb_geometry: str | None,
+    device: str,
+    allow_random_weights: bool,
 ) -> None:
     """Stream SOURCE into the spatial memory: what it keeps, what it refuses and why, what a frame costs.
 
     SOURCE is an RGB-D folder, a TUM folder, a rosbag2, a video, a folder of images, or rendered[:options].
     """
-    session = common.open_session(source, stream)
-    watch(session, stream.rate, stream.limit)
+    chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
+    with geometry.loaded(chosen) as from_colour:
+        session = common.open_session(source, stream, geometry=from_colour)
+        watch(session, stream.rate, stream.limit)
+    if from_colour is not None:
+        common.say(geometry.words(session, chosen))
     if as_json:
         common.print_json(summary(session))
     else:
@@ -124,6 +134,7 @@ def summary(session: Session) -> dict[str, Any]:
         "wall_s": report.wall_s,
         "fps": report.fps,
         "refused": dict(report.refused),
+        "geometry_from_colour": geometry.report(session),
         "remarks": dict(report.remarks),
         "without_depth": memory.without_depth,
         "evicted": memory.evicted,
@@ -210,5 +221,5 @@ def print_summary(console: Console, session: Session) -> None:
         for reason, count in counts.most_common():
             facts.add_row(name, Text(f"{count} {reason}: {what_to_do(reason)}", style="yellow"))
     console.print(facts)
-    if report.colour_only and report.colour_only == report.frames:
+    if session.geometry is None and report.colour_only and report.colour_only == report.frames:
         console.print(Text(COLOUR_ONLY, style="bold yellow"))

@@ -395,10 +395,11 @@ class Context:
 
 
 def frame_evidence(stored: StoredFrame, label: str = "") -> Evidence:
-    """A whole frame as evidence, with its camera's pose in the fixed frame."""
+    """A whole frame as evidence, with its camera's pose in the fixed frame; NaN where that is not known."""
     frame = stored.frame
-    assert frame.T_world_camera is not None  # the memory takes no others
-    pose = pose_stamped(frame.T_world_camera, frame.stamp_ns, frame.world_frame)
+    pose = PoseStamped(frame.stamp_ns)
+    if frame.T_world_camera is not None:
+        pose = pose_stamped(frame.T_world_camera, frame.stamp_ns, frame.world_frame)
     return Evidence(EvidenceKind.FRAME, stored.frame_id, frame.stamp_ns, frame.camera_frame, pose, label)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
+from spatial_mllm_ros.memory.unplaced import UnplacedFrames
 from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.arbitration import (
     GEOMETRY_CANNOT_TELL,
@@ -106,7 +107,8 @@ class SpatialQueryEngine:
     memory: what was seen. sensor: error model of the camera; that of the memory, if it has one, comes first.
     T_zup_from_world: world to a frame with z up and the floor at z = 0, where that is known; else both are found in the
     frames. lookup: transforms to frames other than the fixed one and the cameras. parser: with wordings of one's own.
-    model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what.
+    model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what. unplaced:
+    images without poses, which a model is shown as long as the memory is empty.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class SpatialQueryEngine:
         lookup: TransformLookup | None = None,
         parser: QuestionParser | None = None,
         model: ModelBackend | None = None,
+        unplaced: UnplacedFrames | None = None,
     ) -> None:
         self.memory = memory
         self.sensor = sensor or SensorModel()
@@ -127,6 +130,7 @@ class SpatialQueryEngine:
         self.lender = DepthLender()
         self.model = model
         self._lookup = lookup
+        self._unplaced = unplaced
 
     def answer(
         self,
@@ -174,7 +178,12 @@ class SpatialQueryEngine:
 
         Raises ModelError.
         """
-        return self.model is not None and self.model.update(self.memory, self.config.max_keyframes)
+        return self.model is not None and self.model.update(self._shown, self.config.max_keyframes)
+
+    @property
+    def _shown(self) -> SpatialMemory | UnplacedFrames:
+        """What a model is shown frames of."""
+        return self.memory if len(self.memory) or not self._unplaced else self._unplaced
 
     def _parse(self, request: Request) -> ParsedQuestion | None:
         _check(request)
@@ -186,11 +195,7 @@ class SpatialQueryEngine:
         request = call.request
         parsed = self._parse(request)
         if len(self.memory) == 0:
-            refused = ", ".join(f"{n} {reason}" for reason, n in self.memory.refused.most_common())
-            raise QueryError(
-                ErrorCode.NO_FRAMES,
-                "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
-            )
+            return self._without_memory(call, parsed)
         if parsed is None:
             return self._free_form(call)
         may_ask = is_for_a_model(request, parsed)
@@ -203,6 +208,26 @@ class SpatialQueryEngine:
         if self.model is not None and may_ask and self.config.cross_check_with_model:
             return self._checked(self.model, call, parsed, measured)
         return measured
+
+    def _without_memory(self, call: _Call, parsed: ParsedQuestion | None) -> Answer:
+        """A model's answer from images that nothing places, where there are some; nothing can be measured."""
+        refused = ", ".join(f"{n} {reason}" for reason, n in self.memory.refused.most_common())
+        error = QueryError(
+            ErrorCode.NO_FRAMES,
+            "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
+        )
+        if not self._unplaced:
+            raise error
+        if parsed is None:
+            return self._free_form(call)
+        error = QueryError(
+            ErrorCode.NO_FRAMES,
+            f"nothing can be measured in images without poses{f' (refused: {refused})' if refused else ''}: give poses, or "
+            "let geometry from colour find them (--rgb-geometry)",
+        )
+        if self.model is None or not is_for_a_model(call.request, parsed):
+            raise error
+        return self._instead(self.model, call, parsed, error)
 
     def _measured(self, call: _Call, parsed: ParsedQuestion) -> Answer:
         """Geometry's answer. Anew where what is held was placed or scaled anew meanwhile: the two do not mix."""
@@ -250,7 +275,7 @@ class SpatialQueryEngine:
         """The model's answer, where it is sure enough. unit: see ModelBackend.answer."""
         answer = model.answer(
             call.request,
-            self.memory,
+            self._shown,
             self.config,
             timeout_s=call.left_s,
             cancelled=call.cancelled,

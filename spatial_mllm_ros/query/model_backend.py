@@ -9,7 +9,9 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
+from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
 from spatial_mllm_ros.models.interface import (
     Generated,
@@ -37,6 +39,19 @@ _UNIT_WORDS = {"m": "meters", "m2": "square meters", "deg": "degrees"}
 _CODES = {ModelBusy: ErrorCode.BUSY, ModelCancelled: ErrorCode.CANCELLED, ModelTimeout: ErrorCode.TIMEOUT}
 
 
+class Shown(Protocol):
+    """What a model is shown frames of: a SpatialMemory, or UnplacedFrames."""
+
+    @property
+    def version(self) -> int: ...
+
+    def keyframes(self, k: int = ..., window_start: int = ..., window_end: int = ...) -> Selection: ...
+
+    def frames(self, window_start: int = ..., window_end: int = ...) -> list[StoredFrame]: ...
+
+    def get(self, frame_id: int) -> StoredFrame | None: ...
+
+
 class ModelBackend:
     """A model as a source of answers about a memory. Safe to use from several threads.
 
@@ -54,7 +69,7 @@ class ModelBackend:
         self.model = model
         self.max_frames = max_frames
         self._lock = threading.Lock()
-        self._memory: weakref.ref[SpatialMemory] | None = None
+        self._memory: weakref.ref[Shown] | None = None
         self._seen: tuple[int, int] | None = None  # version of the memory and number of keyframes
         self._context: dict[int, ModelFrame] = {}
         self._evidence: OrderedDict[int, Evidence] = OrderedDict()
@@ -69,7 +84,7 @@ class ModelBackend:
         """How the model fares; never waits for it."""
         return self.model.status()
 
-    def update(self, memory: SpatialMemory, max_keyframes: int) -> bool:
+    def update(self, memory: Shown, max_keyframes: int) -> bool:
         """Make the best up to ``max_keyframes`` frames of ``memory`` the model's context; whether that changed it.
 
         Never waits for the model, and costs next to nothing when the memory has not changed. The context is forgotten
@@ -96,7 +111,7 @@ class ModelBackend:
     def answer(
         self,
         request: Request,
-        memory: SpatialMemory,
+        memory: Shown,
         config: QueryConfig,
         *,
         timeout_s: float,
@@ -165,7 +180,7 @@ class ModelBackend:
     # ---- frames
 
     def _frames_for(
-        self, request: Request, memory: SpatialMemory, usual: int, wait_for_context: bool
+        self, request: Request, memory: Shown, usual: int, wait_for_context: bool
     ) -> tuple[list[ModelFrame] | None, dict[int, Evidence]]:
         """Frames of the question's own, by stamp, and their evidence; None where it is about the context."""
         count = min(request.max_keyframes or usual, self.max_frames)
@@ -183,7 +198,7 @@ class ModelBackend:
         by_id = {s.frame_id: s for s in stored}
         return frames, {f.frame_id: frame_evidence(by_id[f.frame_id], LABEL) for f in frames}
 
-    def _chosen(self, memory: SpatialMemory, count: int, start: int = 0, end: int = 0) -> list[StoredFrame]:
+    def _chosen(self, memory: Shown, count: int, start: int = 0, end: int = 0) -> list[StoredFrame]:
         """The frames with an image that together show most, best first.
 
         Without depth nobody knows what they show, so these are evenly spread instead, and mostly stay the same ones as
@@ -219,7 +234,7 @@ class ModelBackend:
             return None
         return None if image is None else ModelFrame(stored.frame_id, stored.frame.stamp_ns, image)
 
-    def _is_current(self, memory: SpatialMemory) -> bool:
+    def _is_current(self, memory: Shown) -> bool:
         """Whether the context is of this memory."""
         return self._memory is not None and self._memory() is memory
 
@@ -240,7 +255,7 @@ class ModelBackend:
         while len(self._evidence) > REMEMBERED:
             self._evidence.popitem(last=False)
 
-    def _evidence_of(self, frame_id: int, memory: SpatialMemory, shown: dict[int, Evidence]) -> Evidence:
+    def _evidence_of(self, frame_id: int, memory: Shown, shown: dict[int, Evidence]) -> Evidence:
         """A frame that the model answered about, with its pose as corrected since, where the memory still holds it."""
         with self._lock:
             known = shown.get(frame_id) or self._evidence.get(frame_id)
@@ -284,13 +299,13 @@ def _as_answer(question: ModelQuestion, generated: Generated) -> Answer:
     )
 
 
-def _why_none(request: Request, memory: SpatialMemory) -> str:
+def _why_none(request: Request, memory: Shown) -> str:
     """Why there is no frame to show a model."""
     start, end = request.window_start, request.window_end
     where = " between window_start and window_end" if start or end else ""
     if memory.frames(start, end):
         return f"no frame{where} has a colour image that can be shown to the model"
-    tracks = [memory.track(camera) for camera in memory.cameras()]
+    tracks = [memory.track(camera) for camera in memory.cameras()] if isinstance(memory, SpatialMemory) else []
     if any(len(t.arrays(start, end)[0]) for t in tracks if t is not None):
         return (
             f"the images{where} were dropped to stay within max_frames and max_bytes; raise them to look back further"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
+from spatial_mllm_ros.memory.spatial_memory import StoredFrame
 
 BUDGET = 3_400_000
 """Bytes of base64 for all images together."""
@@ -32,16 +32,16 @@ class Picture:
 class Pictures:
     """Embeds images of frames. ``missing`` says why a wanted one is not there."""
 
-    def __init__(self, memory: SpatialMemory, wanted: Sequence[int]) -> None:
+    def __init__(self, stored: Callable[[int], StoredFrame | None], wanted: Sequence[int]) -> None:
         ids = list(dict.fromkeys(wanted))
         self._left_out = set(ids[MOST_PICTURES:])
-        self._stored = {i: stored for i in ids[:MOST_PICTURES] if (stored := memory.get(i)) is not None}
+        self._stored = {i: found for i in ids[:MOST_PICTURES] if (found := stored(i)) is not None}
         width, quality = _setting(list(self._stored.values()))
         self._pictures: dict[int, Picture] = {}
-        self.missing: dict[int, str] = {i: "the image is no longer in memory" for i in ids if memory.get(i) is None}
+        self.missing: dict[int, str] = {i: "the image is no longer in memory" for i in ids if stored(i) is None}
         self.missing |= dict.fromkeys(self._left_out, "the image is left out to keep this page small")
-        for frame_id, stored in self._stored.items():
-            rgb = _rgb(stored)
+        for frame_id, kept in self._stored.items():
+            rgb = _rgb(kept)
             if rgb is None:
                 self.missing[frame_id] = "the frame has no colour image, or it does not decode"
                 continue

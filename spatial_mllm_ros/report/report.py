@@ -85,7 +85,7 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
     keyframes = session.stored_keyframes()
     wanted = [stored.frame_id for _, stored, _ in keyframes]
     wanted += [frame_id for a in asked for frame_id in frames_meant(session, a)]
-    pictures = Pictures(session.memory, wanted)
+    pictures = Pictures(session.stored, wanted)
     curve = session.coverage.curve() if session.coverage is not None else None
     counts = tally(asked)
     return (

@@ -121,7 +121,7 @@ def views_of(session: Session, asked: Asked, pictures: Pictures) -> list[View]:
 
 
 def _view(session: Session, frame_id: int, pictures: Pictures) -> View:
-    stored, picture = session.memory.get(frame_id), pictures.get(frame_id)
+    stored, picture = session.stored(frame_id), pictures.get(frame_id)
     if stored is None:
         return View(f"frame {frame_id}", "", None, pictures.missing.get(frame_id, "the image is no longer in memory"))
     stamp = stored.frame.stamp_ns

@@ -12,6 +12,13 @@ HELP: dict[str, str] = {
     "invalid_pose": "the pose file holds no rigid transform (lost tracking?): the frame came without pose",
     "no_camera_info": "no CameraInfo or intrinsics came with the images: record camera_info, or add intrinsics.txt",
     "bad_camera_info": "CameraInfo is not calibrated or contradicts itself: calibrate the camera",
+    "other_camera": "geometry from colour follows one camera, the one that came first",
+    "little_change": "the camera showed nothing new",
+    "window_dropped": "the images around it did not fit together: a jump, a blocked view, or much that moved",
+    "scale_came_too_late": "no metres could be told for it in time: move the camera sideways",
+    "scale_uncertain": "its metres are not known well enough",
+    "no_image": "it has no colour image",
+    "too_slow": "geometry from colour could not keep up",
     "camera_size": "CameraInfo is of another size than the image: use the camera_info of the very image topic",
     "image_size": "the image is of another size than its camera model: do not mix resolutions",
     "stamp_repeated": "a second frame with the same stamp: the first one counts",
@@ -55,5 +62,6 @@ def what_to_do(reason: str) -> str:
 
 COLOUR_ONLY = (
     "This recording has images only. Frames without depth and pose carry no geometry: nothing in them can be measured, "
-    "so the memory refuses them as no_pose. Give depth and poses (an RGB-D folder, a TUM folder or a rosbag2 with TF)."
+    "so the memory refuses them as no_pose. Give depth and poses (an RGB-D folder, a TUM folder or a rosbag2 with TF), or "
+    "have them estimated (--rgb-geometry). A model (--model) is shown evenly spaced ones of them."
 )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.keyframes.coverage import Selection
+from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
+from spatial_mllm_ros.memory.unplaced import UnplacedFrames
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend
@@ -30,6 +32,7 @@ class StreamReport:
 
     frames: given by the source; taken: into the memory. refused, remarks: by reason, of source and memory together; a
     remark is about a frame that was taken without something. colour_only: frames that came with neither depth nor pose.
+    dropped_windows: of geometry from colour, by reason.
     first_stamp, last_stamp: ns, of the frames given. wall_s: seconds since the start. costs_s: seconds that the memory
     spent on each frame. done: the source ended.
     """
@@ -39,6 +42,7 @@ class StreamReport:
     refused: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
     colour_only: int = 0
+    dropped_windows: Counter[str] = field(default_factory=Counter)
     first_stamp: int | None = None
     last_stamp: int | None = None
     wall_s: float = 0.0
@@ -65,8 +69,9 @@ class StreamReport:
 class Session:
     """One recording, the memory that it streams into, and the engine that answers about it.
 
-    keyframes: how many keyframes are asked for. model: answers what geometry does not, see the engine. The memory's clock
-    stands at the end of time: a recording's stamps are whatever they were.
+    keyframes: how many keyframes are asked for. model: answers what geometry does not, see the engine; while no frame
+    could be placed it is shown evenly spaced images. geometry: makes frames without depth, or pose, ones with both. The
+    memory's clock stands at the end of time: a recording's stamps are whatever they were.
     """
 
     def __init__(
@@ -77,17 +82,25 @@ class Session:
         keyframes: int = 16,
         record_coverage: bool = True,
         model: ModelBackend | None = None,
+        geometry: RgbGeometry | None = None,
     ) -> None:
         self.source = source
         self.keyframe_count = keyframes
+        self.geometry = geometry
         self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP)
+        self.unplaced: UnplacedFrames | None = None
+        """Images without poses, for a model to look at."""
+        if model is not None:
+            self.unplaced = UnplacedFrames(self._new_id, max_bytes=self.memory.config.max_bytes)
         self.engine = SpatialQueryEngine(
-            self.memory, source.info.sensor, query, source.info.T_zup_from_world, model=model
+            self.memory, source.info.sensor, query, source.info.T_zup_from_world, model=model, unplaced=self.unplaced
         )
         self.report = StreamReport()
         self.listeners: list[Callable[[Frame, StreamReport], None]] = []
         """Called after every frame of a stream."""
-        self.coverage = CoverageRecord(self.memory, keyframes, source.info.frames) if record_coverage else None
+        self.coverage: CoverageRecord | None = None
+        if record_coverage and geometry is None:  # whose frames move while the recording goes on
+            self.coverage = CoverageRecord(self.memory, keyframes, source.info.frames)
 
     def stream(
         self,
@@ -103,26 +116,58 @@ class Session:
         begin = time.monotonic()
         for frame in paced(self.source.frames(), rate):
             before = time.perf_counter()
-            frame_id = self.memory.add(frame)
+            frame_id = self._take(frame)
             report.costs_s.append(time.perf_counter() - before)
             report.frames += 1
-            report.taken += frame_id is not None
             report.colour_only += frame.depth is None and frame.T_world_camera is None
             report.first_stamp = frame.stamp_ns if report.first_stamp is None else report.first_stamp
             report.last_stamp = frame.stamp_ns
             report.wall_s = time.monotonic() - begin
-            report.refused = self.memory.refused + self.source.refused
+            self._count()
             if self.coverage is not None and frame_id is not None:
                 self.coverage.add(frame_id, frame)
             for listener in (*self.listeners, on_frame):
                 listener(frame, report)
             if limit and report.frames >= limit:
                 break
+        if self.geometry is not None:
+            self._follow(self.geometry.finish())
         report.wall_s = time.monotonic() - begin
-        report.refused = self.memory.refused + self.source.refused
+        self._count()
         report.remarks = +Counter(getattr(self.source, "remarks", None) or {})
         report.done = True
         return report
+
+    def _take(self, frame: Frame) -> int | None:
+        """A frame into the memory, at once or by way of geometry; its id, if it has one by now."""
+        if self.unplaced is not None and frame.T_world_camera is None:
+            self.unplaced.add(frame)
+        if self.geometry is not None:
+            self._follow(self.geometry.take(frame))
+            return None
+        frame_id = self.memory.add(frame)
+        self.report.taken += frame_id is not None
+        return frame_id
+
+    def _follow(self, updates: Iterable[Update]) -> None:
+        self.report.taken += sum(update.apply_to(self.memory) for update in updates)
+
+    def _count(self) -> None:
+        self.report.refused = self.memory.refused + self.source.refused
+        if self.geometry is not None:
+            status = self.geometry.status()
+            self.report.refused += Counter(status.left_out)
+            self.report.dropped_windows = Counter(status.dropped_windows)
+
+    def _new_id(self) -> int:
+        """An id that the memory will not give, so that every frame of the session has its own."""
+        self.memory.next_id += 1
+        return self.memory.next_id - 1
+
+    def stored(self, frame_id: int) -> StoredFrame | None:
+        """A frame that is held, whether something places it or not."""
+        found = self.memory.get(frame_id)
+        return self.unplaced.get(frame_id) if found is None and self.unplaced is not None else found
 
     def keyframes(self) -> Selection:
         """The keyframes now."""
