@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import shared_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import shared_folder
 
 torch = pytest.importorskip("torch", reason="models need torch (the extra `model`)")
 pytest.importorskip("transformers", reason="models need transformers (the extra `model`)")
