@@ -13,6 +13,7 @@ pytest.importorskip("transformers", reason="the extra 'model' is not installed")
 
 from spatial_mllm_ros.bench import query  # noqa: E402
 from spatial_mllm_ros.cli import main  # noqa: E402
+from spatial_mllm_ros.models import measured  # noqa: E402
 from spatial_mllm_ros.models.interface import ModelOptions  # noqa: E402
 
 TINY = {"vggt_layers": 1, "vggt_dim": 32, "vggt_heads": 2, "dino_layers": 1, "vision_layers": 1}
@@ -26,10 +27,10 @@ def _threads() -> Iterator[None]:
 
 
 def test_three_ways_and_changed_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "VGGT", TINY)
+    monkeypatch.setattr(measured, "VGGT", TINY)
     options = ModelOptions("", "float32", "cpu", min_pixels=90 * 90, max_pixels=150 * 150, max_new_tokens=6, threads=1)
     told: list[str] = []
-    subject = query.random_subject(2, 64, options)
+    subject = measured.random_measured(2, 64, options)
     result = query.run(subject, frames=6, questions=2, progress=lambda what, done, total: told.append(what))
     assert result["identical_tokens"]
     assert result["warm_tokens_are_published"]
@@ -51,7 +52,7 @@ def test_three_ways_and_changed_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "VGGT", TINY)
+    monkeypatch.setattr(measured, "VGGT", TINY)
     arguments = ["bench", "query", "--json", "--frames", "2", "--questions", "1", "--tokens", "3", "--threads", "1"]
     result = CliRunner().invoke(main, [*arguments, "--layers", "1", "--hidden", "64"])
     assert result.exit_code == 0, result.output

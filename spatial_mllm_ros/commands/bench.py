@@ -138,13 +138,16 @@ def query_command(
     )
     try:
         from spatial_mllm_ros.bench import query
+        from spatial_mllm_ros.models import measured
     except ImportError as error:
         raise common.Failure(f"{NOT_INSTALLED} ({error})") from error
     try:
         with common.task_progress(quiet=as_json) as progress:
             progress("loading", 0, None)
             subject = (
-                query.subject_of(options) if model else query.random_subject(layers, hidden, options, full=full_size)
+                measured.load_measured(options)
+                if model
+                else measured.random_measured(layers, hidden, options, full=full_size)
             )
             result = query.run(subject, frames, questions, progress)
     except ModelError as error:
