@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-
-
-def shared_folder() -> Path | None:
-    """Folder with recordings and reference vectors, which a checkout may lack."""
-    folder = Path(os.environ.get("SPATIAL_MLLM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    return folder if folder.is_dir() else None
+from shared_data import shared_folder
 
 
 @pytest.fixture(scope="session")
