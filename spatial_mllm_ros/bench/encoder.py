@@ -283,15 +283,13 @@ def _encoder(job: Job) -> Callable[[Any], Any]:
 
 
 def _random_vggt(size: str) -> Any:
+    """As torch initialises it."""
     import torch
 
-    from spatial_mllm_ros.models.random_weights import fill_random
     from spatial_mllm_ros.models.vggt.vggt import VGGT
 
-    with torch.device("meta"):
-        vggt = VGGT(SIZES[size])
-    fill_random(vggt, torch.float32, torch.device("cpu"))
-    return vggt.eval().requires_grad_(False)
+    torch.manual_seed(0)
+    return VGGT(SIZES[size]).eval().requires_grad_(False)
 
 
 def _parameters(config: VGGTConfig) -> int:
