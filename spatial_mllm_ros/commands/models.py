@@ -221,7 +221,8 @@ def encode(session: Session, backend: ModelBackend) -> None:
     seconds = time.monotonic() - begin
     check(status)
     if status.context_frames:
-        what = "keyframes" if len(session.memory) else "evenly spaced images"
+        placed = all(session.memory.get(i) is not None for i in status.context_frames)
+        what = "keyframes" if placed else "evenly spaced images"
         common.say(f"{backend.model_id}: {len(status.context_frames)} {what} encoded in {seconds:.1f} s")
     elif status.reason:
         common.say(f"{backend.model_id}: the keyframes are not encoded: {status.reason}")

@@ -108,7 +108,7 @@ class SpatialQueryEngine:
     T_zup_from_world: world to a frame with z up and the floor at z = 0, where that is known; else both are found in the
     frames. lookup: transforms to frames other than the fixed one and the cameras. parser: with wordings of one's own.
     model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what. unplaced:
-    images without poses, which a model is shown as long as the memory is empty.
+    images that came without poses, which a model is shown where the memory holds fewer.
     """
 
     def __init__(
@@ -182,8 +182,9 @@ class SpatialQueryEngine:
 
     @property
     def _shown(self) -> SpatialMemory | UnplacedFrames:
-        """What a model is shown frames of."""
-        return self.memory if len(self.memory) or not self._unplaced else self._unplaced
+        """What a model is shown frames of: whichever of the two holds more of what was seen."""
+        unplaced = self._unplaced
+        return self.memory if unplaced is None or len(self.memory) >= len(unplaced) else unplaced
 
     def _parse(self, request: Request) -> ParsedQuestion | None:
         _check(request)
