@@ -6,7 +6,12 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    RemoveUnusedFunctionsPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
 
 from spatial_mllm_ros.models.export.functions import spell_out, use_kernels
 from spatial_mllm_ros.models.export.onnx_file import ExportError
@@ -44,6 +49,7 @@ def _part(path: Path, name: str, kernels: bool) -> ir.Model:
     graph.name = f"{graph.name}_{name}"
     RemoveUnusedNodesPass()(model)
     (use_kernels if kernels else spell_out)(model)
+    CommonSubexpressionEliminationPass()(model)
     RemoveUnusedFunctionsPass()(model)
     RemoveUnusedOpsetsPass()(model)
     return model
