@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from stand_in_predictor import StandInPredictor
 from test_live import finding, play, wait_for
 
-from spatial_mllm_ros.models.geometry_process import PredictorLost
+from spatial_mllm_ros.models.geometry_process import GeometryOptions, PredictorLost, ProcessPredictor
 from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes import model as node_model
 from spatial_mllm_ros.nodes.diagnosis import Level
@@ -24,6 +27,7 @@ from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
 from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.query.codes import ErrorCode, ScaleSource
+from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetreSource
 from spatial_mllm_ros.scene.pose import make_transform
@@ -209,6 +213,39 @@ def test_a_predictor_that_dies_costs_windows_and_the_node_lives(engines: Engines
     play(engine, late)  # as without geometry from colour: a pose and an image
     wait_for(lambda: {f.stamp_ns for f in late} <= {s.frame.stamp_ns for s in engine.memory.frames()})
     assert ask(engine, "How far did the camera travel?").error_code is ErrorCode.NONE
+
+
+def test_a_process_that_is_killed_is_replaced_and_the_node_goes_on(engines: Engines, tmp_path: Path) -> None:
+    """A real process, with a flat world in it: without torch, but dying as one with it would."""
+    predictor = ProcessPredictor(
+        GeometryOptions(str(tmp_path)), "fake_predictor:load", restart_after_s=(0.5,), quick_s=0.0
+    )
+    predictor.start()
+    predictor.wait_loaded(LONG_S)
+    engine = engines(predictor)
+    play(engine, sideways(20))
+    wait_for(lambda: metric(engine), LONG_S)
+    assert 3 < float(np.nanmedian(engine.memory.frames()[0].frame.depth)) < 7  # two units of 2.5 m
+    first, done = predictor.pid, windows(engine)
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: finding(engine, "geometry from colour").level is Level.WARN, LONG_S)
+    assert "was killed (signal 9)" in finding(engine, "geometry from colour").message
+    assert ask(engine, "How far did the camera travel?").scale_source is ScaleSource.TF
+    play(engine, sideways(40)[20:])
+    wait_for(lambda: windows(engine) > done, LONG_S)
+    assert predictor.pid not in (None, first)
+
+
+def sideways(count: int) -> list[Frame]:
+    """A camera that moves 0.1 m a frame along a wall, as ``fake_predictor.flat`` sees it at 0.04 units a frame."""
+    frames = []
+    for i in range(count):
+        image = np.zeros((24, 32, 3), np.uint8)
+        image[0, 1] = 4 * i
+        T = make_transform(np.eye(3), (0.1 * i, 0, 0))
+        frames.append(Frame(10**9 + i * 10**8, "camera", CameraModel(32, 24, 32, 32, 16, 12), image, None, T, "map"))
+    return frames
 
 
 def test_a_slow_predictor_holds_nothing_up(engines: Engines, room: list[Frame]) -> None:

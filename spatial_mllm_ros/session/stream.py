@@ -69,9 +69,9 @@ class StreamReport:
 class Session:
     """One recording, the memory that it streams into, and the engine that answers about it.
 
-    keyframes: how many keyframes are asked for. model: answers what geometry does not, see the engine; where most
-    frames cannot be placed it is shown evenly spaced images. geometry: makes frames without depth, or pose, ones with both. The
-    memory's clock stands at the end of time: a recording's stamps are whatever they were.
+    keyframes: how many keyframes are asked for. model: answers what geometry does not, see the engine; where most frames
+    cannot be placed it is shown evenly spaced images. geometry: makes frames without depth, or pose, ones with both.
+    The memory's clock stands at the end of time: a recording's stamps are whatever they were.
     """
 
     def __init__(
