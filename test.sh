@@ -12,7 +12,7 @@ if [[ -n ${AMENT_PREFIX_PATH:-} ]]; then
 fi
 
 (
-  extras=test,lint,model
+  extras=test,lint,onnx,int4
   [[ -z ${WITHOUT_MODEL:-} ]] || extras=test,lint
   environment "$folder" "$extras"
   say "pytest"

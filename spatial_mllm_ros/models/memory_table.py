@@ -88,7 +88,7 @@ def without_weights(name: str) -> tuple[Checkpoint, Any]:
             model: Any = SpatialMLLMForConditionalGeneration(config)
         else:
             model = AutoModelForImageTextToText.from_config(config)
-    tensors = {n: TensorInfo(Path(), "BF16", tuple(p.shape), 2 * p.numel()) for n, p in model.named_parameters()}
+    tensors = {n: TensorInfo(Path(), "BF16", tuple(p.shape), 0, 2 * p.numel()) for n, p in model.named_parameters()}
     return Checkpoint(Path(), {}, tensors), config
 
 

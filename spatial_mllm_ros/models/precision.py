@@ -56,7 +56,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise ModelUnavailable(f"precision {precision!r} is not known: it is one of {', '.join(PRECISIONS)}")
     if precision == "int4" and find_spec("torchao") is None:
-        raise ModelUnavailable("precision int4 needs torchao: pip install --no-deps torchao, or choose int8")
+        raise ModelUnavailable("precision int4 needs torchao: pip install 'spatial_mllm_ros[int4]', or choose int8")
     if precision != "auto":
         return precision
     return "bfloat16" if _computes_in_bfloat16(device) else "float32"
