@@ -185,8 +185,13 @@ def test_what_the_parameters_say_reaches_the_model() -> None:
             model_cache_mib=3,
             model_max_frames=6,
             model_threads=5,
+            model_encoder_runtime="onnx",
+            model_encoder_file="encoder.onnx",
+            model_encoder_providers="cuda,cpu",
         )
     )
+    assert (options.encoder_runtime, options.encoder_file) == ("onnx", "encoder.onnx")
+    assert options.encoder_providers == "cuda,cpu"
     assert (options.model, options.precision, options.device, options.attention) == ("a/b", "int8", "cuda:1", "eager")
     assert (options.min_pixels, options.max_pixels, options.max_new_tokens) == (4000, 9000, 7)
     assert (options.cache_mib, options.max_context_frames, options.threads) == (3, 6, 5)

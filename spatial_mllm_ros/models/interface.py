@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 PRECISIONS = ("auto", "float32", "bfloat16", "int8", "int4")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash")
 ENCODER_RUNTIMES = ("torch", "onnx", "auto")
+ENCODER_RUNTIMES = ("torch", "onnx", "auto")
 
 
 class ModelError(Exception):

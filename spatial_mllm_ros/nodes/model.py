@@ -45,6 +45,9 @@ def model_options(settings: Settings) -> ModelOptions:
         cache_mib=settings.model_cache_mib,
         max_context_frames=settings.model_max_frames,
         threads=settings.model_threads,
+        encoder_runtime=settings.model_encoder_runtime,
+        encoder_file=settings.model_encoder_file,
+        encoder_providers=settings.model_encoder_providers,
     )
 
 

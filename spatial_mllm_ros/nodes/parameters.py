@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from spatial_mllm_ros.models.geometry_process import PRECISIONS as GEOMETRY_PRECISIONS
-from spatial_mllm_ros.models.interface import ATTENTIONS, PRECISIONS
+from spatial_mllm_ros.models.interface import ATTENTIONS, ENCODER_RUNTIMES, PRECISIONS
 from spatial_mllm_ros.nodes.qos import QOS_NAMES
 from spatial_mllm_ros.sources.topics import CameraTopics
 
@@ -335,6 +335,16 @@ class Settings:
     model_max_frames: int = _is(
         32, "Frames that the model is shown at most, whatever keyframes_count or a question says.", within=(2, 256)
     )
+    model_encoder_runtime: str = _is(
+        "torch",
+        "What runs the model's spatial encoder. onnx: model_encoder_file on ONNX Runtime, refused when it does not agree "
+        "with torch. auto: the same, and torch with a warning where it is refused.",
+        choices=ENCODER_RUNTIMES,
+    )
+    model_encoder_file: str = _is("", "The spatial encoder as `spatial-mllm export encoder` wrote it.")
+    model_encoder_providers: str = _is(
+        "auto", "Execution providers of ONNX Runtime by preference: some of tensorrt,cuda,cpu; auto: those installed."
+    )
     model_context: str = _is(
         "latest",
         "A question that comes while changed keyframes are being encoded. latest: the last complete set answers it. "
@@ -487,6 +497,8 @@ class Settings:
             yield "colour_topic names a topic twice"
         if self.model_min_pixels > self.model_max_pixels:
             yield f"model_min_pixels must be at most model_max_pixels, {self.model_max_pixels}, not {self.model_min_pixels}"
+        if self.model_encoder_runtime == "onnx" and not self.model_encoder_file:
+            yield "model_encoder_runtime is onnx, so model_encoder_file must name a file"
         if not DEVICE.fullmatch(self.model_device):
             yield f"model_device must be auto, cpu, cuda or cuda:N, not {self.model_device!r}"
         if not DEVICE.fullmatch(self.rgb_geometry_device):
