@@ -62,7 +62,7 @@ def both(geometry: Answer, model: Answer, asked_unit: str, trust: float, choices
     if likelihood is None:
         return None
     p = geometry.confidence
-    confidence = p * likelihood / (p * likelihood + 1 - p)
+    confidence = min(p * likelihood / (p * likelihood + 1 - p), 1.0)
     word = "agreement" if likelihood >= 1 else "disagreement"
     return replace(
         geometry,
