@@ -182,7 +182,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not np.ndarray:
             return NotImplemented
-        return _array, (pickle.PickleBuffer(np.ascontiguousarray(value)), value.dtype.str, value.shape)
+        return _array, (pickle.PickleBuffer(np.ascontiguousarray(value).data), value.dtype.str, value.shape)
 
 
 def _array(buffer: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -134,6 +134,6 @@ def _kernel(node: ir.Node, start: ir.Value) -> ir.Node:
     x, weight, scale, bias = node.inputs
     assert weight is not None
     assert weight.const_value is not None
-    out, blocks, size = (int(n) for n in weight.const_value.shape)  # type: ignore[arg-type]
+    out, blocks, size = (int(n) for n in weight.const_value.shape)
     attributes = {"K": blocks * size, "N": out, "bits": 8, "block_size": size, "accuracy_level": 4}
     return ir.node("MatMulNBits", [x, weight, scale, None, None, bias], attributes, domain=KERNELS, name=node.name)
