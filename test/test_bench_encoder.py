@@ -36,10 +36,13 @@ def test_operations_are_counted() -> None:
 def test_ratios_are_those_of_the_same_turns() -> None:
     eager, other = encoder.Runtime("torch", "cpu", "float32"), encoder.Runtime("onnx", "cpu", "int8")
     row = {"runtime": other, "frames": 2, "times": [1.0, 2.0, 3.0], "eager": [2.0, 6.0, 6.0]}
-    table = encoder._table([row | {"peak_mb": 5.0, "eager_peak_mb": 9.0, "gflop": 10.0}], eager)
+    table = encoder._table(
+        [row | {"cpu_s": 1.0, "eager_cpu_s": 2.0, "peak_mb": 5.0, "eager_peak_mb": 9.0, "gflop": 10.0}], eager
+    )
     assert [r["runtime"] for r in table] == ["torch eager cpu float32", "onnxruntime cpu int8"]
     assert [r["seconds"] for r in table] == [2.0, 1.0]
     assert [r["times_faster_than_eager"] for r in table] == [1.0, 2.0]
+    assert [r["cpu_s"] for r in table] == [2.0, 1.0]
     assert [r["peak_mb"] for r in table] == [9.0, 5.0]
     assert table[1]["gflop_per_s"] == 10.0
 

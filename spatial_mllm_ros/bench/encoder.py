@@ -148,15 +148,17 @@ def _measure(
             if index and last * (count / counts[index - 1]) ** 1.5 > limit_s:
                 return
             times: dict[Connection, list[float]] = {reference: [], pipe: []}
+            work: dict[Connection, list[float]] = {reference: [], pipe: []}
             peaks: dict[Connection, float] = {}
             start = time.perf_counter()
             turns = 0
             while turns < 2 or (turns < 7 and time.perf_counter() - start < limit_s / 2):
                 for each in (reference, pipe) if turns % 2 else (pipe, reference):
                     each.send(count)
-                    seconds, peaks[each] = _receive(each)
+                    seconds, cpu_s, peaks[each] = _receive(each)
                     if turns:  # the first warms up
                         times[each].append(seconds)
+                        work[each].append(cpu_s)
                 turns += 1
             last = min(times[reference])
             yield {
@@ -164,6 +166,8 @@ def _measure(
                 "frames": count,
                 "times": times[pipe],
                 "eager": times[reference],
+                "cpu_s": min(work[pipe]),
+                "eager_cpu_s": min(work[reference]),
                 "peak_mb": peaks[pipe],
                 "eager_peak_mb": peaks[reference],
                 "gflop": flops(SIZES[other.size], count, other.image_size) / 1e9,
@@ -171,26 +175,34 @@ def _measure(
 
 
 def _table(rows: list[dict[str, Any]], eager: Runtime) -> list[dict[str, Any]]:
-    """One row a runtime and number of frames; times are the least of all turns, ratios those of the same turns."""
+    """One row a runtime and number of frames; times are the least of all turns, ratios those of the same turns.
+
+    cpu_s tells the work on a CPU even where other processes take turns on it.
+    """
     table = []
     for count in sorted({row["frames"] for row in rows}):
         same = [row for row in rows if row["frames"] == count]
         every = [t for row in same for t in row["eager"]]
-        peak = max(row["eager_peak_mb"] for row in same)
-        table.append(_row(eager, count, every, 1.0, peak, same[0]["gflop"]))
+        cpu_s, peak = min(row["eager_cpu_s"] for row in same), max(row["eager_peak_mb"] for row in same)
+        table.append(_row(eager, count, every, 1.0, cpu_s, peak, same[0]["gflop"]))
         for row in same:
             if row["runtime"] != eager:
                 ratio = statistics.median(a / b for a, b in zip(row["eager"], row["times"], strict=True))
-                table.append(_row(row["runtime"], count, row["times"], ratio, row["peak_mb"], row["gflop"]))
+                table.append(
+                    _row(row["runtime"], count, row["times"], ratio, row["cpu_s"], row["peak_mb"], row["gflop"])
+                )
     return table
 
 
-def _row(runtime: Runtime, count: int, times: list[float], ratio: float, peak: float, gflop: float) -> dict[str, Any]:
+def _row(
+    runtime: Runtime, count: int, times: list[float], ratio: float, cpu_s: float, peak: float, gflop: float
+) -> dict[str, Any]:
     return {
         "runtime": str(runtime),
         "frames": count,
         "seconds": min(times),
         "times_faster_than_eager": ratio,
+        "cpu_s": cpu_s,
         "peak_mb": peak,
         "gflop_per_s": gflop / min(times),
     }
@@ -246,7 +258,8 @@ def _export(pipe: Connection, size: str, precision: str, folder: str) -> None:
 
 
 def _serve(pipe: Connection, job: Job) -> None:
-    """Load, say so, and encode as many frames as the pipe says, answering (seconds, peak megabytes)."""
+    """Load, say so, and encode as many frames as the pipe says, answering (seconds, seconds of CPU, peak
+    megabytes)."""
     import torch
 
     torch.set_num_threads(job.threads)
@@ -258,11 +271,12 @@ def _serve(pipe: Connection, job: Job) -> None:
             count = pipe.recv()
             frames = torch.rand(count, 3, *job.image_size, device="cuda" if on_gpu else "cpu")
             _forget_peak()
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             encode(frames)
             if on_gpu:
                 torch.cuda.synchronize()
-            pipe.send((time.perf_counter() - start, _peak_mb(on_gpu)))
+            cpu_s = time.process_time() - cpu_start
+            pipe.send((time.perf_counter() - start, cpu_s, _peak_mb(on_gpu)))
 
 
 def _encoder(job: Job) -> Callable[[Any], Any]:
