@@ -218,3 +218,13 @@ def test_a_checkpoint_without_the_heads_is_refused(checkpoint: Path, tmp_path: P
     (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     with pytest.raises(ModelUnavailable, match="camera and depth heads"):
         load_predictor(GeometryOptions(str(tmp_path), device="cpu"))
+
+
+def test_doctor_knows_what_it_is_for(checkpoint: Path) -> None:
+    from spatial_mllm_ros.commands.doctor import fit
+    from spatial_mllm_ros.models.hub import Checkpoint
+    from spatial_mllm_ros.models.machine import Device
+
+    words = fit(Checkpoint("somebody/VGGT", checkpoint, 1000), Device("cpu", "a CPU", 1000, 1000, False))
+    assert "for geometry from colour (rgb_geometry): needs 0." in words
+    assert words.endswith("GB on cpu (too much)")

@@ -254,7 +254,9 @@ def test_a_slow_predictor_holds_nothing_up(engines: Engines, room: list[Frame]) 
     engine = engines(predictor)
     play(engine, colour(room))
     wait_for(lambda: not any(s.waiting for s in engine.status().streams))
-    assert ask(engine, "How far did the camera travel?").error_code is ErrorCode.NO_FRAMES
+    answer = ask(engine, "How far did the camera travel?")
+    assert answer.error_code is ErrorCode.NO_FRAMES
+    assert "0 windows done" in answer.error_msg
     engine.stop()
     engine.start()
     engine.close()

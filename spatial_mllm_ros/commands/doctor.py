@@ -199,6 +199,10 @@ def checkpoint_part(checkpoint: hub.Checkpoint, devices: list[Device]) -> Part:
 
 def fit(checkpoint: hub.Checkpoint, device: Device) -> str:
     """What a checkpoint needs in every precision that is to be had, and which of them the device has room for."""
+    needed = machine.vggt_needs(checkpoint.folder)
+    if needed is not None:
+        much = " (too much)" if 0 < device.free < needed else ""
+        return f"VGGT, for geometry from colour (rgb_geometry): needs {needed / 1e9:.1f} GB on {device.name}{much}"
     sizes = {}
     for precision in PRECISIONS[1:]:
         try:

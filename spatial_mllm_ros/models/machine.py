@@ -70,6 +70,19 @@ def needs(folder: Path, device: str, precision: str, frames: int = 16) -> Memory
     return estimate_memory(found, config, options, precision=chosen, device=on)
 
 
+def vggt_needs(folder: Path) -> int | None:
+    """Bytes that a checkpoint of VGGT alone needs to make geometry from colour; None for one of another kind, or none."""
+    from spatial_mllm_ros.models.checkpoint import read_checkpoint
+    from spatial_mllm_ros.models.geometry_process import GeometryOptions
+    from spatial_mllm_ros.models.geometry_worker import needed_bytes
+
+    try:
+        alone = any(name.startswith("aggregator.") for name in read_checkpoint(folder).tensors)
+        return needed_bytes(GeometryOptions(str(folder))) if alone else None
+    except ModelUnavailable:  # what is wrong with it is told where it is to be loaded
+        return None
+
+
 def attentions() -> list[str]:
     """Implementations of attention that are installed, the fastest first."""
     return [*(["flash"] if find_spec("flash_attn") is not None else []), "sdpa", "eager"]

@@ -76,6 +76,16 @@ class LiveGeometry:
         if self._started:
             self._thread.stop(_END_S)
 
+    def why_nothing(self) -> str:
+        """How far geometry from colour is, for whoever asks while there is none yet."""
+        status = self.status()
+        images, process = status.images, status.process
+        if process.state in ("failed", "restarting"):
+            return f"geometry from colour is {process.state}: {process.reason}"
+        words = f"geometry from colour has {images.waiting} images waiting and {images.windows} windows done"
+        dropped = ", ".join(f"{n} {reason}" for reason, n in images.dropped_windows.items())
+        return words + (f" (dropped: {dropped})" if dropped else "")
+
     def status(self) -> GeometryStatus:
         """How it goes; never waits for the predictor."""
         return GeometryStatus(self._predictor.status(), self._geometry.status())

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, lo
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
 from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.query.codes import ErrorCode
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend
@@ -486,7 +487,11 @@ class LiveEngine:
         return lookup
 
     def _answer(self, request: Request, cancelled: Callable[[], bool]) -> Answer:
-        return self._scene.query.answer(request, cancelled)
+        scene = self._scene
+        answer = scene.query.answer(request, cancelled)
+        if answer.error_code is ErrorCode.NO_FRAMES and self._geometry is not None and not len(scene.memory):
+            return replace(answer, error_msg=f"{answer.error_msg}; {self._geometry.why_nothing()}")
+        return answer
 
     def _newest(self) -> int:
         """Stamp (ns) of the newest pose in memory, or of a newer image on its way; before everything without any."""
