@@ -181,6 +181,17 @@ def test_images_without_any_transform_are_used(engines: Engines, room: list[Fram
     assert "without poses and without depth" in told.message
 
 
+def test_a_camera_without_calibration(engines: Engines, room: list[Frame]) -> None:
+    engine = engines(Served(room), replace(SETTINGS, camera_info_topic="none"))
+    play(engine, colour([replace(f, camera=None) for f in room]))
+    wait_for(lambda: metric(engine) and len(engine.memory) > 8, LONG_S)
+    stored, true = engine.memory.frames()[0].frame.camera, room[0].camera
+    assert stored is not None
+    assert true is not None
+    assert stored.fx == pytest.approx(true.fx, rel=0.02)
+    assert ask(engine, "How far did the camera travel?").error_code is ErrorCode.NONE
+
+
 def test_depth_now_and_then_gives_metres(engines: Engines, room: list[Frame]) -> None:
     """Where depth is there it is kept; how it disagrees with what was predicted is told."""
     engine = engines(Served(room), replace(SETTINGS, depth_topic="depth/image", tf_wait_s=0.0))
@@ -292,6 +303,7 @@ def test_what_cannot_be_configured_says_why(tmp_path: Any) -> None:
     [
         ({"rgb_geometry_overlap": 8}, "less than rgb_geometry_window_size"),
         ({"colour_topic": "a,b"}, "one camera"),
+        ({"camera_info_topic": "none", "rgb_geometry": ""}, "nothing is measured"),
         ({"on_clock_reset": "keep"}, "must be forget"),
         ({"rgb_geometry_device": "tpu"}, "rgb_geometry_device must be"),
     ],

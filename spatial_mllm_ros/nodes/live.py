@@ -450,6 +450,7 @@ class LiveEngine:
                 queue_size=60 + int(60 * s.tf_wait_s),
             ),
             colour_only=[camera.colour for camera in s.cameras if camera.depth is None],
+            uncalibrated=[camera.colour for camera in s.cameras if camera.info is None],
         )
         for stream, model in self._infos.items():
             _add_info(assembler, stream, BEFORE_EVERYTHING, model)

@@ -27,6 +27,7 @@ Value = bool | int | float | str
 TYPE_NAMES: dict[type, str] = {bool: "bool", int: "integer", float: "double", str: "string"}
 TOPIC = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 FRAME = re.compile(r"[^\s]*")
+UNCALIBRATED = "none"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -169,7 +170,11 @@ class Settings:
         "compressedDepth: take <depth_topic>/compressedDepth (PNG or RVL) instead.",
         choices=("raw", "compressedDepth"),
     )
-    camera_info_topic: str = _is("", "CameraInfo of the colour images; empty: camera_info beside the image topic.")
+    camera_info_topic: str = _is(
+        "",
+        "CameraInfo of the colour images; empty: camera_info beside the image topic. none: the camera is not calibrated, "
+        "for which rgb_geometry is needed, which estimates its focal length, too.",
+    )
     depth_camera_info_topic: str = _is("", "CameraInfo of the depth images; empty: camera_info beside the depth topic.")
     colour_qos: str = _is(
         "auto",
@@ -467,7 +472,7 @@ class Settings:
         return tuple(
             CameraTopics(
                 colour,
-                info or _info_beside(colour),
+                None if info == UNCALIBRATED else info or _info_beside(colour),
                 depth or None,
                 (depth_info or _info_beside(depth)) if depth else None,
             )
@@ -508,6 +513,8 @@ class Settings:
                 f"rgb_geometry_overlap must be less than rgb_geometry_window_size, {self.rgb_geometry_window_size}, not "
                 f"{self.rgb_geometry_overlap}"
             )
+        if UNCALIBRATED in _listed(self.camera_info_topic) and not self.rgb_geometry:
+            yield "camera_info_topic is none: without a calibration nothing is measured but with rgb_geometry"
         if self.rgb_geometry and cameras > 1:
             yield f"rgb_geometry follows one camera, but colour_topic names {cameras}"
         if self.rgb_geometry and self.on_clock_reset == "keep":
