@@ -17,7 +17,6 @@ onnx = pytest.importorskip("onnx", reason="export needs onnx (the extra `onnx`)"
 ort = pytest.importorskip("onnxruntime", reason="export is checked with onnxruntime (the extra `onnx`)")
 pytest.importorskip("onnxscript", reason="export needs onnxscript (the extra `onnx`)")
 
-from spatial_mllm_ros.cli import main  # noqa: E402
 from spatial_mllm_ros.commands.export import export_group  # noqa: E402
 from spatial_mllm_ros.models.export import export  # noqa: E402
 from spatial_mllm_ros.models.export.graph import _resizing  # noqa: E402
@@ -201,9 +200,7 @@ def test_an_opset_that_is_too_new(exported: Path, tmp_path: Path) -> None:
 
 
 def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["export", "encoder", "--model", str(tmp_path), "--output", "x.onnx"])
-    if "No such command" in result.output:
-        pytest.skip("the command is not part of the command line")
+    result = CliRunner().invoke(export_group, ["encoder", "--model", str(tmp_path), "--output", "x.onnx"])
     assert result.exit_code == 2
     assert "not a checkpoint" in result.output
     with pytest.raises(ValueError, match="precision 'int3' is not known"):

@@ -29,7 +29,7 @@ from torch import nn
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.models.export.functions import DOMAIN, LINEAR8, OPSET, add_functions
 from spatial_mllm_ros.models.export.graph import FramePart, GeometryGraph, RelatePart, exportable
-from spatial_mllm_ros.models.export.onnx_file import Description, data_file, describe
+from spatial_mllm_ros.models.export.onnx_file import Description, ExportError, data_file, describe
 from spatial_mllm_ros.models.vggt.vggt import VGGT
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -56,7 +56,7 @@ def export_encoder(
 
     vggt: in float32, on the CPU. precision: of the blocks' linear layers: float32, float16 (attention too) or int8
     (weights alone). name: the checkpoint's, for the records. check: by the ONNX checker.
-    Returns what the file says about itself. Raises ValueError, and OSError where it cannot be written; a file of that
+    Returns what the file says about itself. Raises ValueError, ExportError, and OSError where it cannot be written; a file of that
     name is only replaced by a complete one.
     """
     aggregator, side = _prepared(vggt, precision).aggregator, vggt.config.patch_size
@@ -137,6 +137,8 @@ def weights_hash(module: nn.Module) -> str:
 def _prepared(vggt: VGGT, precision: str) -> VGGT:
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not known: it is one of {', '.join(PRECISIONS)}")
+    if not hasattr(torch.onnx, "ops"):
+        raise ExportError(f"export needs torch 2.8 or newer, and this is {torch.__version__}: upgrade torch")
     other = {p.dtype for p in vggt.parameters()} - {torch.float32}
     if other:
         raise ValueError(f"a VGGT is exported from float32, not from {', '.join(map(str, other))}")

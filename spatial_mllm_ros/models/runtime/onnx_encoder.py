@@ -65,7 +65,9 @@ class OnnxEncoder:
         self._sessions = dict(sessions)
         self._tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._lock = threading.Lock()
-        self.device = torch.device("cpu" if provider == "cpu" else "cuda")
+        on_gpu = provider != "cpu" and torch.cuda.is_available()
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        """Where inputs and outputs are bound; with a torch that has no CUDA, ONNX Runtime copies them itself."""
 
     @classmethod
     def load(
