@@ -56,8 +56,8 @@ def export_encoder(
 
     vggt: in float32, on the CPU. precision: of the blocks' linear layers: float32, float16 (attention too) or int8
     (weights alone). name: the checkpoint's, for the records. check: by the ONNX checker.
-    Returns what the file says about itself. Raises ValueError, ExportError, and OSError where it cannot be written; a file of that
-    name is only replaced by a complete one.
+    Returns what the file says about itself. Raises ValueError, ExportError, and OSError where it cannot be
+    written; a file of that name is only replaced by a complete one.
     """
     aggregator, side = _prepared(vggt, precision).aggregator, vggt.config.patch_size
     frames, rows, columns = _Dim("frames", min=1), _Dim("rows", min=2), _Dim("columns", min=2)
