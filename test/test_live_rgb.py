@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from stand_in_predictor import StandInPredictor
 from test_live import finding, play, wait_for
 
+from spatial_mllm_ros.commands.up import status_line
 from spatial_mllm_ros.models.geometry_process import GeometryOptions, PredictorLost, ProcessPredictor
 from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes import model as node_model
@@ -327,3 +329,17 @@ def test_odometry_is_known_by_its_frame() -> None:
         assert pose_source(name) is MetreSource.ODOM, name
     for name in ("map", "world", "podometer", ""):
         assert pose_source(name) is MetreSource.TF, name
+
+
+def test_the_status_line_tells_how_it_goes(engines: Engines, room: list[Frame]) -> None:
+    predictor = Served(room)
+    engine = engines(predictor)
+
+    def line() -> str:
+        return status_line(SimpleNamespace(name="node", engine=engine, state=SimpleNamespace(label="active")))
+
+    assert "geometry of 0 windows, no metres" in line()
+    play(engine, colour(room[:12]))
+    wait_for(lambda: "windows, ± " in line(), LONG_S)
+    predictor.state = "restarting"
+    assert "geometry restarting" in line()

@@ -143,7 +143,7 @@ def summary(session: Session) -> dict[str, Any]:
         "pool": len(memory.candidates),
         "cost_ms": {"median": report.cost_percentile_s(50) * 1e3, "p99": report.cost_percentile_s(99) * 1e3},
         "coverage": selection.fraction,
-        "voxel_size_m": selection.voxel_size,
+        "voxel_size_m": selection.voxel_size if session.metric else None,
         "keyframes": [
             {
                 "rank": rank,
@@ -200,8 +200,8 @@ def print_summary(console: Console, session: Session) -> None:
     if keyframes:
         facts.add_row(
             "coverage",
-            f"{len(keyframes)} keyframes cover {selection.fraction:.1%} of {selection.total} voxels of "
-            f"{selection.voxel_size * 100:.1f} cm",
+            f"{len(keyframes)} keyframes cover {selection.fraction:.1%} of {selection.total} voxels"
+            + (f" of {selection.voxel_size * 100:.1f} cm" if session.metric else ""),
         )
         curve = session.coverage.curve() if session.coverage is not None else None
         if curve is not None:

@@ -128,6 +128,12 @@ def _facts(session: Session, counts: Tally) -> list[Fact]:
         if space.error_code == 0 and space.answer_type == AnswerType.VECTOR:
             length, width, height = space.pose.position
             facts.append(Fact("space seen", f"{length:.1f} × {width:.1f} × {height:.1f} m", "length × width × height"))
+    scale = memory.scale
+    if scale is not None:
+        known = f"± {scale.stddev:.1%}".replace("%", " %")
+        facts.append(
+            Fact("metres", known, f"from {scale.source.value}") if scale.known else Fact("metres", "none", scale.reason)
+        )
     selection = session.keyframes()
     if selection.picked:
         facts.append(

@@ -53,7 +53,8 @@ class TopDown:
     """A map of width x height SVG units, x to the right and y up in the z-up frame.
 
     floor, surface, unseen: PNG data URIs whose brightness says how much of each is there. scale_m, scale_length: metres
-    of the scale bar and its length. axes: whether x and y are those of the fixed frame.
+    of the scale bar and its length. metric: whether they are metres, not an unknown unit. axes: whether x and y are those
+    of the fixed frame.
     """
 
     width: float
@@ -67,6 +68,7 @@ class TopDown:
     frusta: list[Frustum]
     scale_m: float
     scale_length: float
+    metric: bool
     seconds: float
     has_floor: bool
     axes: bool
@@ -114,6 +116,7 @@ def top_down(session: Session) -> TopDown | None:
         frusta=_frusta(session, T, to_svg, scale, size),
         scale_m=metres,
         scale_length=metres * scale,
+        metric=session.metric,
         seconds=session.report.duration_s,
         has_floor=level.floor_stddev_m is not None,
         axes=bool(np.allclose(T[:3, :3], np.eye(3), atol=1e-3)),

@@ -169,6 +169,11 @@ class Session:
         found = self.memory.get(frame_id)
         return self.unplaced.get(frame_id) if found is None and self.unplaced is not None else found
 
+    @property
+    def metric(self) -> bool:
+        """Whether lengths are metres."""
+        return self.memory.scale is None or self.memory.scale.known
+
     def keyframes(self) -> Selection:
         """The keyframes now."""
         return self.memory.keyframes(self.keyframe_count)
