@@ -240,18 +240,18 @@ def test_a_replay_tells_what_became_of_them(
     assert "nothing tells metres" in page
 
 
-def test_poses_give_metres(room: list[Frame]) -> None:
-    session = Session(
-        Recording(replace(f, depth=None) for f in room),
-        geometry=RgbGeometry(StandInPredictor(room), RgbGeometryConfig.for_recordings()),
-    )
+def test_odometry_gives_metres(room: list[Frame]) -> None:
+    source = Recording(replace(f, depth=None, world_frame="odom") for f in room)
+    source.info = replace(source.info, world_frame="odom")
+    session = Session(source, geometry=RgbGeometry(StandInPredictor(room), RgbGeometryConfig.for_recordings()))
+    geometry.note_poses(session)
     assert session.stream().taken == COUNT
     answer = session.engine.answer(Request("How far did the camera travel?"))
-    assert (answer.error_code, answer.scale_source) == (ErrorCode.NONE, ScaleSource.TF)
+    assert (answer.error_code, answer.scale_source) == (ErrorCode.NONE, ScaleSource.ODOM)
     found = geometry.report(session)
     assert found is not None
     assert found["scale_stddev"] < 0.05
-    assert "metres from camera poses ±" in geometry.words(session, None)
+    assert "metres from odometry ±" in geometry.words(session, None)
 
 
 @pytest.mark.parametrize("command", [("ask", "{}", "why?"), ("replay", "{}")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPre
 from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
 from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.nodes.diagnosis import scale_words
+from spatial_mllm_ros.nodes.geometry import pose_source
 from spatial_mllm_ros.session.stream import Session
 
 NOISE = "random weights: the geometry from colour is noise"
@@ -73,6 +74,13 @@ def loaded(choice: GeometryChoice | None) -> Iterator[RgbGeometry | None]:
         yield RgbGeometry(predictor, RgbGeometryConfig.for_recordings())
     finally:
         predictor.close()
+
+
+def note_poses(session: Session) -> None:
+    """Before it streams: what the recording's poses come from, as its fixed frame is called."""
+    if session.geometry is not None:
+        source = pose_source(session.source.info.world_frame)
+        session.geometry.config = replace(session.geometry.config, pose_source=source)
 
 
 def report(session: Session) -> dict[str, Any] | None:
