@@ -6,8 +6,13 @@ it is first used.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
+
+# torchao, where it is installed for int4, tells of kernels for other devices that it cannot load here.
+logging.getLogger("torchao").setLevel(logging.ERROR)
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 _HOMES = {
     "SpatialMLLMConfig": "config",
