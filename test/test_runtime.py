@@ -223,6 +223,16 @@ def test_a_damaged_engine_is_built_again(
     assert json.loads((home / MANIFEST).read_text())["files"]
 
 
+def test_damaged_weights_are_not_built_in(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "encoder.onnx"
+    shutil.copy(file, copy)
+    content = bytearray(data_file(file).read_bytes())
+    content[len(content) // 2] ^= 1
+    data_file(copy).write_bytes(content)
+    with pytest.raises(ExportError, match=r"encoder\.onnx\.data is not what was exported"):
+        OnnxEncoder.load(copy, cache=tmp_path / "engines")
+
+
 def slow_build(folder: Path) -> None:
     (folder / "started").write_text("x")
     time.sleep(0.3)

@@ -264,7 +264,7 @@ def _write(model: ir.Model, output: Path, description: Description, check: bool)
         partial = Path(folder) / output.name
         ir.save(model, partial, external_data=data_file(partial).name, size_threshold_bytes=1024)
         data = data_file(partial)
-        description = description.with_data(data.stat().st_size if data.exists() else 0)
+        description = description.with_data(data)
         graph = onnx.load(partial, load_external_data=False)
         onnx.helper.set_model_props(graph, description.to_metadata())
         partial.write_bytes(graph.SerializeToString(deterministic=True))

@@ -26,7 +26,7 @@ class Description:
 
     kind: "encoder" or "geometry". precision: of the linear layers. layer: of the aggregator, from 0. model: the
     checkpoint's name. weights: SHA-256 of the weights that it was made from. config: sizes of VGGT. version: of this
-    package. patch_size: pixels. data_bytes: size of the file with the weights.
+    package. patch_size: pixels. data_bytes, data_sha256: size and digest of the file with the weights.
     """
 
     kind: str
@@ -40,10 +40,11 @@ class Description:
     patch_size: int
     embed_dim: int
     data_bytes: int = 0
+    data_sha256: str = ""
 
-    def with_data(self, data_bytes: int) -> Description:
-        """The same with a data file of that size."""
-        return replace(self, data_bytes=data_bytes)
+    def with_data(self, data: Path) -> Description:
+        """The same with the file that holds the weights; there may be none."""
+        return replace(self, data_bytes=data.stat().st_size, data_sha256=fingerprint(data)) if data.exists() else self
 
     def to_metadata(self) -> dict[str, str]:
         """As ``metadata_props`` of an ONNX model."""
@@ -100,14 +101,20 @@ def describe(path: str | os.PathLike[str]) -> Description:
     return found
 
 
+def verify_weights(path: Path, description: Description) -> None:
+    """Read all weights of an exported file and compare them with its records. Raises ExportError where they differ."""
+    data = data_file(path)
+    if description.data_sha256 and fingerprint(data) != description.data_sha256:
+        raise ExportError(
+            f"{data} is not what was exported with {path.name}, or is damaged: copy both files again, or export them again "
+            "with `spatial-mllm export`"
+        )
+
+
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return _digest(file)
-
-
-def _digest(file: Any) -> str:
     digest = hashlib.sha256()
-    while piece := file.read(1 << 22):
-        digest.update(piece)
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
     return digest.hexdigest()

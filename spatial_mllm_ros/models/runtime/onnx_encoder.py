@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from spatial_mllm_ros import __version__
-from spatial_mllm_ros.models.export.onnx_file import Description, ExportError, describe, fingerprint
+from spatial_mllm_ros.models.export.onnx_file import (
+    Description,
+    ExportError,
+    data_file,
+    describe,
+    fingerprint,
+    verify_weights,
+)
 from spatial_mllm_ros.models.runtime import providers as found
 from spatial_mllm_ros.models.runtime.engine_cache import EngineCache
 from spatial_mllm_ros.models.runtime.parts import PARTS, SEAM, parts
@@ -209,6 +216,8 @@ class _Builder:
             log.info("an engine of %s for %s is built: %s", self.file.name, self.provider, why)
 
         def build(folder: Path) -> None:
+            progress("checking the weights", 0, total)
+            verify_weights(self.file, self.description)
             for index, (part, model) in enumerate(parts(self.file, kernels=self.provider != "tensorrt").items()):
                 progress(f"building the engine ({self.provider}, part {part})", index, total)
                 (folder / f"{part}.onnx").write_bytes(model.SerializeToString(deterministic=True))
@@ -225,7 +234,7 @@ class _Builder:
 
     def key(self) -> dict[str, Any]:
         """What an engine depends on."""
-        data = self.file.with_name(f"{self.file.name}.data")
+        data = data_file(self.file)
         return {
             "package": __version__,
             "graph": fingerprint(self.file),
