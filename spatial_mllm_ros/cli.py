@@ -12,6 +12,7 @@ from spatial_mllm_ros.commands.common import Group
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
 from spatial_mllm_ros.commands.download import download_command
+from spatial_mllm_ros.commands.export import export_group
 from spatial_mllm_ros.commands.play import play_command
 from spatial_mllm_ros.commands.questions import questions_command
 from spatial_mllm_ros.commands.render import render_command
@@ -45,6 +46,7 @@ for command in (
     call_command,
     bench_group,
     download_command,
+    export_group,
     doctor_command,
 ):
     main.add_command(command)
