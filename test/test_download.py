@@ -145,7 +145,13 @@ def test_control_c_keeps_what_has_come(hub: HubServer, own_cache: Path) -> None:
 
     hub.hold = threading.Event()
     program = [sys.executable, "-m", "spatial_mllm_ros.cli", "download", REPO]
-    running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )
     assert hub.half_way.wait(20), running.communicate()
     part = folder_of(HubId(REPO)) / hub_folders.PRIVATE
     until = time.monotonic() + 10
