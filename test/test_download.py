@@ -144,14 +144,13 @@ def test_control_c_keeps_what_has_come(hub: HubServer, own_cache: Path) -> None:
     import threading
 
     hub.hold = threading.Event()
-    program = [sys.executable, "-m", "spatial_mllm_ros.cli", "download", REPO]
-    running = subprocess.Popen(
-        program,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    # SIGINT is ignored from the start where the tests run in the background.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from spatial_mllm_ros.cli import main; main()"
     )
+    program = [sys.executable, "-c", code, "download", REPO]
+    running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert hub.half_way.wait(20), running.communicate()
     part = folder_of(HubId(REPO)) / hub_folders.PRIVATE
     until = time.monotonic() + 10
