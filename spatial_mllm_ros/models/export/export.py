@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -259,6 +260,15 @@ def _finish(
 
 def _write(model: ir.Model, output: Path, description: Description, check: bool) -> Description:
     """Both files, complete or not at all."""
+    try:
+        return _write_files(model, output, description, check)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(f"the disk is full at {output.parent}: free some space, or export elsewhere") from error
+        raise
+
+
+def _write_files(model: ir.Model, output: Path, description: Description, check: bool) -> Description:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         partial = Path(folder) / output.name
