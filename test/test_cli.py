@@ -268,6 +268,11 @@ def test_doctor() -> None:
     assert "Everything that geometry needs" in run("doctor").stdout
 
 
+def test_doctor_names_execution_providers() -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    assert "cpu" in doctor_parts()["execution providers"]["version"]
+
+
 def test_doctor_finds_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is downloaded, what is not complete, and what they need of the devices; no model is loaded."""
     from spatial_mllm_ros.models.hub import HubFile, Record, models_folder

@@ -57,6 +57,7 @@ class Part:
 
 _BASE = "pip install --force-reinstall spatial_mllm_ros"
 _MODEL = "pip install 'spatial_mllm_ros[model]'"
+_ONNX = "pip install 'spatial_mllm_ros[onnx]'"
 _ROS = "install ROS 2 (Humble or newer) and source its setup.bash; rosbags and Cyclone DDS work without"
 WANTED = (
     Wanted("numpy", "numpy", True, "nothing works", _BASE),
@@ -74,7 +75,7 @@ WANTED = (
     Wanted("transformers", "transformers", False, "no model: geometry alone answers", _MODEL),
     Wanted("safetensors", "safetensors", False, "no checkpoints are read", _MODEL),
     Wanted("huggingface_hub", "huggingface_hub", False, "no checkpoints are downloaded", _MODEL),
-    Wanted("onnxruntime", "onnxruntime", False, "models do not run on ONNX Runtime", "pip install onnxruntime"),
+    Wanted("onnxruntime", "onnxruntime", False, "models do not run on ONNX Runtime", _ONNX),
     Wanted("tensorrt", "tensorrt", False, "models do not run on TensorRT", "pip install tensorrt (NVIDIA GPUs only)"),
 )
 
@@ -176,11 +177,26 @@ def model_parts() -> list[Part]:
         flash = "flash" in machine.attentions()
         remark = "" if flash or len(devices) < 2 else "flash_attn is not installed: sdpa is nearly as fast"
         found.append(Part("attention", "ok", ", ".join(machine.attentions()), remark))
+    if _installed("onnxruntime"):
+        found.append(providers_part())
     checkpoints = hub.checkpoints()
     if not checkpoints:
         remark = f"none in {hub.models_folder()}; spatial-mllm download Diankun/Spatial-MLLM-v1.1-Instruct-135K"
         found.append(Part("checkpoints", "missing", "", f"geometry alone answers: {remark}"))
     return found + [checkpoint_part(checkpoint, devices) for checkpoint in checkpoints]
+
+
+def providers_part() -> Part:
+    """What ONNX Runtime runs on, in the order in which it is preferred."""
+    from spatial_mllm_ros.models.export.onnx_file import ExportError
+    from spatial_mllm_ros.models.runtime import providers
+
+    try:
+        found = providers.summary()["providers"]
+    except ExportError as error:
+        return Part("execution providers", "broken", "", str(error))
+    words = ", ".join(f"{name} ({device})" if device else name for name, device in found.items())
+    return Part("execution providers", "ok", words)
 
 
 def device_part(device: Device) -> Part:
