@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from spatial_mllm_ros.models.checkpoint import CheckpointError, load_tensors, read_checkpoint, shapes_of
+from spatial_mllm_ros.models.load_vggt import load_vggt
 from spatial_mllm_ros.models.processing import resize_frame, unit_range
-from spatial_mllm_ros.models.vggt.config import VGGTConfig
 from spatial_mllm_ros.models.vggt.vggt import VGGT
 from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry
 
@@ -51,27 +49,7 @@ class VGGTPredictor:
 
         dtype: of the aggregator; the heads stay in float32, as VGGT was published. Raises CheckpointError.
         """
-        checkpoint = read_checkpoint(model)
-        inside = any(name.startswith("spatial_encoder.vggt_model.") for name in checkpoint.shapes())
-        sizes = checkpoint.config.get("spatial_config") or {} if inside else checkpoint.config
-        try:
-            with torch.device("meta"):
-                vggt = VGGT(VGGTConfig.from_dict(sizes), HEADS)
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint.folder}: {error}") from error
-        holder: nn.Module = vggt
-        if inside:  # where the names of a Spatial-MLLM checkpoint have it
-            holder = nn.Module()
-            holder.spatial_encoder = nn.Module()
-            holder.spatial_encoder.vggt_model = vggt
-        found = checkpoint.shapes()
-        wrong = [name for name, shape in shapes_of(holder).items() if found.get(name) != shape]
-        if wrong:
-            raise CheckpointError(
-                f"{checkpoint.folder} does not hold VGGT with its camera and depth heads: {len(wrong)} tensors are missing "
-                f"or of another shape, such as {wrong[0]}; name a checkpoint of VGGT or of Spatial-MLLM with all heads"
-            )
-        load_tensors(checkpoint, holder, dtype=torch.float32, device=torch.device(device))
+        vggt = load_vggt(model, HEADS, device=device)
         vggt.aggregator.to(dtype)
         return cls(vggt, f"VGGT of {Path(os.fspath(model)).name}", width)
 
