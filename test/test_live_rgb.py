@@ -231,7 +231,7 @@ def test_a_predictor_that_dies_costs_windows_and_the_node_lives(engines: Engines
 def test_a_process_that_is_killed_is_replaced_and_the_node_goes_on(engines: Engines, tmp_path: Path) -> None:
     """A real process, with a flat world in it: without torch, but dying as one with it would."""
     predictor = ProcessPredictor(
-        GeometryOptions(str(tmp_path)), "fake_predictor:load", restart_after_s=(0.5,), quick_s=0.0
+        GeometryOptions(str(tmp_path)), "fake_predictor:load", restart_after_s=(2.0,), quick_s=0.0
     )
     predictor.start()
     predictor.wait_loaded(LONG_S)
@@ -242,8 +242,7 @@ def test_a_process_that_is_killed_is_replaced_and_the_node_goes_on(engines: Engi
     first, done = predictor.pid, windows(engine)
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: finding(engine, "geometry from colour").level is Level.WARN, LONG_S)
-    assert "was killed (signal 9)" in finding(engine, "geometry from colour").message
+    wait_for(lambda: "was killed (signal 9)" in finding(engine, "geometry from colour").message, LONG_S)
     assert ask(engine, "How far did the camera travel?").scale_source is ScaleSource.TF
     play(engine, sideways(40)[20:])
     wait_for(lambda: windows(engine) > done, LONG_S)
