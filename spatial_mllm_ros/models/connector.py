@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -47,7 +49,7 @@ def _mlp(size_in: int, size_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size_in, size_in), nn.GELU(), nn.Linear(size_in, size_out))
 
 
-class Connector(nn.Module):
+class Connector(nn.Module, ABC):
     """What the connectors of v1.0 and v1.1 share: the merging of blocks."""
 
     def __init__(self, config: SpatialMLLMConfig) -> None:
@@ -59,9 +61,9 @@ class Connector(nn.Module):
         self.merged_size = channels * self.temporal * self.spatial**2
         self.hidden_size = int(config.text_config.hidden_size)
 
+    @abstractmethod
     def project(self, merged: Tensor) -> Tensor:
         """Merged blocks [N, merged_size] to [N, hidden]."""
-        raise NotImplementedError
 
     def forward(self, spatial_tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """Spatial tokens [T, h * w, 2C] to [T/2 * h/2 * w/2, hidden], to be added to the visual tokens."""
