@@ -58,7 +58,7 @@ class ModelChoice:
 
 
 class Loads(Protocol):
-    """What loads in the background, as child.Loading."""
+    """What loads in the background, as supervised.Supervised."""
 
     def wait_loaded(
         self, timeout_s: float = math.inf, on_progress: Callable[[str, int, int], None] | None = None

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import spatial_mllm_ros
-from spatial_mllm_ros.models.interface import ModelTimeout, ModelUnavailable
-from spatial_mllm_ros.models.wire import Channel, Logged, Progress
+from spatial_mllm_ros.models.wire import Channel, Logged
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]
-"""(what is being done, how much of it is done, how much there is), in bytes; 0 of 0 where it cannot be said."""
-RESTART_AFTER_S = (0.5, 5.0, 30.0)
-QUICK_S = 60.0
-STUCK_S = 600.0
 END_S = 2.0
 """A process whose channel is closed is killed when it is still there after this."""
 
@@ -83,58 +73,6 @@ class Child:
             for line in lines:
                 self._lines.append(line.strip())
                 log.info("%s: %s", self._what, line.rstrip())
-
-
-class Loading:
-    """What waits until a child process has loaded what ``options.model`` names."""
-
-    options: Any
-    _changed: threading.Condition
-    _progress: Progress
-    _state: str
-    _unavailable: str
-
-    def wait_loaded(self, timeout_s: float = math.inf, on_progress: OnProgress | None = None) -> None:
-        """Wait until it is loaded. on_progress: called in this thread as loading goes on.
-
-        Raises ModelUnavailable with the reason when it cannot be loaded; ModelTimeout when it is not loaded by then, and
-        loading goes on.
-        """
-        deadline = time.monotonic() + timeout_s
-        seen: Progress | None = None
-        while True:
-            with self._changed:
-                while self._progress == seen and self._state != "ready" and not self._unavailable:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise ModelTimeout(f"{self.options.model} is not loaded yet: {self._loading()}")
-                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
-                if self._unavailable:
-                    raise ModelUnavailable(self._unavailable)
-                before, seen, loaded = seen, self._progress, self._state == "ready"
-            if on_progress is not None and seen != before:
-                on_progress(seen.doing, seen.done, seen.total)
-            if loaded:
-                return
-
-    def _loading(self) -> str:
-        doing, done, total = self._progress.doing, self._progress.done, self._progress.total
-        return f"{doing}, {done / 1e9:.1f} of {total / 1e9:.1f} GB" if total else doing
-
-
-class Restarts:
-    """When a process that died is replaced: after so many seconds, the second one in a row after the next number, and so
-    on. One that served for ``quick_s`` ends the row."""
-
-    def __init__(self, after_s: Sequence[float], quick_s: float) -> None:
-        self._after_s = tuple(after_s)
-        self._quick_s = quick_s
-        self.row = 0
-
-    def pause_s(self, served_s: float) -> float | None:
-        """Until the next process, when the last one served for so long; None when there is to be none."""
-        self.row = 1 if served_s >= self._quick_s else self.row + 1
-        return self._after_s[self.row - 1] if self.row <= len(self._after_s) else None
 
 
 def log_again(message: Logged) -> None:

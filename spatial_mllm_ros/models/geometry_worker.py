@@ -14,12 +14,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatial_mllm_ros.models.child import OnProgress
 from spatial_mllm_ros.models.geometry_predictor import GeometryPredictor
 from spatial_mllm_ros.models.geometry_process import GeometryOptions
 from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.models.local import available_cpus
 from spatial_mllm_ros.models.parent import Watchdog, leave, meet_parent
+from spatial_mllm_ros.models.supervised import OnProgress
 from spatial_mllm_ros.models.wire import Channel, Predict, Predicted, Progress, Ready, Refused, Start
 from spatial_mllm_ros.scene.window import InvalidWindow
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Protocol
 
 from spatial_mllm_ros.models.calls import AskedCall, AskedModel, Call, late, no_frames
-from spatial_mllm_ros.models.child import OnProgress
 from spatial_mllm_ros.models.interface import (
     Generated,
     ModelCancelled,
@@ -23,6 +22,7 @@ from spatial_mllm_ros.models.interface import (
     ModelStatus,
     ModelUnavailable,
 )
+from spatial_mllm_ros.models.supervised import OnProgress
 
 log = logging.getLogger(__name__)
 
