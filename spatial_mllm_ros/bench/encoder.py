@@ -7,18 +7,17 @@ has one too: what else the machine does then slows both alike.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from spatial_mllm_ros.bench.processes import ends_tidily, process, receive
 from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
 
 Progress = Callable[[str, int, int | None], None]
@@ -102,14 +101,14 @@ def run(
     except ImportError as error:
         remarks.append(f"ONNX Runtime is not measured: {error}")
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="bench_encoder_") as folder:
+    with ends_tidily(), tempfile.TemporaryDirectory(prefix="bench_encoder_") as folder:
         jobs = [Job(eager, size, image_size, threads)]
         for other in others:
             file = Path(folder) / f"{other.precision}.onnx"
             if other.kind == "onnx" and not file.exists():
                 progress(f"exporting {other.precision}", 0, None)
-                with _process(_export, size, other.precision, folder) as pipe:
-                    _receive(pipe)
+                with process(_export, size, other.precision, folder) as pipe:
+                    receive(pipe)
             jobs.append(Job(other, size, image_size, threads, os.fspath(file), os.fspath(Path(folder) / "engines")))
         for job in jobs[1:] or jobs:
             rows += _measure(jobs[0], job, counts, limit_s, progress)
@@ -139,9 +138,9 @@ def _measure(
     eager: Job, other: Job, counts: Sequence[int], limit_s: float, progress: Progress
 ) -> Iterator[dict[str, Any]]:
     """A row for each number of frames: of ``other``, with eager's figures from the same turns."""
-    with _process(_serve, eager) as reference, _process(_serve, other) as pipe:
+    with process(_serve, eager) as reference, process(_serve, other) as pipe:
         for each in (reference, pipe):
-            _receive(each)
+            receive(each)
         last = 0.0
         for index, count in enumerate(counts):
             progress(f"{other.runtime}, {count} frames", index, len(counts))
@@ -155,7 +154,7 @@ def _measure(
             while turns < 2 or (turns < 7 and time.perf_counter() - start < limit_s / 2):
                 for each in (reference, pipe) if turns % 2 else (pipe, reference):
                     each.send(count)
-                    seconds, cpu_s, peaks[each] = _receive(each)
+                    seconds, cpu_s, peaks[each] = receive(each)
                     if turns:  # the first warms up
                         times[each].append(seconds)
                         work[each].append(cpu_s)
@@ -206,44 +205,6 @@ def _row(
         "peak_mb": peak,
         "gflop_per_s": gflop / min(times),
     }
-
-
-@contextmanager
-def _process(target: Callable[..., None], *args: Any) -> Iterator[Connection]:
-    """A process of its own at the other end of a pipe; it ends with the block."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_guarded, args=(target, there, *args), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield here
-    finally:
-        here.close()
-        process.join(timeout=10)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
-def _guarded(target: Callable[..., None], pipe: Connection, *args: Any) -> None:
-    try:
-        target(pipe, *args)
-    except EOFError:  # the other end has what it wanted
-        return
-    except Exception as error:
-        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
-        raise
-
-
-def _receive(pipe: Connection) -> Any:
-    try:
-        answer = pipe.recv()
-    except EOFError as error:
-        raise RuntimeError("a process that measures died: the machine may be out of memory") from error
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _export(pipe: Connection, size: str, precision: str, folder: str) -> None:
