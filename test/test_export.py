@@ -166,7 +166,7 @@ def test_a_failed_export_leaves_nothing(tiny: VGGT, tmp_path: Path, monkeypatch:
     model = export.ir.Model(export.ir.Graph([], [], nodes=[]), ir_version=10)
     description = export.Description("encoder", "float32", 0, "", "", {}, "", 20, 14, 32)
     with pytest.raises(ExportError, match=r"disk is full at .*free some space"):
-        export._write(model, kept, description, check=True)
+        export._write(model, kept, description, None, check=True)
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
     assert kept.read_bytes() == b"of before"
 

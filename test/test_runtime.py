@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,13 +28,17 @@ from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQue
 from spatial_mllm_ros.models.load_vggt import load_vggt  # noqa: E402
 from spatial_mllm_ros.models.local import load_engine  # noqa: E402
 from spatial_mllm_ros.models.random_weights import fill_random, make_checkpoint  # noqa: E402
-from spatial_mllm_ros.models.runtime import onnx_encoder, parts, providers  # noqa: E402
+from spatial_mllm_ros.models.runtime import parts, providers, sessions  # noqa: E402
 from spatial_mllm_ros.models.runtime.engine_cache import MANIFEST, EngineCache  # noqa: E402
 from spatial_mllm_ros.models.runtime.gate import choose_encoder, compare  # noqa: E402
-from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder, Profile  # noqa: E402
+from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder  # noqa: E402
+from spatial_mllm_ros.models.runtime.sessions import Profile, Sessions  # noqa: E402
 from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder, finish, fixed_frames  # noqa: E402
 from spatial_mllm_ros.models.vggt.config import VGGTConfig  # noqa: E402
 from spatial_mllm_ros.models.vggt.vggt import VGGT  # noqa: E402
+from spatial_mllm_ros.models.warm import out_of_memory  # noqa: E402
+
+IMAGES = torch.rand(2, 3, 56, 42, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
@@ -129,22 +134,22 @@ def test_functions_spelled_out_say_the_same(file: Path, reference: TorchEncoder)
     """What TensorRT gets: no functions, no kernels of ONNX Runtime; here on the CPU."""
     import onnxruntime
 
-    sessions = {}
-    for name, model in parts.parts(file, kernels=False).items():
+    by_part = {}
+    for name, model in parts.parts(file, describe(file), kernels=False).items():
         assert {node.domain for node in model.graph.node} == {""}
         assert not model.functions
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
-        sessions[name] = onnxruntime.InferenceSession(
+        by_part[name] = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    spelled = OnnxEncoder(describe(file), "cpu", sessions)
+    spelled = OnnxEncoder(Sessions(describe(file), "cpu", by_part))
     assert compare(spelled, reference).error < 1e-5
 
 
 def test_profile_names_every_input(file: Path) -> None:
     """TensorRT builds for ranges of sizes, which must be given for every input of both parts."""
-    for name, model in parts.parts(file, kernels=False).items():
+    for name, model in parts.parts(file, describe(file), kernels=False).items():
         shapes = Profile().shapes(name, describe(file))
         assert sorted(shapes) == sorted(value.name for value in model.graph.input)
         for value in model.graph.input:
@@ -152,6 +157,76 @@ def test_profile_names_every_input(file: Path) -> None:
             for shape in shapes[value.name]:
                 assert len(shape) == len(dims)
                 assert all(not dim.dim_value or dim.dim_value == size for dim, size in zip(dims, shape, strict=True))
+
+
+# Steps: ONNX Runtime does not pause within a graph.
+
+
+class HeldUp:
+    """The session of the second part, which runs until it is let go, or told to end."""
+
+    def __init__(self, session: Any) -> None:
+        self.io_binding = session.io_binding
+        self._session = session
+        self.running, self.go_on = threading.Event(), threading.Event()
+        self.ended = False
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        self.running.set()
+        while not self.go_on.wait(0.001):
+            if options.terminate:
+                self.ended = True
+                raise RuntimeError("Exiting due to terminate flag being set to true.")
+        self._session.run_with_iobinding(binding, options)
+
+
+@pytest.fixture
+def held_up(encoder: OnnxEncoder) -> OnnxEncoder:
+    sessions = encoder._sessions
+    return OnnxEncoder(
+        replace(sessions, by_part={**sessions.by_part, "relate": HeldUp(sessions.by_part["relate"])}, engine=None)
+    )
+
+
+def test_a_step_returns_while_onnx_runtime_works(held_up: OnnxEncoder, encoder: OnnxEncoder) -> None:
+    """So that a question gets its turn; frames of another one are encoded meanwhile."""
+    session = held_up._sessions.by_part["relate"]
+    tokens = held_up.frame_tokens(IMAGES)
+    steps = held_up.relate_steps(tokens, (56, 42))
+    for _ in range(3):
+        next(steps)
+    assert session.running.is_set()
+    assert torch.equal(held_up.frame_tokens(IMAGES), tokens)
+    session.go_on.set()
+    assert torch.equal(finish(steps), encoder.encode(IMAGES))
+
+
+def test_what_is_given_up_is_ended(held_up: OnnxEncoder, encoder: OnnxEncoder) -> None:
+    session = held_up._sessions.by_part["relate"]
+    tokens = held_up.frame_tokens(IMAGES)
+    steps, waiting = (held_up.relate_steps(tokens, (56, 42)) for _ in range(2))
+    next(steps)
+    next(waiting)
+    waiting.close()
+    assert not session.ended, "the other one goes on"
+    assert session.running.wait(5)
+    steps.close()
+    assert session.ended
+    assert not any(thread.name == "onnxruntime-relate" for thread in threading.enumerate())
+    session.go_on.set()
+    assert torch.equal(held_up.encode(IMAGES), encoder.encode(IMAGES))
+
+
+def test_what_goes_wrong_in_the_background_is_raised(held_up: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = held_up._sessions.by_part["relate"]
+
+    def run(*_: Any) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer")
+
+    monkeypatch.setattr(session, "run_with_iobinding", run)
+    with pytest.raises(RuntimeError, match=r"out of memory: ONNX Runtime with frame_tokens \[2, 12, 32\]") as raised:
+        held_up.encode(IMAGES)
+    assert out_of_memory(raised.value)
 
 
 # Engines kept on disk.
@@ -165,7 +240,7 @@ def test_a_second_start_builds_nothing(file: Path, tmp_path: Path, monkeypatch: 
     seen: list[str] = []
     OnnxEncoder.load(file, cache=tmp_path, progress=lambda what, done, total: seen.append(what))
     assert any("building" in what for what in seen)
-    monkeypatch.setattr(onnx_encoder, "parts", lambda *a, **k: pytest.fail("built again"))
+    monkeypatch.setattr(sessions, "parts", lambda *a, **k: pytest.fail("built again"))
     seen.clear()
     OnnxEncoder.load(file, cache=tmp_path, progress=lambda what, done, total: seen.append(what))
     assert seen[-1] == "ready"
@@ -182,10 +257,35 @@ def test_a_second_start_builds_nothing(file: Path, tmp_path: Path, monkeypatch: 
 def test_another_key_builds_again(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, change: Any
 ) -> None:
-    OnnxEncoder.load(file, cache=tmp_path)
+    before = OnnxEncoder.load(file, cache=tmp_path)
     change(monkeypatch)
-    OnnxEncoder.load(file, cache=tmp_path)
+    after = OnnxEncoder.load(file, cache=tmp_path)
     assert len(engines(tmp_path)) == 2
+    assert torch.equal(before.encode(IMAGES), after.encode(IMAGES))
+
+
+def test_what_a_newer_engine_replaces_is_removed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same file on the same device and provider, once nobody uses it any more. No other."""
+    copy = tmp_path / "copy.onnx"
+    shutil.copy(file, copy)
+    shutil.copy(data_file(file), data_file(copy))
+    with caplog.at_level(logging.INFO):
+        OnnxEncoder.load(copy, cache=tmp_path / "engines", providers="cpu")
+        (other,) = engines(tmp_path / "engines")
+        used = OnnxEncoder.load(file, cache=tmp_path / "engines", providers="cpu")
+        for number in ("0.1", "0.2", "0.3"):
+            monkeypatch.setattr(providers, "versions", lambda provider, number=number: {"onnxruntime": number})
+            OnnxEncoder.load(file, cache=tmp_path / "engines", providers="cpu")
+    assert len(engines(tmp_path / "engines")) == 3, "the copy's, the one that is used, the newest"
+    assert caplog.text.count("was removed") == 2
+    del used
+    monkeypatch.setattr(providers, "versions", lambda provider: {"onnxruntime": "0.4"})
+    OnnxEncoder.load(file, cache=tmp_path / "engines", providers="cpu")
+    left = engines(tmp_path / "engines")
+    assert len(left) == 2
+    assert other in left
 
 
 def test_another_model_builds_again(file: Path, tmp_path: Path) -> None:
@@ -242,7 +342,7 @@ def slow_build(folder: Path) -> None:
 def build_in_a_process(cache: str, results: Any) -> None:
     built: list[str] = []
     home = EngineCache(cache).get({"key": 1}, slow_build, built.append)
-    results.put((len(built), (home / "engine").read_text()))
+    results.put((len(built), (home.folder / "engine").read_text()))
 
 
 def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
@@ -258,6 +358,35 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     assert {content for _, content in found} == {"whole"}
 
 
+def use_in_a_process(cache: str, version: str, ready: Any, go_on: Any) -> None:
+    engine = EngineCache(cache).get({"version": version}, slow_build, source={"file": "the same"})
+    ready.put(version)
+    go_on.wait(30)
+    assert (engine.folder / "engine").read_text() == "whole"
+
+
+def test_what_another_process_uses_stays(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready, go_on = context.Queue(), context.Event()
+    cache, source = EngineCache(tmp_path), {"file": "the same"}
+    users = [context.Process(target=use_in_a_process, args=(str(tmp_path), v, ready, go_on)) for v in ("1", "2")]
+    for user in users:
+        user.start()
+    assert sorted(ready.get(timeout=30) for _ in users) == ["1", "2"], (
+        "both built at once, and neither removed the other's"
+    )
+    cache.get({"version": "3"}, slow_build, source=source)
+    assert len(engines(tmp_path)) == 3
+    go_on.set()
+    for user in users:
+        user.join()
+        assert user.exitcode == 0
+    cache.get({"version": "3"}, slow_build, source=source)
+    assert len(engines(tmp_path)) == 3, "nothing was built, so nothing is replaced"
+    cache.get({"version": "4"}, slow_build, source=source)
+    assert len(engines(tmp_path)) == 1
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").write_text("x")
@@ -267,7 +396,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         EngineCache(tmp_path).get({"key": 1}, fail)
     assert engines(tmp_path) == []
     assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
-    assert EngineCache(tmp_path).get({"key": 1}, slow_build).is_dir()
+    assert EngineCache(tmp_path).get({"key": 1}, slow_build).folder.is_dir()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +29,18 @@ from torch import nn
 
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.models.export.functions import DOMAIN, LINEAR8, OPSET, add_functions
-from spatial_mllm_ros.models.export.graph import FramePart, GeometryGraph, RelatePart, exportable
-from spatial_mllm_ros.models.export.onnx_file import Description, ExportError, data_file, describe
+from spatial_mllm_ros.models.export.graph import CameraPart, DepthPart, FramePart, PatchTokens, RelatePart, exportable
+from spatial_mllm_ros.models.export.onnx_file import (
+    Description,
+    ExportError,
+    Reference,
+    data_file,
+    describe,
+    read_reference,
+)
+from spatial_mllm_ros.models.export.seams import Part, layers_of_depth, parts_of
+from spatial_mllm_ros.models.runtime.spatial_encoder import fixed_frames
+from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
 from spatial_mllm_ros.models.vggt.vggt import VGGT
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -39,7 +49,6 @@ BLOCK_SIZES = (128, 64, 32, 16)
 Progress = Callable[[str, int, int | None], None]
 
 _Dim = torch.export.Dim
-_SIZE = {3: 14, 4: 14}
 
 
 def export_encoder(
@@ -49,6 +58,7 @@ def export_encoder(
     precision: str = "float32",
     layer: int = -1,
     name: str = "",
+    random_weights: bool = False,
     check: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Description:
@@ -56,28 +66,21 @@ def export_encoder(
     [1, T, patches, 2 * embed_dim], both float32; T, height and width (multiples of a patch) are free.
 
     vggt: in float32, on the CPU. precision: of the blocks' linear layers: float32, float16 (attention too) or int8
-    (weights alone). name: the checkpoint's, for the records. check: by the ONNX checker.
+    (weights alone). name: the checkpoint's, for the records. random_weights: whether nobody trained
+    it, for the records too. check: by the ONNX checker.
     Returns what the file says about itself. Raises ValueError, ExportError, and OSError where it cannot be
     written; a file of that name is only replaced by a complete one.
     """
-    aggregator, side = _prepared(vggt, precision).aggregator, vggt.config.patch_size
-    frames, rows, columns = _Dim("frames", min=1), _Dim("rows", min=2), _Dim("columns", min=2)
-    sizes = {"frames": {1: frames, 3: side * rows, 4: side * columns}}
-    example = torch.rand(1, 3, 3, 3 * side, 4 * side)
+    frame, relate = parts_of("encoder", vggt.config.to_dict())
+    twin, layer = _prepared(vggt, precision), layer % vggt.config.depth
     progress("exporting the frame-wise part", 0, 4)
     with torch.inference_mode():
-        model = _exported(FramePart(aggregator), (example,), sizes, ["frames"], ["frame_tokens", "cosine", "sine"])
+        model = _frame_part(twin, frame)
         progress("exporting the alternating part", 1, 4)
-        tables = torch.rand(2, 5 + 12, aggregator.head_dim // 2)
-        inputs = (torch.rand(3, 12, vggt.config.embed_dim), *tables)
-        free = {
-            "frame_tokens": dict.fromkeys((0, 1), _Dim.DYNAMIC),
-            **{t: {0: _Dim.DYNAMIC} for t in ("cosine", "sine")},
-        }
-        related = _exported(RelatePart(aggregator, layer), inputs, free, list(free), ["spatial_tokens"])
-    _append(model, related)
-    _name_sizes(model.graph.outputs[0], 1, "frames", "patches", 2 * vggt.config.embed_dim)
-    return _finish(model, vggt, Path(output), "encoder", precision, layer % vggt.config.depth, name, check, progress)
+        _append(model, _relate_part(PatchTokens(twin.aggregator, [layer]), relate), relate)
+    _end(model, {"spatial_tokens": (1, "frames", "patches", 2 * vggt.config.embed_dim)})
+    about = _description(vggt, "encoder", precision, layer, name, random_weights)
+    return _finish(model, Path(output), about, None, check, progress)
 
 
 def export_geometry(
@@ -86,29 +89,41 @@ def export_geometry(
     *,
     precision: str = "float32",
     name: str = "",
+    random_weights: bool = False,
     check: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Description:
     """Write the aggregator with the camera and depth heads: ``frames`` as above to ``pose_enc`` [1, T, 9], ``depth``
     [1, T, height, width, 1] and ``depth_conf`` [1, T, height, width], all float32.
 
-    As ``export_encoder``; vggt needs both heads, which stay in float32.
+    As ``export_encoder``; vggt needs both heads, which stay in float32. What torch says about a fixed input is recorded
+    in the file, for those who run it without torch.
     """
     if vggt.camera_head is None or vggt.depth_head is None:
         raise ValueError("geometry needs the camera head and the depth head, and this VGGT was loaded without them")
-    side = vggt.config.patch_size
-    frames, rows, columns = _Dim("frames", min=1), _Dim("rows", min=2), _Dim("columns", min=2)
-    sizes = {"frames": {1: frames, 3: side * rows, 4: side * columns}}
-    example = torch.rand(1, 3, 3, 3 * side, 4 * side)
+    config = vggt.config.to_dict()
+    frame, relate, camera, depth = parts_of("geometry", config)
+    twin = _prepared(vggt, precision)
+    assert twin.camera_head is not None
+    assert twin.depth_head is not None
+    tokens = torch.rand(3, PATCH_START + 12, 2 * vggt.config.embed_dim)
+    free = dict.fromkeys((0, 1), _Dim.DYNAMIC)
     progress("exporting", 0, 4)
     with torch.inference_mode():
-        graph = GeometryGraph(_prepared(vggt, precision))
-        model = _exported(graph, (example,), sizes, ["frames"], ["pose_enc", "depth", "depth_conf"])
-    pose, depth, confidence = model.graph.outputs
-    _name_sizes(pose, 1, "frames", 9)
-    _name_sizes(depth, 1, "frames", "height", "width", 1)
-    _name_sizes(confidence, 1, "frames", "height", "width")
-    return _finish(model, vggt, Path(output), "geometry", precision, vggt.config.depth - 1, name, check, progress)
+        reference = _said(vggt)
+        model = _frame_part(twin, frame)
+        layers = [int(name.removeprefix("tokens_")) for name in relate.gives]
+        _append(model, _relate_part(RelatePart(twin.aggregator, layers), relate), relate)
+        _append(model, _exported(CameraPart(twin.camera_head), (tokens,), (free,), camera), camera)
+        progress("exporting the depth head", 1, 4)
+        head = DepthPart(twin.depth_head, layers_of_depth(config), vggt.config.depth)
+        inputs = (_example(vggt.config), [torch.rand_like(tokens) for _ in depth.takes[1:]])
+        sizes = (_frame_sizes(vggt.config), [free for _ in depth.takes[1:]])
+        _append(model, _exported(head, inputs, sizes, depth), depth)
+    pixels = (1, "frames", "height", "width")
+    _end(model, {"pose_enc": (1, "frames", 9), "depth": (*pixels, 1), "depth_conf": pixels})
+    about = _description(vggt, "geometry", precision, vggt.config.depth - 1, name, random_weights)
+    return _finish(model, Path(output), about, reference, check, progress)
 
 
 def to_int8(source: str | os.PathLike[str], output: str | os.PathLike[str], *, check: bool = True) -> Description:
@@ -123,7 +138,8 @@ def to_int8(source: str | os.PathLike[str], output: str | os.PathLike[str], *, c
     model.functions.clear()
     _in_8_bits(model)
     add_functions(model)
-    return _write(model, Path(output), replace(description, precision="int8"), check)
+    reference = read_reference(source) if description.kind == "geometry" else None
+    return _write(model, Path(output), replace(description, precision="int8"), reference, check)
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -146,10 +162,33 @@ def _prepared(vggt: VGGT, precision: str) -> VGGT:
     return exportable(vggt, torch.float16 if precision == "float16" else torch.float32)
 
 
-def _exported(
-    graph: nn.Module, example: tuple[torch.Tensor, ...], sizes: dict[str, Any], inputs: list[str], outputs: list[str]
-) -> ir.Model:
-    """Exported and simplified (torch's exporter does so with onnxscript's optimizer, which takes weights of any size)."""
+def _example(config: VGGTConfig) -> torch.Tensor:
+    side = config.patch_size
+    return torch.rand(1, 3, 3, 3 * side, 4 * side)
+
+
+def _frame_sizes(config: VGGTConfig) -> dict[int, Any]:
+    """Which axes of ``frames`` are free."""
+    side, rows, columns = config.patch_size, _Dim("rows", min=2), _Dim("columns", min=2)
+    return {1: _Dim("frames", min=1), 3: side * rows, 4: side * columns}
+
+
+def _frame_part(vggt: VGGT, part: Part) -> ir.Model:
+    return _exported(FramePart(vggt.aggregator), (_example(vggt.config),), (_frame_sizes(vggt.config),), part)
+
+
+def _relate_part(graph: RelatePart, part: Part) -> ir.Model:
+    tables = torch.rand(2, PATCH_START + 12, graph.aggregator.head_dim // 2)
+    inputs = (torch.rand(3, 12, graph.aggregator.camera_token.shape[-1]), *tables)
+    first = {0: _Dim.DYNAMIC}
+    return _exported(graph, inputs, (dict.fromkeys((0, 1), _Dim.DYNAMIC), first, first), part)
+
+
+def _exported(graph: nn.Module, example: tuple[Any, ...], sizes: tuple[Any, ...], part: Part) -> ir.Model:
+    """Exported and simplified (torch's exporter does so with onnxscript's optimizer, which takes weights of any size).
+
+    sizes: of each input, which axes are free; a list for a list of inputs.
+    """
     with _quiet():
         program = torch.onnx.export(
             graph.eval(),
@@ -157,15 +196,16 @@ def _exported(
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=sizes,
-            input_names=inputs,
-            output_names=outputs,
+            input_names=part.takes,
+            output_names=part.gives,
             optimize=True,
             verbose=False,
         )
     assert program is not None
-    for value in program.model.graph.inputs:
+    every = [each for size in sizes for each in (size if isinstance(size, list) else [size])]
+    for value, free in zip(program.model.graph.inputs, every, strict=True):
         assert value.shape is not None
-        fixed = [axis for axis in sizes[value.name] if isinstance(value.shape[axis], int)]
+        fixed = [axis for axis in free if isinstance(value.shape[axis], int)]
         if fixed:
             raise RuntimeError(f"this version of torch ({torch.__version__}) fixed the axes {fixed} of {value.name}")
     return program.model
@@ -185,22 +225,22 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _append(model: ir.Model, further: ir.Model) -> None:
-    """Join two models: the inputs of the second are the outputs of the first, by name. Their values keep these names."""
-    values = {value.name: value for value in model.graph.outputs}
+def _append(model: ir.Model, further: ir.Model, part: Part) -> None:
+    """Join two models: the inputs of the second are values of the first, by name. Its outputs keep their names."""
+    values = {value.name: value for value in model.graph.inputs}
+    values |= {value.name: value for node in model.graph for value in node.outputs}
     for value in further.graph.inputs:
         value.replace_all_uses_with(values[value.name])
-    names = {node.name for node in model.graph} | {value.name for node in model.graph for value in node.outputs}
-    names |= set(model.graph.initializers)
+    names = {node.name for node in model.graph} | set(values) | set(model.graph.initializers)
     nodes, constants = list(further.graph), list(further.graph.initializers.values())
     further.graph.remove(nodes)
     further.graph.initializers.clear()
     for node in nodes:
         if node.name in names:
-            node.name = f"related.{node.name}"
+            node.name = f"{part.name}.{node.name}"
     for value in (*constants, *(value for node in nodes for value in node.outputs)):
         if value.name in names:
-            value.name = f"related.{value.name}"
+            value.name = f"{part.name}.{value.name}"
     for constant in constants:
         model.graph.register_initializer(constant)
     model.graph.extend(nodes)
@@ -210,37 +250,25 @@ def _append(model: ir.Model, further: ir.Model) -> None:
     model.graph.outputs.extend(outputs)
 
 
-def _name_sizes(value: ir.Value, *sizes: int | str) -> None:
-    value.shape = ir.Shape(sizes)
+def _end(model: ir.Model, outputs: Mapping[str, tuple[int | str, ...]]) -> None:
+    """Make these values the outputs of a model, with names for their sizes."""
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    model.graph.outputs.clear()
+    for name, sizes in outputs.items():
+        values[name].shape = ir.Shape(sizes)
+        model.graph.outputs.append(values[name])
 
 
-def _finish(
-    model: ir.Model,
-    vggt: VGGT,
-    output: Path,
-    kind: str,
-    precision: str,
-    layer: int,
-    name: str,
-    check: bool,
-    progress: Progress,
-) -> Description:
-    progress("simplifying", 2, 4)
-    _name_sizes(model.graph.inputs[0], 1, "frames", 3, "height", "width")
-    if precision == "int8":
-        _in_8_bits(model)
-    for step in (
-        CommonSubexpressionEliminationPass(),
-        RemoveUnusedNodesPass(),
-        TopologicalSortPass(),
-        ClearMetadataAndDocStringPass(),
-    ):
-        step(model)
-    add_functions(model)
-    RemoveUnusedOpsetsPass()(model)
-    model.graph.name = f"vggt_{kind}"
-    model.producer_name, model.producer_version = DOMAIN, __version__
-    description = Description(
+def _said(vggt: VGGT) -> Reference:
+    """What torch says about a fixed input."""
+    frames = (fixed_frames(2, vggt.config.patch_size) * 255).round().to(torch.uint8)
+    geometry = vggt(frames.float() / 255)
+    said = (geometry.pose_enc, geometry.depth[..., 0], geometry.depth_conf)
+    return Reference(frames.numpy(), *(values.numpy() for values in said))
+
+
+def _description(vggt: VGGT, kind: str, precision: str, layer: int, name: str, random_weights: bool) -> Description:
+    return Description(
         kind=kind,
         precision=precision,
         layer=layer,
@@ -251,24 +279,54 @@ def _finish(
         opset=OPSET,
         patch_size=vggt.config.patch_size,
         embed_dim=vggt.config.embed_dim,
+        random_weights=random_weights,
     )
+
+
+def _finish(
+    model: ir.Model,
+    output: Path,
+    description: Description,
+    reference: Reference | None,
+    check: bool,
+    progress: Progress,
+) -> Description:
+    progress("simplifying", 2, 4)
+    model.graph.inputs[0].shape = ir.Shape((1, "frames", 3, "height", "width"))
+    if description.precision == "int8":
+        _in_8_bits(model)
+    for step in (
+        CommonSubexpressionEliminationPass(),
+        RemoveUnusedNodesPass(),
+        TopologicalSortPass(),
+        ClearMetadataAndDocStringPass(),
+    ):
+        step(model)
+    add_functions(model)
+    RemoveUnusedOpsetsPass()(model)
+    model.graph.name = f"vggt_{description.kind}"
+    model.producer_name, model.producer_version = DOMAIN, __version__
     progress("writing", 3, 4)
-    written = _write(model, output, description, check)
+    written = _write(model, output, description, reference, check)
     progress("written", 4, 4)
     return written
 
 
-def _write(model: ir.Model, output: Path, description: Description, check: bool) -> Description:
+def _write(
+    model: ir.Model, output: Path, description: Description, reference: Reference | None, check: bool
+) -> Description:
     """Both files, complete or not at all."""
     try:
-        return _write_files(model, output, description, check)
+        return _write_files(model, output, description, reference, check)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ExportError(f"the disk is full at {output.parent}: free some space, or export elsewhere") from error
         raise
 
 
-def _write_files(model: ir.Model, output: Path, description: Description, check: bool) -> Description:
+def _write_files(
+    model: ir.Model, output: Path, description: Description, reference: Reference | None, check: bool
+) -> Description:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         partial = Path(folder) / output.name
@@ -276,7 +334,8 @@ def _write_files(model: ir.Model, output: Path, description: Description, check:
         data = data_file(partial)
         description = description.with_data(data)
         graph = onnx.load(partial, load_external_data=False)
-        onnx.helper.set_model_props(graph, description.to_metadata())
+        recorded = reference.to_metadata() if reference is not None else {}
+        onnx.helper.set_model_props(graph, {**description.to_metadata(), **recorded})
         partial.write_bytes(graph.SerializeToString(deterministic=True))
         if check:
             onnx.checker.check_model(os.fspath(partial), full_check=True)

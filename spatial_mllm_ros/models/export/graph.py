@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from spatial_mllm_ros.models.vggt.aggregator import IMAGENET_MEAN, IMAGENET_STD, Aggregator
+from spatial_mllm_ros.models.vggt.camera_head import CameraHead
 from spatial_mllm_ros.models.vggt.config import PATCH_START
 from spatial_mllm_ros.models.vggt.dinov2 import DinoV2
+from spatial_mllm_ros.models.vggt.dpt_head import DPTHead
 from spatial_mllm_ros.models.vggt.layers import Attention, Block, Rope
 from spatial_mllm_ros.models.vggt.vggt import VGGT
 
@@ -42,42 +44,62 @@ class FramePart(nn.Module):
 
 
 class RelatePart(nn.Module):
-    """The alternating blocks, and of their last output the patches' tokens."""
+    """The alternating blocks, and what they make of the frames' tokens."""
 
-    def __init__(self, aggregator: Aggregator, layer: int) -> None:
+    def __init__(self, aggregator: Aggregator, layers: Sequence[int]) -> None:
+        """layers: whose outputs are wanted, counted from 0."""
         super().__init__()
         self.aggregator = aggregator
-        self.layer = layer % aggregator.depth
+        self.layers = tuple(layers)
 
-    def forward(self, frame_tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """[T, patches, dim] to [1, T, patches, 2 * dim]."""
+    def forward(self, frame_tokens: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, ...]:
+        """[T, patches, dim] to [T, 5 + patches, 2 * dim] for each layer."""
         for table in (cosine, sine):  # so that the exporter knows these sizes to be one
             torch._check(table.shape[0] == PATCH_START + frame_tokens.shape[1])
-        outputs = _relate(self.aggregator, frame_tokens, (cosine, sine), [self.layer])
-        return outputs[self.layer][None, :, PATCH_START:]
+        outputs = _relate(self.aggregator, frame_tokens, (cosine, sine), list(self.layers))
+        return tuple(outputs[layer] for layer in self.layers)
 
 
-class GeometryGraph(nn.Module):
-    """Frames to pose encodings, depth and its confidence."""
+class PatchTokens(RelatePart):
+    """The same of one layer, without the camera's token and the registers."""
 
-    def __init__(self, vggt: VGGT) -> None:
+    def forward(self, frame_tokens: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, ...]:
+        """[T, patches, dim] to [1, T, patches, 2 * dim]."""
+        (output,) = super().forward(frame_tokens, cosine, sine)
+        return (output[None, :, PATCH_START:],)
+
+
+class CameraPart(nn.Module):
+    """The camera head."""
+
+    def __init__(self, head: CameraHead) -> None:
         super().__init__()
-        self.vggt = vggt
+        self.head = head
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[1, T, 3, height, width] in [0, 1] to [1, T, 9], [1, T, height, width, 1] and [1, T, height, width]."""
-        vggt = self.vggt
-        assert vggt.camera_head is not None
-        assert vggt.depth_head is not None
-        aggregator = vggt.aggregator
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The last layer's output [T, 5 + patches, 2 * dim] to [1, T, 9]."""
+        return self.head(tokens)[None]
+
+
+class DepthPart(nn.Module):
+    """The depth head."""
+
+    def __init__(self, head: DPTHead, layers: Sequence[int], depth: int) -> None:
+        """layers: of the outputs that it is given, counted from 0; depth: of the aggregator."""
+        super().__init__()
+        self.head = head
+        self.indices = [list(layers).index(layer % depth) for layer in head.layers]
+
+    def forward(self, frames: Tensor, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """[1, T, 3, height, width], of which the size is used, and outputs [T, 5 + patches, 2 * dim] to
+        [1, T, height, width, 1] and [1, T, height, width]."""
         size = (frames.shape[-2], frames.shape[-1])
-        cosine, sine = aggregator.rope(size)
-        last = aggregator.depth - 1
-        layers = sorted({last, *(layer % aggregator.depth for layer in vggt.depth_head.layers)})
-        outputs = _relate(aggregator, _frame_tokens(aggregator, frames), (cosine.flatten(1), sine.flatten(1)), layers)
-        by_name = {layer: outputs[layer % aggregator.depth] for layer in vggt.depth_head.layers}
-        depth, confidence = vggt.depth_head(by_name, size, frames_at_once=None)
-        return vggt.camera_head(outputs[last])[None], depth[None], confidence[None]
+        rows, columns = (side // self.head.patch_size for side in size)
+        for each in tokens:
+            torch._check(each.shape[1] == PATCH_START + rows * columns)
+        by_layer = {layer: tokens[index] for layer, index in zip(self.head.layers, self.indices, strict=True)}
+        depth, confidence = self.head(by_layer, size, frames_at_once=None)
+        return depth[None], confidence[None]
 
 
 def exportable(vggt: VGGT, precision: torch.dtype = torch.float32) -> VGGT:

@@ -10,8 +10,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where engines are not removed
+    fcntl = None  # type: ignore[assignment]
 
 from spatial_mllm_ros.models.export.onnx_file import ExportError, fingerprint
 
@@ -24,8 +30,20 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatial_mllm_ros" / "engines"
 
 
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """An engine that is there and whole. While this object lives, no process removes the folder."""
+
+    folder: Path
+    _held: IO[bytes] | None = None
+
+
 class EngineCache:
-    """Folders of engine files by key. Safe for several processes: one builds, the others wait for it."""
+    """Folders of engine files by key. Safe for several processes: one builds, the others wait for it.
+
+    Once an engine has been built, those of other keys that were built from the same source (the same exported file,
+    provider and device; other versions, or what the file held before) are removed, unless a process uses them.
+    """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder).expanduser() if folder else default_folder()
@@ -35,12 +53,13 @@ class EngineCache:
         key: Mapping[str, Any],
         build: Callable[[Path], object],
         on_build: Callable[[str], object] = lambda why: None,
-    ) -> Path:
-        """The folder of the engine for this key, built now unless it is there and whole.
+        source: Mapping[str, str] | None = None,
+    ) -> Engine:
+        """The engine for this key, built now unless it is there and whole.
 
         key: everything that the engine depends on, as JSON types. build: called with an empty folder to fill. on_build:
-        called first, with the reason. Raises ExportError where the folder cannot be written or the disk is full, and
-        what ``build`` raises; nothing is left behind then.
+        called first, with the reason. source: what it is built from, whose older engines it replaces. Raises ExportError
+        where the folder cannot be written or the disk is full, and what ``build`` raises; nothing is left behind then.
         """
         from filelock import FileLock
 
@@ -52,7 +71,10 @@ class EngineCache:
                 fault = self._fault(home, key)
                 if fault:
                     on_build(fault)
-                    self._build(home, key, build)
+                    self._build(home, key, build, source)
+                engine = Engine(home, _hold(home))
+            if fault and source:
+                self._prune(home, source)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ExportError(
@@ -62,18 +84,39 @@ class EngineCache:
             raise ExportError(
                 f"engines cannot be kept in {self.folder} ({error.strerror or error}): choose a folder that can be written"
             ) from error
-        return home
+        return engine
 
-    def _build(self, home: Path, key: Mapping[str, Any], build: Callable[[Path], object]) -> None:
+    def _build(
+        self, home: Path, key: Mapping[str, Any], build: Callable[[Path], object], source: Mapping[str, str] | None
+    ) -> None:
         with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder, ignore_cleanup_errors=True) as partial:
             folder = Path(partial) / "engine"
             folder.mkdir()
             build(folder)
             files = {path.name: fingerprint(path) for path in sorted(folder.iterdir())}
-            (folder / MANIFEST).write_text(json.dumps({"key": key, "files": files}, indent=1) + "\n", encoding="utf-8")
+            manifest = {"key": key, "source": source or {}, "files": files}
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             if home.exists():
                 shutil.rmtree(home)
             folder.rename(home)
+
+    def _prune(self, newest: Path, source: Mapping[str, str]) -> None:
+        """Remove what ``newest`` replaces. What another process builds, checks or uses stays, until the next time."""
+        from filelock import FileLock, Timeout
+
+        for manifest in self.folder.glob(f"*/{MANIFEST}"):
+            old = manifest.parent
+            if old == newest or _source(manifest) != dict(source):
+                continue
+            try:
+                with FileLock(self.folder / f"{old.name}.lock", timeout=0):
+                    if _unused(old):
+                        shutil.rmtree(old)
+                        log.info("an engine of %s by older versions was removed: %s", source.get("file", ""), old)
+            except Timeout:
+                continue
+            except OSError as error:
+                log.warning("the old engine in %s cannot be removed: %s", old, error)
 
     def _fault(self, home: Path, key: Mapping[str, Any]) -> str:
         """Why the engine has to be built; '' if it is there and whole."""
@@ -98,3 +141,32 @@ class EngineCache:
     def _damaged(self, home: Path, what: str) -> str:
         log.warning("the engine in %s is damaged: %s; it is built again", home, what)
         return f"the one that was kept is damaged: {what}"
+
+
+def _hold(folder: Path) -> IO[bytes] | None:
+    """Show other processes that an engine is used, for as long as the file is open."""
+    if fcntl is None:
+        return None
+    held = (folder / MANIFEST).open("rb")
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
+
+
+def _unused(folder: Path) -> bool:
+    """Whether no process shows that it uses an engine. Under the engine's lock, so that none begins to meanwhile."""
+    if fcntl is None:
+        return False
+    with (folder / MANIFEST).open("rb") as manifest:
+        try:
+            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _source(manifest: Path) -> dict[str, str]:
+    """What an engine was built from; {} where that is not known."""
+    try:
+        return dict(json.loads(manifest.read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

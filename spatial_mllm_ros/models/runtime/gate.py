@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,37 +13,14 @@ from torch import nn
 
 from spatial_mllm_ros.models.export.onnx_file import ExportError
 from spatial_mllm_ros.models.interface import ENCODER_RUNTIMES, ModelOptions
-from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder, OnProgress, Profile
+from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
+from spatial_mllm_ros.models.runtime.parity import Parity, difference
+from spatial_mllm_ros.models.runtime.sessions import OnProgress, Profile
 from spatial_mllm_ros.models.runtime.spatial_encoder import SpatialEncoder, TorchEncoder, fixed_frames
 
 log = logging.getLogger(__name__)
 TOLERANCE = {"float32": 1e-3, "float16": 0.01, "bfloat16": 0.05, "int8": 0.05}
 """Largest relative error by precision; that of the coarser of both encoders counts."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far an encoder is from another on the same frames.
-
-    error: root mean square of the difference by that of the reference. largest: difference by the largest value.
-    cosine: the least over all tokens. tolerance: what ``error`` may be.
-    """
-
-    error: float
-    largest: float
-    cosine: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """NaN does not pass."""
-        return self.error <= self.tolerance
-
-    def __str__(self) -> str:
-        return (
-            f"relative error {self.error:.2g} (allowed {self.tolerance:.2g}), largest {self.largest:.2g}, "
-            f"least cosine {self.cosine:.5f}"
-        )
 
 
 def compare(encoder: SpatialEncoder, reference: SpatialEncoder, frames: int = 2, tolerance: float = math.nan) -> Parity:
@@ -69,13 +45,7 @@ def compare(encoder: SpatialEncoder, reference: SpatialEncoder, frames: int = 2,
             f"the exported encoder returns {list(there.shape)} where the model returns {list(expected.shape)}: export "
             "the encoder of this model with `spatial-mllm export encoder`"
         )
-    difference = there - expected
-    return Parity(
-        error=float(difference.norm() / expected.norm()),
-        largest=float(difference.abs().max() / expected.abs().max()),
-        cosine=float(torch.cosine_similarity(there, expected, dim=-1).min()),
-        tolerance=tolerance,
-    )
+    return difference(there.numpy(), expected.numpy(), tolerance, tokens=True)
 
 
 def choose_encoder(

@@ -1,4 +1,4 @@
-"""An exported encoder cut into its two parts: what is computed for each frame by itself, and what relates the frames."""
+"""An exported graph cut into its parts. No torch here."""
 
 from __future__ import annotations
 
@@ -14,39 +14,50 @@ from onnx_ir.passes.common import (
 )
 
 from spatial_mllm_ros.models.export.functions import spell_out, use_kernels
-from spatial_mllm_ros.models.export.onnx_file import ExportError
-
-SEAM = ("frame_tokens", "cosine", "sine")
-"""Values between the two parts."""
-PARTS = ("frames", "relate")
+from spatial_mllm_ros.models.export.onnx_file import Description, ExportError, data_file
+from spatial_mllm_ros.models.export.seams import Part, parts_of
 
 
-def parts(path: Path, *, kernels: bool) -> dict[str, onnx.ModelProto]:
-    """Both parts by name; their weights stay where they are, in the file beside ``path``.
+def parts(path: Path, description: Description, *, kernels: bool) -> dict[str, onnx.ModelProto]:
+    """The parts by name; their weights stay where they are, in the file beside ``path``.
 
     kernels: with ONNX Runtime's kernels for what the file names as functions; else with these spelled out.
-    Raises ExportError where the file has no such seam.
+    Raises ExportError where the graph has no such seams.
     """
-    return {name: ir.to_proto(_part(path, name, kernels)) for name in PARTS}
+    every = parts_of(description.kind, description.config)
+    cut = {part.name: ir.to_proto(_cut(path, description.kind, part, kernels)) for part in every}
+    for model in cut.values():
+        for initializer in model.graph.initializer:
+            for entry in initializer.external_data:
+                if entry.key == "location":  # the files may have been renamed
+                    entry.value = data_file(path).name
+    return cut
 
 
-def _part(path: Path, name: str, kernels: bool) -> ir.Model:
+def _cut(path: Path, kind: str, part: Part, kernels: bool) -> ir.Model:
     model = ir.load(path)
     graph = model.graph
-    seam = [value for node in graph for value in node.outputs if value.name in SEAM]
-    if sorted(str(value.name) for value in seam) != sorted(SEAM):
+    values = {str(value.name): value for value in graph.inputs}
+    values |= {str(value.name): value for node in graph for value in node.outputs}
+    missing = {*part.takes, *part.gives} - set(values)
+    if missing:
         raise ExportError(
-            f"{path} is not an encoder of this package: export it again with `spatial-mllm export encoder`"
+            f"{path} is not {kind} of this version of this package (it has no {', '.join(sorted(missing))}): export it "
+            f"again with `spatial-mllm export {kind}`"
         )
-    if name == PARTS[0]:
-        graph.outputs[:] = seam
-    else:
-        inputs = [ir.val(str(value.name), type=value.type, shape=value.shape) for value in seam]
-        for value, new in zip(seam, inputs, strict=True):
-            value.name = f"{value.name}.before"
-            value.replace_all_uses_with(new)
-        graph.inputs[:] = inputs
-    graph.name = f"{graph.name}_{name}"
+    given, inputs = set(graph.inputs), []
+    for name in part.takes:
+        value = values[name]
+        if value in given:
+            inputs.append(value)
+            continue
+        new = ir.val(name, type=value.type, shape=value.shape)
+        value.name = f"{name}.before"
+        value.replace_all_uses_with(new)
+        inputs.append(new)
+    graph.outputs[:] = [values[name] for name in part.gives]
+    graph.inputs[:] = inputs
+    graph.name = f"{graph.name}_{part.name}"
     RemoveUnusedNodesPass()(model)
     (use_kernels if kernels else spell_out)(model)
     CommonSubexpressionEliminationPass()(model)

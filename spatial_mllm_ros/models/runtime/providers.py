@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from spatial_mllm_ros.models.export.onnx_file import ExportError
+from spatial_mllm_ros.models.export.onnx_file import INSTALL, ExportError
 
 PREFERENCE = ("tensorrt", "cuda", "cpu")
 """Providers by preference; each is used for what those before it do not run."""
@@ -23,7 +23,6 @@ NAMES = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-INSTALL = "pip install 'spatial_mllm_ros[onnx]'"
 
 
 def onnxruntime() -> ModuleType:
