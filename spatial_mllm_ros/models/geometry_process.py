@@ -32,6 +32,10 @@ class GeometryOptions:
     large part; auto is bfloat16 where the device computes in it, else float32. device: auto, cpu, cuda or cuda:N. width:
     px that images are resized to. window_size: images at once, for the memory that is needed. threads: of the CPU; 0 is
     all but one, which is left to the node.
+
+    A model that ends in .onnx is a file of ``spatial-mllm export geometry``, run by ONNX Runtime without torch; its
+    precision is its own. providers: of ONNX Runtime by preference, or auto. engine_folder: '' is the user's.
+    allow_random_weights: whether an exported file may have been made from weights that nobody trained.
     """
 
     model: str
@@ -40,6 +44,9 @@ class GeometryOptions:
     width: int = 518
     window_size: int = 8
     threads: int = 0
+    providers: str = "auto"
+    engine_folder: str = ""
+    allow_random_weights: bool = False
 
 
 class PredictorLost(InvalidWindow):

@@ -11,10 +11,12 @@ import math
 import queue
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from spatial_mllm_ros.models.geometry_predictor import GeometryPredictor
+from spatial_mllm_ros.models.export.onnx_file import INSTALL, describe, is_export
+from spatial_mllm_ros.models.geometry_predictor import GeometryPredictor, load_exported_predictor, providers_on
 from spatial_mllm_ros.models.geometry_process import GeometryOptions
 from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.models.local import available_cpus
@@ -23,14 +25,15 @@ from spatial_mllm_ros.models.supervised import OnProgress
 from spatial_mllm_ros.models.wire import Channel, Predict, Predicted, Progress, Ready, Refused, Start
 from spatial_mllm_ros.scene.window import InvalidWindow
 
-if TYPE_CHECKING:
-    import torch
-
 log = logging.getLogger(__name__)
 
 _PARTS = re.compile(r"(.*\.)?(aggregator|camera_head|depth_head)\..*")
 _ASPECT = 0.75
 """Height to width of images, before any is seen."""
+_KEPT = {"float32": 1.2, "float16": 2.4, "int8": 1.7}
+"""Bytes that ONNX Runtime holds for a byte of an exported file's weights, by precision."""
+_WORKSPACE = 200 << 20
+GIB = 1 << 30
 
 
 class GeometryWorker:
@@ -92,33 +95,76 @@ def predicted(predictor: GeometryPredictor, window: Predict) -> Predicted:
 
 
 def load_predictor(options: GeometryOptions, progress: OnProgress = lambda *_: None) -> GeometryPredictor:
-    """VGGT as ``options`` name it. Imports torch, whose number of threads it sets.
+    """VGGT as ``options`` name it: a checkpoint, for which torch is imported and its number of threads set, or a file of
+    ``spatial-mllm export geometry``, for which it is not.
 
     Raises ModelUnavailable with the reason: no such checkpoint, names that do not match, not enough memory, no torch.
     """
+    return _load_exported(options, progress) if is_export(options.model) else _load_checkpoint(options, progress)
+
+
+def _load_checkpoint(options: GeometryOptions, progress: OnProgress) -> GeometryPredictor:
     progress("importing torch", 0, 0)
     try:
         import torch
 
         from spatial_mllm_ros.models.geometry_predictor import load_predictor as load
         from spatial_mllm_ros.models.precision import choose_device, choose_precision
+        from spatial_mllm_ros.models.preflight import free_memory
     except ImportError as error:
         raise ModelUnavailable(
-            f"geometry from colour needs torch and more ({error}): pip install 'spatial_mllm_ros[model]'"
+            f"geometry from colour needs torch and more ({error}): pip install 'spatial_mllm_ros[model]'; or an exported "
+            f"file, which needs less: {INSTALL}"
         ) from error
     torch.set_num_threads(options.threads or max(1, available_cpus() - 1))
     device = choose_device(options.device)
-    check_memory(options, device)
-    progress(f"reading the weights of {Path(options.model).name}", 0, 0)
-    return load(options.model, str(device), choose_precision(options.precision, device), options.width)
+    check_memory(options, str(device), needed_bytes(options), free_memory(device))
+    reading = f"reading the weights of {Path(options.model).name}"
+    return load(
+        options.model,
+        str(device),
+        choose_precision(options.precision, device),
+        options.width,
+        lambda done, total: progress(reading, done, total),
+    )
 
 
-def check_memory(options: GeometryOptions, device: torch.device) -> None:
-    """Raises ModelUnavailable where the memory that is free does not do."""
-    from spatial_mllm_ros.models.preflight import GIB, free_memory
+def _load_exported(options: GeometryOptions, progress: OnProgress) -> GeometryPredictor:
+    description = describe(options.model)
+    if options.precision not in ("auto", description.precision):
+        raise ModelUnavailable(
+            f"{options.model} is {description.precision}, not {options.precision}: leave the precision to the file (auto), "
+            "or export another"
+        )
+    if description.random_weights:
+        if not options.allow_random_weights:
+            raise ModelUnavailable(
+                "it was exported from weights that nobody trained, so what it says means nothing; allow_random_weights "
+                "takes it all the same, to try things out"
+            )
+        log.warning("%s: the weights are random, and what they say is noise", options.model)
+    providers = providers_on(options.device, options.providers)
+    needed = needed_bytes(options)
+    try:
+        from spatial_mllm_ros.models.main_memory import free_main_memory
+        from spatial_mllm_ros.models.runtime.providers import choose, free_gpu_memory
+    except ImportError as error:
+        raise ModelUnavailable(f"an exported file needs onnxruntime and more ({error}): {INSTALL}") from error
+    first = choose(providers)[0]
+    check_memory(options, first, needed, free_main_memory() if first == "cpu" else free_gpu_memory())
+    return load_exported_predictor(
+        options.model,
+        providers=providers,
+        width=options.width,
+        engine_folder=options.engine_folder,
+        threads=options.threads or max(1, available_cpus() - 1),
+        progress=lambda what, done, total: progress(what, 0, 0),  # steps are no bytes
+    )
 
-    needed, free = needed_bytes(options), free_memory(device)
-    if needed > free:
+
+def check_memory(options: GeometryOptions, device: str, needed: int, free: int | None) -> None:
+    """Raises ModelUnavailable where the bytes that are free do not do. free: None where that is not known."""
+    if free is not None and needed > free:
         raise ModelUnavailable(
             f"there is not enough memory on {device}: {needed / GIB:.1f} GiB are needed for windows of "
             f"{options.window_size} images {options.width} px wide, and {free / GIB:.1f} GiB are free; choose smaller windows, "
@@ -127,23 +173,37 @@ def check_memory(options: GeometryOptions, device: torch.device) -> None:
 
 
 def needed_bytes(options: GeometryOptions) -> int:
-    """Bytes of memory that a predictor needs, from the headers of its checkpoint: weights, and the maps of one window.
-
-    Weights are read in float32. The maps are counted, not measured: per token of the aggregator about twenty times its
-    width, and the depth head's maps of up to eight images at once, for every pixel twice its features and half as many
-    again. Raises CheckpointError.
+    """Bytes of memory that a predictor needs, from the headers of its checkpoint or from what an exported file says about
+    itself: weights, and the maps of one window. Raises ModelUnavailable.
     """
+    if is_export(options.model):
+        return _needed_exported(options)
     from spatial_mllm_ros.models.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(options.model)
     shapes = checkpoint.shapes()
     sizes = checkpoint.config.get("spatial_config") or checkpoint.config
     weights = 4 * sum(math.prod(shape) for name, shape in shapes.items() if _PARTS.fullmatch(name))
+    # Weights are read in float32. The depth head takes up to eight images at once.
+    return weights + _maps(options, sizes, min(options.window_size, 8))
+
+
+def _needed_exported(options: GeometryOptions) -> int:
+    """The depth head takes one image at a time. What ONNX Runtime makes of the weights was measured."""
+    description = describe(options.model)
+    weights = int(_KEPT[description.precision] * description.data_bytes)
+    return _WORKSPACE + weights + _maps(options, description.config, 1)
+
+
+def _maps(options: GeometryOptions, sizes: Mapping[str, Any], at_once: int) -> int:
+    """Bytes of the maps of one window, counted, not measured: per token of the aggregator about twenty times its width,
+    and the depth head's maps of so many images at once, for every pixel twice its features and half as many again.
+    """
     pixels = int(_ASPECT * options.width**2)
     tokens = options.window_size * (pixels // int(sizes.get("patch_size") or 14) ** 2 + 5)
     aggregator = tokens * int(sizes.get("embed_dim") or 1024) * (20 + 8) * 4
-    head = min(options.window_size, 8) * pixels * int(2.5 * int(sizes.get("dpt_features") or 256)) * 4
-    return weights + max(aggregator, head)
+    head = at_once * pixels * int(2.5 * int(sizes.get("dpt_features") or 256)) * 4
+    return max(aggregator, head)
 
 
 def main() -> None:

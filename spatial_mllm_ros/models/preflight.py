@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from spatial_mllm_ros.models.checkpoint import Checkpoint, module_name
 from spatial_mllm_ros.models.interface import ModelOptions
+from spatial_mllm_ros.models.main_memory import CGROUP, GIB, free_main_memory
 from spatial_mllm_ros.models.precision import INT4_GROUPS, base_dtype
 
 MIB = 1 << 20
-GIB = 1 << 30
 
 _QUANTISED = re.compile(r"(.*\.)?language_model\.(model\.)?layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 _HEADS = re.compile(r"spatial_encoder\.vggt_model\.(camera|depth|point|track)_head\.")
@@ -25,7 +23,7 @@ _TEXT_TOKENS = 512
 _PREFIX_PIECE = 512
 _WORKSPACE = 256 * MIB
 """Of libraries and allocators, whatever the model."""
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP = CGROUP
 
 
 @dataclass(frozen=True)
@@ -171,22 +169,4 @@ def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device. On the CPU within the limit of the container, if there is one."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is not None and used is not None:
-        statistics = _CGROUP / "memory.stat"
-        reclaimable = 0
-        if statistics.is_file():
-            found = re.search(r"^inactive_file (\d+)$", statistics.read_text(), re.MULTILINE)
-            reclaimable = int(found[1]) if found else 0
-        free = min(free, max(0, limit - used + reclaimable))
-    return free
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file of the kernel; None where there is no file, or no limit ("max")."""
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+    return free_main_memory(_CGROUP)

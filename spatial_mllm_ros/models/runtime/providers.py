@@ -80,6 +80,12 @@ def device_name(provider: str) -> str:
     return (_nvidia("name") or "CUDA device") if provider != "cpu" else cpu_name()
 
 
+def free_gpu_memory() -> int | None:
+    """Bytes that are free on the first GPU; None where the driver does not say."""
+    words = _nvidia("memory.free").split()  # "1234 MiB"
+    return int(words[0]) << 20 if words and words[0].isdigit() else None
+
+
 @lru_cache
 def cpu_name() -> str:
     """Model of the CPU and a digest of its instruction sets."""
