@@ -57,7 +57,7 @@ class Part:
 
 _BASE = "pip install --force-reinstall spatial_mllm_ros"
 _MODEL = "pip install 'spatial_mllm_ros[model]'"
-_ONNX = "pip install 'spatial_mllm_ros[onnx]'"
+_ONNX = "pip install 'spatial_mllm_ros[onnx-runtime]'"
 _ROS = "install ROS 2 (Humble or newer) and source its setup.bash; rosbags and Cyclone DDS work without"
 WANTED = (
     Wanted("numpy", "numpy", True, "nothing works", _BASE),
@@ -179,6 +179,7 @@ def model_parts() -> list[Part]:
         found.append(Part("attention", "ok", ", ".join(machine.attentions()), remark))
     if _installed("onnxruntime"):
         found.append(providers_part())
+        found += engine_parts()
     checkpoints = hub.checkpoints()
     if not checkpoints:
         remark = f"none in {hub.models_folder()}; spatial-mllm download Diankun/Spatial-MLLM-v1.1-Instruct-135K"
@@ -197,6 +198,13 @@ def providers_part() -> Part:
         return Part("execution providers", "broken", "", str(error))
     words = ", ".join(f"{name} ({device})" if device else name for name, device in found.items())
     return Part("execution providers", "ok", words)
+
+
+def engine_parts() -> list[Part]:
+    """Engines that were built from exported files, in the usual folder: whose, runtime, provider and precision."""
+    from spatial_mllm_ros.models.runtime.engine_cache import EngineCache
+
+    return [Part("engine", "ok", name, source.get("file", "")) for name, source in EngineCache().engines()]
 
 
 def device_part(device: Device) -> Part:

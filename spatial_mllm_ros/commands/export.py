@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
 
 EPILOG = """
 \b
 Examples:
   spatial-mllm export encoder --model my_checkpoint --output encoder.onnx
   spatial-mllm export encoder --model my_checkpoint --output encoder.onnx --precision int8 --build
-  spatial-mllm export geometry --model my_checkpoint --output geometry.onnx
+  spatial-mllm export geometry --model my_checkpoint --output geometry.onnx --precision int8 --build
+  spatial-mllm ask walk.mp4 "Which way did the camera turn?" --rgb-geometry geometry.onnx
   spatial-mllm export build encoder.onnx --providers tensorrt,cuda
 
 The weights are written beside the file, as FILE.onnx.data; keep both together.
@@ -49,6 +51,9 @@ def _options(command: Any) -> Any:
     return command
 
 
+_BUILD = click.option(
+    "--build", is_flag=True, help="Build the engine for this machine too, and compare it with the model."
+)
 _PROVIDERS = click.option(
     "--providers", default="auto", show_default=True, help="auto, or tensorrt, cuda and cpu by preference."
 )
@@ -59,7 +64,7 @@ _CACHE = click.option(
 
 @export_group.command(name="encoder", epilog=EPILOG)
 @_options
-@click.option("--build", is_flag=True, help="Build the engine for this machine too, and compare it with the model.")
+@_BUILD
 @_PROVIDERS
 @_CACHE
 @click.pass_context
@@ -85,7 +90,14 @@ def encoder_command(
         vggt = loading.load_vggt(model, progress=lambda done, total: progress("loading", done >> 20, total >> 20))
         layer = loading.spatial_layer(model)
         description = export.export_encoder(
-            vggt, output, precision=precision, layer=layer, name=_name(model), check=check, progress=progress
+            vggt,
+            output,
+            precision=precision,
+            layer=layer,
+            name=_name(model),
+            random_weights=_random(model),
+            check=check,
+            progress=progress,
         )
         result = _result(output, description, start)
         passed = True
@@ -104,8 +116,27 @@ def encoder_command(
 
 @export_group.command(name="geometry", epilog=EPILOG)
 @_options
-def geometry_command(*, model: str, output: Path, precision: str, check: bool, as_json: bool) -> None:
-    """VGGT with its camera and depth heads: frames to pose encodings, depth and its confidence."""
+@_BUILD
+@_PROVIDERS
+@_CACHE
+@click.pass_context
+def geometry_command(
+    ctx: click.Context,
+    *,
+    model: str,
+    output: Path,
+    precision: str,
+    check: bool,
+    as_json: bool,
+    build: bool,
+    providers: str,
+    cache: Path | None,
+) -> None:
+    """VGGT with its camera and depth heads: frames to pose encodings, depth and its confidence.
+
+    For --rgb-geometry and the node's rgb_geometry, without torch. What torch says about a fixed input is recorded in the
+    file. With --build exit code 1 when the engine differs too much from it.
+    """
     loading, export, _ = _libraries()
     with _failures(), common.task_progress(quiet=as_json) as progress:
         start = time.perf_counter()
@@ -113,9 +144,20 @@ def geometry_command(*, model: str, output: Path, precision: str, check: bool, a
             model, ("camera", "depth"), progress=lambda done, total: progress("loading", done >> 20, total >> 20)
         )
         description = export.export_geometry(
-            vggt, output, precision=precision, name=_name(model), check=check, progress=progress
+            vggt,
+            output,
+            precision=precision,
+            name=_name(model),
+            random_weights=_random(model),
+            check=check,
+            progress=progress,
         )
-    _print(_result(output, description, start), as_json)
+        result = _result(output, description, start)
+        if build:
+            result |= _built_geometry(output, providers, cache, progress)
+    _print(result, as_json)
+    if not result.get("passed", True):
+        ctx.exit(1)
 
 
 @export_group.command(name="build", epilog=EPILOG)
@@ -123,17 +165,44 @@ def geometry_command(*, model: str, output: Path, precision: str, check: bool, a
 @_PROVIDERS
 @_CACHE
 @common.json_option
-def build_command(*, file: Path, providers: str, cache: Path | None, as_json: bool) -> None:
-    """Build the engine of an exported encoder for this machine, ahead of its first use."""
-    _libraries()
-    from spatial_mllm_ros.models.runtime.engine_cache import EngineCache
-    from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
+@click.pass_context
+def build_command(ctx: click.Context, *, file: Path, providers: str, cache: Path | None, as_json: bool) -> None:
+    """Build the engine of an exported file for this machine, ahead of its first use.
+
+    Geometry is compared with what torch said when it was exported, too: exit code 1 when it differs too much.
+    """
+    from spatial_mllm_ros.models.export.onnx_file import describe
 
     with _failures(), common.task_progress(quiet=as_json) as progress:
         start = time.perf_counter()
-        encoder = OnnxEncoder.load(file, providers=providers, cache=cache, progress=progress)
-    result = {"engine": encoder.name, "cache": str(EngineCache(cache).folder), "seconds": time.perf_counter() - start}
-    _print(result, as_json)
+        if describe(file).kind == "geometry":
+            result = _built_geometry(file, providers, cache, progress)
+        else:
+            _libraries()
+            from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
+
+            encoder = OnnxEncoder.load(file, providers=providers, cache=cache, progress=progress)
+            result = {"engine": encoder.name}
+    from spatial_mllm_ros.models.runtime.engine_cache import EngineCache
+
+    _print({**result, "cache": str(EngineCache(cache).folder), "seconds": time.perf_counter() - start}, as_json)
+    if not result.get("passed", True):
+        ctx.exit(1)
+
+
+def _built_geometry(file: Path, providers: str, cache: Path | None, progress: Any) -> dict[str, Any]:
+    """The engine of an exported geometry, and how far it is from torch."""
+    try:
+        from spatial_mllm_ros.models.runtime.onnx_predictor import OnnxPredictor
+    except ImportError as error:
+        from spatial_mllm_ros.models.export.onnx_file import INSTALL
+
+        raise common.Failure(f"an exported file needs {error.name}: {INSTALL}") from error
+    predictor = OnnxPredictor.load(file, providers=providers, cache=cache, gate=False, progress=progress)
+    progress("comparing with torch", 0, None)
+    parity = predictor.parity
+    values = {name: value for name, value in asdict(parity).items() if name != "cosine"}  # which tokens have
+    return {"engine": predictor.engine_name, "parity": values, "passed": parity.passed}
 
 
 def _libraries() -> tuple[Any, Any, Any]:
@@ -162,6 +231,10 @@ class _failures:
 
 def _name(model: str) -> str:
     return Path(model).resolve().name if Path(model).exists() else model
+
+
+def _random(model: str) -> bool:
+    return has_random_weights(resolve_model(model))
 
 
 def _result(output: Path, description: Any, start: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from spatial_mllm_ros.models.export.onnx_file import is_export
 from spatial_mllm_ros.models.geometry_predictor import GeometryPredictor
 from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPredictor
 from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
@@ -73,12 +74,16 @@ def geometry_options(settings: Settings) -> GeometryOptions:
         settings.rgb_geometry_width_px,
         settings.rgb_geometry_window_size,
         settings.model_threads,
+        settings.rgb_geometry_providers,
+        settings.rgb_geometry_engine_folder,
+        settings.allow_random_weights,
     )
 
 
 def load_geometry(settings: Settings, interrupted: Callable[[], bool] = lambda: False) -> ServedPredictor:
     """The predictor of geometry from colour, loaded; see ``load_model``."""
-    _check_trained(settings, "rgb_geometry", settings.rgb_geometry)
+    if not is_export(settings.rgb_geometry):  # which its process reads, where the libraries for it are
+        _check_trained(settings, "rgb_geometry", settings.rgb_geometry)
     predictor = ProcessPredictor(geometry_options(settings), python=settings.model_python)
     log.info("loading the geometry from colour %s", settings.rgb_geometry)
     _load(predictor, settings, f"rgb_geometry {settings.rgb_geometry!r}", interrupted)

@@ -410,15 +410,24 @@ class Settings:
     rgb_geometry: str = _is(
         "",
         "Checkpoint of VGGT, or of Spatial-MLLM, which holds one, that gives images without depth their depth and pose: a "
-        "folder, or the id of one that `spatial-mllm download` brought. For one camera. Metres come from its TF, or from "
-        "depth where there is some now and then. Empty: none, images without depth only show something.",
+        "folder, or the id of one that `spatial-mllm download` brought. Or a file of `spatial-mllm export geometry`, which "
+        "ends in .onnx and runs on ONNX Runtime, without torch. For one camera. Metres come from its TF, or from depth where "
+        "there is some now and then. Empty: none, images without depth only show something.",
         section="Geometry from colour",
     )
     rgb_geometry_device: str = _is("auto", "Device that it runs on: auto, cpu, cuda or cuda:N.")
     rgb_geometry_precision: str = _is(
         "auto",
-        "Of its large part. auto: bfloat16 where the device computes in it, else float32.",
+        "Of its large part. auto: bfloat16 where the device computes in it, else float32; that of an exported file is its own.",
         choices=GEOMETRY_PRECISIONS,
+    )
+    rgb_geometry_providers: str = _is(
+        "auto",
+        "Execution providers of ONNX Runtime for an exported file, by preference: some of tensorrt,cuda,cpu; auto: those "
+        "installed.",
+    )
+    rgb_geometry_engine_folder: str = _is(
+        "", "Folder of the engines that are built from an exported file; empty: the user's cache."
     )
     rgb_geometry_width_px: int = _is(
         518,

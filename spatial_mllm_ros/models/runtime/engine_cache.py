@@ -54,24 +54,26 @@ class EngineCache:
         build: Callable[[Path], object],
         on_build: Callable[[str], object] = lambda why: None,
         source: Mapping[str, str] | None = None,
+        name: str = "",
     ) -> Engine:
         """The engine for this key, built now unless it is there and whole.
 
         key: everything that the engine depends on, as JSON types. build: called with an empty folder to fill. on_build:
-        called first, with the reason. source: what it is built from, whose older engines it replaces. Raises ExportError
-        where the folder cannot be written or the disk is full, and what ``build`` raises; nothing is left behind then.
+        called first, with the reason. source: what it is built from, whose older engines it replaces. name: for people.
+        Raises ExportError where the folder cannot be written or the disk is full, and what ``build`` raises; nothing is
+        left behind then.
         """
         from filelock import FileLock
 
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        home = self.folder / name
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        home = self.folder / digest
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f"{name}.lock"):
+            with FileLock(self.folder / f"{digest}.lock"):
                 fault = self._fault(home, key)
                 if fault:
                     on_build(fault)
-                    self._build(home, key, build, source)
+                    self._build(home, build, {"name": name, "key": key, "source": dict(source or {})})
                 engine = Engine(home, _hold(home))
             if fault and source:
                 self._prune(home, source)
@@ -86,16 +88,18 @@ class EngineCache:
             ) from error
         return engine
 
-    def _build(
-        self, home: Path, key: Mapping[str, Any], build: Callable[[Path], object], source: Mapping[str, str] | None
-    ) -> None:
+    def engines(self) -> list[tuple[str, dict[str, str]]]:
+        """Name and source of every engine that is kept, in the order of their names."""
+        found = [_manifest(path) for path in self.folder.glob(f"*/{MANIFEST}")]
+        return sorted((str(each.get("name", "")), dict(each.get("source", {}))) for each in found)
+
+    def _build(self, home: Path, build: Callable[[Path], object], about: Mapping[str, Any]) -> None:
         with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder, ignore_cleanup_errors=True) as partial:
             folder = Path(partial) / "engine"
             folder.mkdir()
             build(folder)
             files = {path.name: fingerprint(path) for path in sorted(folder.iterdir())}
-            manifest = {"key": key, "source": source or {}, "files": files}
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            (folder / MANIFEST).write_text(json.dumps({**about, "files": files}, indent=1) + "\n", encoding="utf-8")
             if home.exists():
                 shutil.rmtree(home)
             folder.rename(home)
@@ -106,7 +110,7 @@ class EngineCache:
 
         for manifest in self.folder.glob(f"*/{MANIFEST}"):
             old = manifest.parent
-            if old == newest or _source(manifest) != dict(source):
+            if old == newest or _manifest(manifest).get("source") != dict(source):
                 continue
             try:
                 with FileLock(self.folder / f"{old.name}.lock", timeout=0):
@@ -164,9 +168,9 @@ def _unused(folder: Path) -> bool:
         return True
 
 
-def _source(manifest: Path) -> dict[str, str]:
-    """What an engine was built from; {} where that is not known."""
+def _manifest(path: Path) -> dict[str, Any]:
+    """What an engine says about itself; {} where that cannot be read."""
     try:
-        return dict(json.loads(manifest.read_text(encoding="utf-8"))["source"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}

@@ -82,7 +82,12 @@ class OnnxPredictor:
     @property
     def name(self) -> str:
         """See GeometryPredictor: whose weights, runtime, provider and precision."""
-        return f"VGGT of {self.description.model or 'an exported file'}, {self._sessions.name}"
+        return f"VGGT of {self.description.model or 'an exported file'}, {self.engine_name}"
+
+    @property
+    def engine_name(self) -> str:
+        """Runtime, provider and precision."""
+        return self._sessions.name
 
     @cached_property
     def parity(self) -> Parity:

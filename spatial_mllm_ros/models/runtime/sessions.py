@@ -71,7 +71,7 @@ class Sessions:
     @property
     def name(self) -> str:
         """For people, logs and ``model_id``: runtime, provider and precision."""
-        return f"onnxruntime {found.version()} {self.provider} {self.description.precision}"
+        return _name(self.description, self.provider)
 
     def run_options(self) -> Any:
         """For one run."""
@@ -123,6 +123,10 @@ def run_error(error: Exception, shapes: Mapping[str, Sequence[int]]) -> RuntimeE
     return RuntimeError(f"ONNX Runtime failed with {sizes}: {words}")
 
 
+def _name(description: Description, provider: str) -> str:
+    return f"onnxruntime {found.version()} {provider} {description.precision}"
+
+
 class _DoesNotStart(Exception):
     """The provider is installed, but does not run this here."""
 
@@ -160,7 +164,10 @@ class _Builder:
             "file": os.fspath(self.file.resolve()),
             **{name: key[name] for name in ("provider", "device")},
         }
-        engine = cache.get(key, build, announce, source)
+        what = (
+            f"{self.description.kind} of {self.description.model}" if self.description.model else self.description.kind
+        )
+        engine = cache.get(key, build, announce, source, f"{what}, {_name(self.description, self.provider)}")
         sessions = {}
         for index, part in enumerate(names):
             progress(f"loading the engine ({self.provider}, part {part})", len(names) + index, total)
