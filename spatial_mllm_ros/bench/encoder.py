@@ -7,264 +7,329 @@ has one too: what else the machine does then slows both alike.
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spatial_mllm_ros.bench.processes import ends_tidily, process, receive
+from spatial_mllm_ros.bench.encoder_process import ATTENTIONS, SIZES, Job, Pass, Ready, Runtime, expect, export, serve
+from spatial_mllm_ros.bench.processes import Failed, ends_tidily, process, receive
+from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
 
 Progress = Callable[[str, int, int | None], None]
 COUNTS = (1, 2, 4, 8, 16, 32)
+KINDS = ("torch", "compiled", "onnx")
+PRECISIONS = {"torch": ("float32", "bfloat16", "float16"), "onnx": ("float32", "float16", "int8")}
 PUBLISHED = {1: 0.04, 8: 0.11, 20: 0.31, 100: 3.12}
 """Seconds by number of frames of 518x336 px: VGGT-1B's aggregator on an H100 with flash attention (arXiv 2503.11651)."""
-SIZES = {
-    "tiny": VGGTConfig(
-        embed_dim=64, depth=2, num_heads=2, patch_embed_depth=2, patch_embed_num_heads=2, dpt_layers=(0, 0, 1, 1)
-    ),
-    "small": VGGTConfig(
-        embed_dim=256, depth=6, num_heads=4, patch_embed_depth=6, patch_embed_num_heads=4, dpt_layers=(1, 2, 4, 5)
-    ),
-    "base": VGGTConfig(
-        embed_dim=512, depth=12, num_heads=8, patch_embed_depth=12, patch_embed_num_heads=8, dpt_layers=(2, 5, 8, 11)
-    ),
-    "full": VGGTConfig(),
-}
-"""Sizes by name, all with heads of 64 channels but the first's 32; "full" is VGGT-1B."""
+ONCE_S = 10.0
+"""A pass that takes longer is not repeated, and not warmed up for."""
+TURNS_S = 8.0
+MAX_TURNS = 6
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """What is measured. kind: "torch", "compiled" or "onnx". place: device of torch, or ONNX Runtime's provider."""
-
-    kind: str
-    place: str
-    precision: str
-
-    def __str__(self) -> str:
-        words = {"torch": "torch eager", "compiled": "torch compiled", "onnx": "onnxruntime"}
-        return f"{words[self.kind]} {self.place} {self.precision}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a process measures: a runtime at a size, on frames of (height, width) pixels; file: exported, for "onnx"."""
-
-    runtime: Runtime
-    size: str
-    image_size: tuple[int, int]
-    threads: int
-    file: str = ""
-    cache: str = ""
-
-
-def run(
-    size: str = "small",
-    image_size: tuple[int, int] = (336, 518),
-    counts: Sequence[int] = COUNTS,
-    limit_s: float = 20.0,
-    precisions: Sequence[str] = (),
-    threads: int = 0,
-    compiled: bool = True,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """Time and memory of every runtime that is here.
+class Wanted:
+    """What is measured.
 
     size: one of SIZES, with random weights. image_size: (height, width) of the frames, pixels. counts: of frames; those
-    at which one pass would take longer than ``limit_s`` are left out. precisions: of exported encoders; by default those
-    that make sense on the device. threads: of the CPU; 0: as many as torch takes. compiled: measure torch.compile too.
-    Raises ValueError for a size, and ExportError.
+    at which a pass would take longer than ``limit_s`` are left out. kinds: some of KINDS. precisions, attentions: (none)
+    are those that make sense on the device. threads: of the CPU; 0: as many as torch takes.
     """
+
+    size: str = "small"
+    image_size: tuple[int, int] = (252, 392)
+    counts: Sequence[int] = COUNTS
+    limit_s: float = 120.0
+    kinds: Sequence[str] = KINDS
+    precisions: Sequence[str] = ()
+    attentions: Sequence[str] = ()
+    threads: int = 0
+
+
+@dataclass(eq=False)
+class _Measured:
+    """What came out for a runtime at a number of frames; passes of torch eager in the same turns beside its own."""
+
+    runtime: Runtime
+    frames: int
+    passes: list[Pass] = field(default_factory=list)
+    eager: list[Pass] = field(default_factory=list)
+
+
+def run(wanted: Wanted, progress: Progress = lambda what, done, total: None) -> dict[str, Any]:
+    """Time and memory of every runtime that is here, and why others are not measured. Raises ValueError for what is not
+    known, and Failed where torch eager does not work."""
     import torch
 
-    if size not in SIZES:
-        raise ValueError(f"size {size!r} is not known: it is one of {', '.join(SIZES)}")
-    threads = threads or torch.get_num_threads()
+    _check(wanted)
+    wanted = replace(wanted, threads=wanted.threads or torch.get_num_threads())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    native = "bfloat16" if device == "cuda" else "float32"
-    eager = Runtime("torch", device, native)
-    others = [Runtime("compiled", device, native)] if compiled and _can_compile() else []
-    remarks = [] if others or not compiled else ["torch.compile is not measured: there is no C++ compiler"]
-    try:
-        from spatial_mllm_ros.models.runtime.providers import available
-
-        wanted = precisions or (("float32", "float16") if device == "cuda" else ("float32", "int8"))
-        others += [
-            Runtime("onnx", place, p) for place in available() for p in wanted if device == "cpu" or place != "cpu"
-        ]
-    except ImportError as error:
-        remarks.append(f"ONNX Runtime is not measured: {error}")
-    rows: list[dict[str, Any]] = []
+    eager, others, absent = runtimes(wanted, device)
+    bench = _Bench(wanted, eager, len(others) or 1, progress)
+    bench.absent += absent
     with ends_tidily(), tempfile.TemporaryDirectory(prefix="bench_encoder_") as folder:
-        jobs = [Job(eager, size, image_size, threads)]
-        for other in others:
-            file = Path(folder) / f"{other.precision}.onnx"
-            if other.kind == "onnx" and not file.exists():
-                progress(f"exporting {other.precision}", 0, None)
-                with process(_export, size, other.precision, folder) as pipe:
-                    receive(pipe)
-            jobs.append(Job(other, size, image_size, threads, os.fspath(file), os.fspath(Path(folder) / "engines")))
-        for job in jobs[1:] or jobs:
-            rows += _measure(jobs[0], job, counts, limit_s, progress)
-    return {
-        "size": size,
-        "parameters": _parameters(SIZES[size]),
-        "frame": f"{image_size[1]}x{image_size[0]} px",
+        for other in others or [eager]:
+            bench.measure(other, folder)
+    result = {
+        "size": wanted.size,
+        "parameters": _parameters(SIZES[wanted.size]),
+        "frame": f"{wanted.image_size[1]}x{wanted.image_size[0]} px",
         "device": _device_name(device),
-        "threads": threads,
-        "encoder": _table(rows, eager),
-        "published VGGT-1B on H100": [{"frames": frames, "seconds": seconds} for frames, seconds in PUBLISHED.items()],
-        "remarks": "; ".join(remarks) or "none",
+        "threads": wanted.threads,
+        "matrix products": [
+            {"of": of, "gflop_per_s": rate} for of, rate in bench.peaks.items() if not math.isnan(rate)
+        ],
+        "encoder": bench.table(),
+        "compiling": [{"runtime": str(runtime), "seconds": seconds} for runtime, seconds in bench.compile_s.items()],
+        "not measured": bench.absent,
     }
+    if wanted.size == "full":
+        result["published VGGT-1B on H100, 518x336 px"] = [
+            {"frames": frames, "seconds": seconds} for frames, seconds in PUBLISHED.items()
+        ]
+    return result
 
 
 def flops(config: VGGTConfig, frames: int, image_size: tuple[int, int]) -> float:
-    """Floating-point operations of the aggregator: linear layers, and both products of every attention."""
+    """Floating-point operations of the aggregator: patches, linear layers, and both products of every attention."""
     patches = math.prod(side // config.patch_size for side in image_size)
     tokens = frames * (patches + PATCH_START)
+    cut = 2 * 3 * config.patch_size**2 * config.embed_dim * frames * patches
     linear = 24 * config.embed_dim**2 * tokens
     within = 4 * config.embed_dim * tokens * (patches + PATCH_START)
     among = 4 * config.embed_dim * tokens * tokens
-    return config.patch_embed_depth * (linear + within) + config.depth * (2 * linear + within + among)
+    return cut + config.patch_embed_depth * (linear + within) + config.depth * (2 * linear + within + among)
 
 
-def _measure(
-    eager: Job, other: Job, counts: Sequence[int], limit_s: float, progress: Progress
-) -> Iterator[dict[str, Any]]:
-    """A row for each number of frames: of ``other``, with eager's figures from the same turns."""
-    with process(_serve, eager) as reference, process(_serve, other) as pipe:
-        for each in (reference, pipe):
-            receive(each)
-        last = 0.0
-        for index, count in enumerate(counts):
-            progress(f"{other.runtime}, {count} frames", index, len(counts))
-            if index and last * (count / counts[index - 1]) ** 1.5 > limit_s:
-                return
-            times: dict[Connection, list[float]] = {reference: [], pipe: []}
-            work: dict[Connection, list[float]] = {reference: [], pipe: []}
-            peaks: dict[Connection, float] = {}
-            start = time.perf_counter()
-            turns = 0
-            while turns < 2 or (turns < 7 and time.perf_counter() - start < limit_s / 2):
-                for each in (reference, pipe) if turns % 2 else (pipe, reference):
-                    each.send(count)
-                    seconds, cpu_s, peaks[each] = receive(each)
-                    if turns:  # the first warms up
-                        times[each].append(seconds)
-                        work[each].append(cpu_s)
-                turns += 1
-            last = min(times[reference])
-            yield {
-                "runtime": other.runtime,
-                "frames": count,
-                "times": times[pipe],
-                "eager": times[reference],
-                "cpu_s": min(work[pipe]),
-                "eager_cpu_s": min(work[reference]),
-                "peak_mb": peaks[pipe],
-                "eager_peak_mb": peaks[reference],
-                "gflop": flops(SIZES[other.size], count, other.image_size) / 1e9,
-            }
+def runtimes(wanted: Wanted, device: str) -> tuple[Runtime, list[Runtime], list[dict[str, Any]]]:
+    """Torch eager as a model would run it, what to compare with it, and rows that say what is not here and why."""
+    from spatial_mllm_ros.models.precision import choose_device, choose_precision
+
+    native = "bfloat16" if device == "cuda" else "float32"
+    eager = Runtime("torch", device, native)
+    others: list[Runtime] = []
+    absent: list[dict[str, Any]] = []
+
+    def leave_out(what: str, reason: str) -> None:
+        absent.append({"runtime": what, "frames": "all", "reason": reason})
+
+    of_torch = [p for p in wanted.precisions if p in PRECISIONS["torch"]] if wanted.precisions else [native]
+    if not wanted.precisions:
+        second = "float16" if device == "cuda" else "bfloat16"
+        if device == "cuda" or choose_precision("auto", choose_device("cpu")) == second:
+            of_torch.append(second)
+        else:
+            leave_out(
+                f"torch cpu {second}", "this processor does not compute in it; --precisions measures it all the same"
+            )
+    if "torch" in wanted.kinds:
+        kernels = wanted.attentions or (tuple(ATTENTIONS) if device == "cuda" else ())
+        others += [Runtime("torch", device, p, kernel) for p in of_torch for kernel in ("", *kernels)]
+        if device == "cpu":
+            leave_out("torch cuda", "torch finds no CUDA device")
+    if "compiled" in wanted.kinds:
+        if _can_compile():
+            others += [Runtime("compiled", device, p) for p in of_torch]
+        else:
+            leave_out(f"torch compiled {device}", "torch.compile needs a C++ compiler, and there is none")
+    if "onnx" in wanted.kinds:
+        others += _of_onnx(wanted, device, leave_out)
+    return eager, [other for other in others if other != eager], absent
 
 
-def _table(rows: list[dict[str, Any]], eager: Runtime) -> list[dict[str, Any]]:
-    """One row a runtime and number of frames; times are the least of all turns, ratios those of the same turns.
+def _of_onnx(wanted: Wanted, device: str, leave_out: Callable[[str, str], None]) -> list[Runtime]:
+    try:
+        from spatial_mllm_ros.models.runtime import providers
 
-    cpu_s tells the work on a CPU even where other processes take turns on it.
+        there = providers.available()
+    except (ImportError, ModelUnavailable) as error:
+        leave_out("onnxruntime", str(error))
+        return []
+    for name in providers.PREFERENCE:
+        if name not in there:
+            leave_out(f"onnxruntime {name}", f"the installed onnxruntime {providers.version()} has no such provider")
+    usual = ("float32", "float16") if device == "cuda" else ("float32", "int8")
+    precisions = [p for p in wanted.precisions or usual if p in PRECISIONS["onnx"]]
+    return [Runtime("onnx", place, p) for place in there if device == "cpu" or place != "cpu" for p in precisions]
+
+
+class _Bench:
+    """Measures one runtime after the other and keeps what came out.
+
+    peaks: the best matrix product, 10⁹ operations a second, by device and precision. absent: rows that say why.
     """
-    table = []
-    for count in sorted({row["frames"] for row in rows}):
-        same = [row for row in rows if row["frames"] == count]
-        every = [t for row in same for t in row["eager"]]
-        cpu_s, peak = min(row["eager_cpu_s"] for row in same), max(row["eager_peak_mb"] for row in same)
-        table.append(_row(eager, count, every, 1.0, cpu_s, peak, same[0]["gflop"]))
-        for row in same:
-            if row["runtime"] != eager:
-                ratio = statistics.median(a / b for a, b in zip(row["eager"], row["times"], strict=True))
-                table.append(
-                    _row(row["runtime"], count, row["times"], ratio, row["cpu_s"], row["peak_mb"], row["gflop"])
-                )
-    return table
+
+    def __init__(self, wanted: Wanted, eager: Runtime, pairs: int, progress: Progress) -> None:
+        self.rows: list[_Measured] = []
+        self.peaks: dict[str, float] = {}
+        self.errors: dict[Runtime, float] = {}
+        self.compile_s: dict[Runtime, float] = {}
+        self.absent: list[dict[str, Any]] = []
+        self._wanted, self._eager, self._pairs, self._progress = wanted, eager, pairs, progress
+        self._expected: Any = None
+        self._seconds_per_gflop = math.nan
+        self._pair = 0
+        self._loading_s: list[float] = []
+
+    def measure(self, other: Runtime, folder: str) -> None:
+        """At every number of frames, in turns with torch eager."""
+        wanted = self._wanted
+        begin = time.perf_counter()
+        try:
+            if self._expected is None:
+                self._tell("computing in float32 what is to come out", 0)
+                with process(expect, wanted.size, wanted.threads) as pipe:
+                    self._expected = receive(pipe)
+            jobs = [Job(each, wanted.size, wanted.image_size, wanted.threads, folder) for each in (self._eager, other)]
+            if other.kind == "onnx" and not jobs[1].file.exists():
+                self._tell(f"exporting {other.precision}", 0)
+                with process(export, wanted.size, jobs[1].file) as pipe:
+                    receive(pipe)
+            self._tell(f"loading {other}", 0)
+            with process(serve, jobs[0]) as reference:
+                self._ready(self._eager, receive(reference))
+                if other == self._eager:
+                    self._count_up(other, reference, reference)
+                    return
+                with process(serve, jobs[1]) as pipe:
+                    self._ready(other, receive(pipe))
+                    self._loading_s.append(time.perf_counter() - begin)
+                    self._count_up(other, pipe, reference)
+        except Failed as error:
+            if other == self._eager or not self.errors:
+                raise
+            done = [row.frames for row in self.rows if row.runtime == other]
+            frames = [count for count in wanted.counts if count not in done]
+            self._leave_out(other, ", ".join(map(str, frames)), str(error))
+        finally:
+            self._pair += 1
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a runtime and number of frames; times are the least of all passes, ratios those of the same turns.
+
+        runs: passes that counted. cpu_s tells the work on a CPU even where other processes take turns on it.
+        share_of_peak: of what large matrix products reach in this precision. error: root mean square of the difference to
+        torch in float32, by that of its tokens, of two fixed frames.
+        """
+        table = []
+        for count in sorted({row.frames for row in self.rows}):
+            same = [row for row in self.rows if row.frames == count]
+            table.append(self._row(self._eager, count, [p for row in same for p in row.eager], 1.0))
+            for row in same:
+                if row.runtime != self._eager:
+                    pairs = zip(row.eager, row.passes, strict=True)
+                    table.append(
+                        self._row(
+                            row.runtime, count, row.passes, statistics.median(a.seconds / b.seconds for a, b in pairs)
+                        )
+                    )
+        return table
+
+    def _row(self, runtime: Runtime, count: int, passes: list[Pass], ratio: float) -> dict[str, Any]:
+        rate = self._gflop(count) / min(p.seconds for p in passes)
+        return {
+            "runtime": str(runtime),
+            "frames": count,
+            "runs": len(passes),
+            "seconds": min(p.seconds for p in passes),
+            "x_eager": ratio,
+            "cpu_s": min(p.cpu_s for p in passes),
+            "peak_mb": _known(max(p.peak_mb for p in passes)),
+            "gflop_per_s": rate,
+            "share_of_peak": _known(rate / self.peaks.get(_kind_of_product(runtime), math.nan)),
+            "error": self.errors.get(runtime),
+        }
+
+    def _count_up(self, other: Runtime, pipe: Any, reference: Any) -> None:
+        each = [reference] if pipe is reference else [reference, pipe]
+        longest = 0.0
+        for index, count in enumerate(self._wanted.counts):
+            if index:
+                expected_s = longest * self._gflop(count) / self._gflop(self._wanted.counts[index - 1])
+                if expected_s > self._wanted.limit_s:
+                    rest = ", ".join(str(c) for c in self._wanted.counts[index:])
+                    self._leave_out(other, rest, f"a pass would take about {expected_s:.0f} s; --limit allows more")
+                    return
+            self._tell(f"{other}, {count} frames", index)
+            first = _passes(each, count)
+            number = _turns(statistics.mean(p.seconds for p in first))
+            turns = [_passes(each, count, backwards=turn % 2 == 0) for turn in range(number)] or [first]
+            best = [min(turn[i].seconds for turn in turns) for i in range(len(each))]
+            longest = max(best)
+            self._seconds_per_gflop = statistics.mean(best) / self._gflop(count)
+            self.rows.append(_Measured(other, count, [t[-1] for t in turns], [t[0] for t in turns]))
+
+    def _ready(self, runtime: Runtime, ready: Ready) -> None:
+        import numpy as np
+
+        difference = np.linalg.norm(ready.tokens - self._expected) / np.linalg.norm(self._expected)
+        self.errors[runtime] = float(difference)
+        product = _kind_of_product(runtime)
+        known = self.peaks.get(product, math.nan)
+        self.peaks[product] = ready.matrix_gflop_per_s if math.isnan(known) else max(known, ready.matrix_gflop_per_s)
+        if ready.compile_s:
+            self.compile_s[runtime] = ready.compile_s
+
+    def _leave_out(self, runtime: Runtime, frames: str, reason: str) -> None:
+        self.absent.append({"runtime": str(runtime), "frames": frames, "reason": reason})
+
+    def _gflop(self, count: int) -> float:
+        return flops(SIZES[self._wanted.size], count, self._wanted.image_size) / 1e9
+
+    def _tell(self, what: str, index: int) -> None:
+        counts = self._wanted.counts
+        seconds = [self._seconds_per_gflop * self._gflop(count) for count in counts]
+        each = [_planned_s(s) if s <= self._wanted.limit_s else 0.0 for s in seconds]
+        left = sum(each) * (self._pairs - self._pair - 1) + sum(each[index:])
+        left += statistics.fmean(self._loading_s or [0.0]) * (self._pairs - self._pair - 1)
+        words = "" if math.isnan(left) or not self.rows else f", about {max(1, round(left / 60))} min left"
+        self._progress(f"{what}{words}", self._pair * len(counts) + index, self._pairs * len(counts))
 
 
-def _row(
-    runtime: Runtime, count: int, times: list[float], ratio: float, cpu_s: float, peak: float, gflop: float
-) -> dict[str, Any]:
-    return {
-        "runtime": str(runtime),
-        "frames": count,
-        "seconds": min(times),
-        "times_faster_than_eager": ratio,
-        "cpu_s": cpu_s,
-        "peak_mb": peak,
-        "gflop_per_s": gflop / min(times),
-    }
+def _passes(pipes: Sequence[Any], count: int, backwards: bool = False) -> list[Pass]:
+    """One pass of each, one after the other, in their order or the other way round."""
+    found = {}
+    for index in reversed(range(len(pipes))) if backwards else range(len(pipes)):
+        pipes[index].send(count)
+        found[index] = receive(pipes[index])
+    return [found[index] for index in range(len(pipes))]
 
 
-def _export(pipe: Connection, size: str, precision: str, folder: str) -> None:
-    from spatial_mllm_ros.models.export.export import export_encoder, to_int8
-
-    float32, file = Path(folder) / "float32.onnx", Path(folder) / f"{precision}.onnx"
-    if precision == "int8" and float32.exists():
-        to_int8(float32, file, check=False)
-    else:
-        export_encoder(_random_vggt(size), file, precision=precision, name=f"random weights, {size}", check=False)
-    pipe.send("written")
+def _planned_s(seconds: float) -> float:
+    """How long two processes are measured for whose passes take so long."""
+    return 2 * seconds * (1 + _turns(seconds))
 
 
-def _serve(pipe: Connection, job: Job) -> None:
-    """Load, say so, and encode as many frames as the pipe says, answering (seconds, seconds of CPU, peak
-    megabytes)."""
-    import torch
-
-    torch.set_num_threads(job.threads)
-    encode = _encoder(job)
-    on_gpu = torch.cuda.is_available()
-    pipe.send("ready")
-    with torch.inference_mode():
-        while True:
-            count = pipe.recv()
-            frames = torch.rand(count, 3, *job.image_size, device="cuda" if on_gpu else "cpu")
-            _forget_peak()
-            start, cpu_start = time.perf_counter(), time.process_time()
-            encode(frames)
-            if on_gpu:
-                torch.cuda.synchronize()
-            cpu_s = time.process_time() - cpu_start
-            pipe.send((time.perf_counter() - start, cpu_s, _peak_mb(on_gpu)))
+def _turns(seconds: float) -> int:
+    """How often a pass of two processes is repeated after the first, which warms up; 0: the first is all."""
+    return 0 if seconds > ONCE_S else min(MAX_TURNS, max(1, int(TURNS_S / (2 * seconds))))
 
 
-def _encoder(job: Job) -> Callable[[Any], Any]:
-    import torch
-
-    from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder
-
-    if job.runtime.kind == "onnx":
-        from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
-
-        return OnnxEncoder.load(job.file, providers=[job.runtime.place], cache=job.cache, threads=job.threads).encode
-    aggregator = _random_vggt(job.size).aggregator.to(job.runtime.place, getattr(torch, job.runtime.precision))
-    if job.runtime.kind == "compiled":
-        aggregator.patch_embed.compile(dynamic=False)
-        for block in (*aggregator.frame_blocks, *aggregator.global_blocks):
-            block.compile(dynamic=True)
-    return TorchEncoder(aggregator).encode
+def _kind_of_product(runtime: Runtime) -> str:
+    device = "cpu" if runtime.place == "cpu" else "cuda"
+    return f"{device} {runtime.precision}"
 
 
-def _random_vggt(size: str) -> Any:
-    """As torch initialises it."""
-    import torch
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
-    from spatial_mllm_ros.models.vggt.vggt import VGGT
 
-    torch.manual_seed(0)
-    return VGGT(SIZES[size]).eval().requires_grad_(False)
+def _check(wanted: Wanted) -> None:
+    """ValueError for names that are not known."""
+    precisions = sorted({p for each in PRECISIONS.values() for p in each})
+    for what, named, known in (
+        ("size", [wanted.size], SIZES),
+        ("runtime", wanted.kinds, KINDS),
+        ("precision", wanted.precisions, precisions),
+        ("attention", wanted.attentions, ATTENTIONS),
+    ):
+        for name in named:
+            if name not in known:
+                raise ValueError(f"{what} {name!r} is not known: it is one of {', '.join(known)}")
 
 
 def _parameters(config: VGGTConfig) -> int:
@@ -292,27 +357,3 @@ def _device_name(device: str) -> str:
     from spatial_mllm_ros.models.runtime.providers import cpu_name
 
     return str(torch.cuda.get_device_name()) if device == "cuda" else cpu_name()
-
-
-def _forget_peak() -> None:
-    """Start the system's record of this process's peak anew, where it allows that."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-def _peak_mb(on_gpu: bool) -> float:
-    """Most memory since the last ``_forget_peak``: resident, or on a GPU what is in use of the device; NaN if unknown."""
-    if on_gpu:
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        return (total - free) / 1e6
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return math.nan
-    for line in status.read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return math.nan

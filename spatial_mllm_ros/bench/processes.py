@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from spatial_mllm_ros.models.parent import end_with, go_first
 
+END_S = 10.0
+
 
 class Failed(RuntimeError):
     """What was to be measured did not work. ``str()`` says why."""
@@ -21,8 +23,10 @@ class Failed(RuntimeError):
 
 @contextmanager
 def process(target: Callable[..., object], *args: Any) -> Iterator[Connection]:
-    """Runs ``target(pipe, *args)`` in a process of its own, at the other end of a pipe; it is killed at the block's end,
-    and when this process dies."""
+    """Runs ``target(pipe, *args)`` in a process of its own, at the other end of a pipe, which is closed at the block's end.
+
+    The process is killed where the block fails, where it goes on all the same, and when this process dies.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     child = context.Process(target=_run, args=(os.getpid(), target, there, *args), daemon=True)
@@ -31,10 +35,12 @@ def process(target: Callable[..., object], *args: Any) -> Iterator[Connection]:
     there.close()
     try:
         yield here
-    finally:
         here.close()
+        child.join(END_S)
+    finally:
         child.kill()
         child.join()
+        here.close()
 
 
 def receive(pipe: Connection) -> Any:
