@@ -43,7 +43,7 @@ HASHES = {
         "RIHS01_da3d65a5a03f5b7ae8af6a47f1952326d8ef95d74c39cdc473fbe66879c5ec0b"
     ),
     "spatial_mllm_ros/action/SpatialQuery_FeedbackMessage": (
-        "RIHS01_b4febe7519fe789027f6c956a62137d9dbab8a7ba14bb24b33d87b0e0f236bf0"
+        "RIHS01_2eb9a2daa8130a64ab69e0175442f133fbdd5374c9199949655a7f4eb2e81f8f"
     ),
 }
 IMAGE = "sensor_msgs/msg/Image"

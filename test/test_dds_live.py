@@ -392,6 +392,7 @@ def test_while_inactive_questions_are_cancelled(make: Nodes, company: Company) -
     assert company.change("deactivate")
     answer = company.client.ask("How far did the camera travel?")
     assert answer.error_code is ErrorCode.CANCELLED
+    assert company.client.ask("How far did the camera travel?", on_text=print).error_msg == answer.error_msg
     assert company.change("activate")
     still_serves(company)  # the memory was kept
 
@@ -618,6 +619,22 @@ def run(*arguments: str, code: int = 0) -> Result:
 @pytest.mark.parametrize("command", ["up", "play", "call", "bench ingest", "bench service"])
 def test_help_teaches(command: str) -> None:
     assert "Exit code" in run(*command.split(), "--help").output
+
+
+def test_a_goal_is_answered_like_a_request(make: Nodes, company: Company) -> None:
+    """Geometry and refusals alike, and a goal that is no question gets its code, too."""
+    show(make(), company)
+    for question, more in (
+        ("What is the depth at <p0>?", {"points": point(2)}),
+        ("What is the colour of happiness?", {}),
+        ("How far is <p0>?", {}),
+    ):
+        heard: list[str] = []
+        by_goal = company.client.ask(question, on_text=heard.append, **more)
+        by_request = company.client.ask(question, **more)
+        for field in ("error_code", "error_msg", "answer", "value", "stddev", "evidence", "first_stamp"):
+            assert repr(getattr(by_goal, field)) == repr(getattr(by_request, field)), field
+        assert heard == []
 
 
 def test_call(make: Nodes, company: Company) -> None:

@@ -21,9 +21,10 @@ from test_dds_live import COMMAND, SCENE, line_with, running, wait_for
 
 from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable
 from spatial_mllm_ros.models.process import ProcessModel
+from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import is_installed
-from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.nodes.dds import DdsNode, ServiceTimeout, is_installed
+from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 
@@ -157,6 +158,38 @@ def test_a_time_limit_ends_an_answer_between_two_tokens(
     after = colour(client)
     assert time.monotonic() - begin < took / 2
     assert late.error_code is ErrorCode.TIMEOUT
+    assert after.error_code is ErrorCode.NONE
+
+
+def test_text_comes_as_it_is_generated(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
+    """Piece by piece, and long before the whole answer."""
+    heard: list[tuple[float, str]] = []
+    begin = time.monotonic()
+    answer = client.ask(ENDLESS, on_text=lambda piece: heard.append((time.monotonic() - begin, piece)))
+    took = time.monotonic() - begin
+    assert answer.error_code is ErrorCode.NONE, answer.error_msg
+    assert answer.answer == client.ask(ENDLESS).answer
+    text = "".join(piece for _, piece in heard)
+    assert len(heard) > 3
+    assert answer.answer.startswith(text.strip()[:50])
+    assert heard[0][0] < took / 2
+
+
+def test_a_goal_that_is_given_up_frees_the_model(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
+    begin = time.monotonic()
+    assert client.ask(ENDLESS).error_code is ErrorCode.NONE
+    took = time.monotonic() - begin
+    with DdsNode("impatient", ros_args=[]) as other:
+        action = other.create_action_client(convert.ACTION_TYPE, "spatial_query")
+        assert action.wait_for_server(PATIENCE_S)
+        heard: list[Any] = []
+        goal = convert.request_message(Request(ENDLESS), convert.RosbagsMaker(other.message), convert.GOAL)
+        with pytest.raises(ServiceTimeout):
+            action.call(goal, took / 4, heard.append)
+        begin = time.monotonic()
+        after = colour(client)
+        assert time.monotonic() - begin < took / 2
+    assert heard
     assert after.error_code is ErrorCode.NONE
 
 

@@ -19,6 +19,7 @@ from small_recording import START_NS, SmallSource
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.nodes import convert, live
 from spatial_mllm_ros.nodes.diagnosis import REMEDIES, Finding, Level, findings
+from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
@@ -511,8 +512,12 @@ class Slow:
         self.patient = patient
         self.at_work = 0
 
-    def __call__(self, request: Request, cancelled: Callable[[], bool]) -> Answer:
+    def __call__(
+        self, request: Request, cancelled: Callable[[], bool], on_text: Callable[[str], None] | None
+    ) -> Answer:
         self.at_work += 1
+        if on_text is not None:
+            on_text("thinking")
         while not self.go.wait(0.002):
             if cancelled() and not self.patient:
                 self.cancelled += 1
@@ -593,8 +598,28 @@ def test_a_caller_can_give_up(pools: Callable[..., tuple[QueryPool, Slow]]) -> N
     wait_for(lambda: slow.cancelled == 1 and pool.waiting == 0, 3.0)
 
 
+def test_text_comes_before_the_answer(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
+    pool, slow = pools(workers=1, queue=1)
+    heard: list[str] = []
+    future = pool.submit(Request("a"), heard.append)
+    wait_for(lambda: heard)
+    assert (heard, future.done()) == (["thinking"], False)
+    slow.go.set()
+    assert future.result(5).answer == "a"
+
+
+def test_feedback_is_told_at_once_and_then_now_and_then() -> None:
+    """A model may write hundreds of pieces a second; a lost message is made up for by the next."""
+    clock, told = [10.0], []
+    feedback = Feedback(told.append, period_s=1.0, monotonic=lambda: clock[0])
+    for piece in "abcdef":
+        feedback(piece)
+        clock[0] += 0.4
+    assert told == ["a", "abcd"]
+
+
 def test_an_answer_function_that_fails_is_an_answer(pools: Callable[..., tuple[QueryPool, Slow]]) -> None:
-    def fail(request: Request, cancelled: Callable[[], bool]) -> Answer:
+    def fail(request: Request, cancelled: Callable[[], bool], on_text: object) -> Answer:
         raise RuntimeError("out of cheese")
 
     pool = QueryPool(fail)

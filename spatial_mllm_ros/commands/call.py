@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
 
-from spatial_mllm_ros.commands import common, wire
+from spatial_mllm_ros.commands import common, models, wire
 from spatial_mllm_ros.commands.ask import Mark, check_text, print_answer, print_table
 from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
@@ -127,7 +127,8 @@ def call_command(
     with SpatialQueryClient(service, wait_s=wait_s, ros_args=ros_args) as client:
         session = Session(Remote(client, source), record_coverage=False)
         try:
-            asked = [put(session, client, q, camera_frame, timeout_s) for q in questions]
+            with models.words_as_they_come(file is None and not as_json and common.out().is_terminal) as on_text:
+                asked = [put(session, client, q, camera_frame, timeout_s, on_text) for q in questions]
         except (ServiceNotAvailable, ServiceTimeout, MalformedPayload) as error:
             raise NoNode(common.printable(str(error))) from error
         if file is None and asked[0].answer.evidence and (seen := client.seen()):
@@ -145,7 +146,12 @@ def call_command(
 
 
 def put(
-    session: Session, client: SpatialQueryClient, question: Question, camera_frame: str, timeout_s: float | None
+    session: Session,
+    client: SpatialQueryClient,
+    question: Question,
+    camera_frame: str,
+    timeout_s: float | None,
+    on_text: Callable[[str], None] | None = None,
 ) -> Asked:
     """A question with the node's answer, and how long that took all in all. Raises what ``client.ask`` raises."""
     request = None
@@ -161,7 +167,7 @@ def put(
         if not client.wait_for_service():
             client.ask(request)  # raises, with the reason
         begin = time.perf_counter()
-        answer = client.ask(request)
+        answer = client.ask(request, on_text=on_text)
     except KeyError as error:
         answer = Answer(error_code=ErrorCode.INVALID_REQUEST, error_msg=str(error.args[0]))
     latency_ms = (time.perf_counter() - begin) * 1e3

@@ -238,7 +238,7 @@ def words_as_they_come(shown: bool) -> Iterator[Callable[[str], None] | None]:
         yield None
         return
     words = Text(style="green")
-    with Live(Spinner("dots", "asking the model ..."), console=common.out(), transient=True) as live:
+    with Live(Spinner("dots", "asking ..."), console=common.out(), transient=True) as live:
 
         def on_text(piece: str) -> None:
             words.append(common.printable(piece))

@@ -1,4 +1,4 @@
-"""A client of a live node's SpatialQuery service, without ROS 2 installed.
+"""A client of a live node's SpatialQuery service and action, without ROS 2 installed.
 
     with SpatialQueryClient() as client:
         answer = client.ask("How far is <p0>?", points=[ImagePoint(stamp_ns, "", 320, 240)])
@@ -9,12 +9,14 @@ It calls the node of ROS 2 (on Cyclone DDS) and the one without alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from spatial_mllm_ros.nodes import convert
-from spatial_mllm_ros.nodes.dds import DdsNode
+from spatial_mllm_ros.nodes.dds import ActionClient, DdsNode
 from spatial_mllm_ros.query.answer import Answer, Request
 
 SERVICE = "spatial_query"
@@ -29,8 +31,8 @@ _AT = "Where was the camera at <t0>?"
 class SpatialQueryClient:
     """Asks a live node. Any number of threads may ask at the same time.
 
-    service: its name, before remapping by ros_args. node: one to be part of; None: a node of its own, called ``name``,
-    in domain_id (None: ROS_DOMAIN_ID). wait_s: how long the service is waited for.
+    service: its name, and the action's, before remapping by ros_args. node: one to be part of; None: a node of its own,
+    called ``name``, in domain_id (None: ROS_DOMAIN_ID). wait_s: how long the service is waited for.
 
     A context manager. Raises DdsNotInstalled, DdsError, DomainError, InvalidName and RosArgumentError.
     """
@@ -50,7 +52,10 @@ class SpatialQueryClient:
         used = node or self._own
         assert used is not None
         self._make = convert.RosbagsMaker(used.message)
-        self._client = used.create_client(f"{convert.PACKAGE}/srv/SpatialQuery", service)
+        self._client = used.create_client(convert.SERVICE_TYPE, service)
+        self._new_action = partial(used.create_action_client, convert.ACTION_TYPE, service)
+        self._action: ActionClient | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> SpatialQueryClient:
         return self
@@ -67,8 +72,11 @@ class SpatialQueryClient:
         """Whether a node serves, or begins to within the time (None: wait_s)."""
         return self._client.wait_for_service(self.wait_s if timeout_s is None else timeout_s)
 
-    def ask(self, question: str | Request, **fields: Any) -> Answer:
+    def ask(self, question: str | Request, *, on_text: Callable[[str], None] | None = None, **fields: Any) -> Answer:
         """The answer. question: a Request, or its text, with the Request's other fields by name.
+
+        on_text: given the text of a model that answers, piece by piece, in another thread. Whatever ends the waiting for
+        the answer, Ctrl-C for one, then gives the question up in the node, too.
 
         What is wrong with a question comes back as the answer's code. Raises ServiceNotAvailable when no node serves,
         ServiceTimeout when it does not answer within the request's time limit, MalformedPayload and DdsError.
@@ -77,7 +85,14 @@ class SpatialQueryClient:
         limit = request.timeout / 1e9 if request.timeout > 0 else ANSWER_TIME_S
         available = self.wait_for_service()  # if not, ``call`` says so at once
         wait = limit + GRACE_S if available else 0.0
-        return convert.answer_of(self._client.call(convert.request_message(request, self._make), wait))
+        if on_text is None:
+            return convert.answer_of(self._client.call(convert.request_message(request, self._make), wait))
+        goal = convert.request_message(request, self._make, convert.GOAL)
+        with self._lock:
+            if self._action is None:  # a client of the service alone takes less discovery
+                self._action = self._new_action()
+        _, result = self._action.call(goal, wait, _Pieces(on_text))
+        return convert.answer_of(result)
 
     def ask_async(self, question: str | Request, **fields: Any) -> Future[Answer]:
         """A Future of the answer; nothing ends it when none comes, so wait for it with a time limit and cancel it then.
@@ -114,8 +129,22 @@ class SpatialQueryClient:
     def close(self) -> None:
         """End it, and its node if it is its own."""
         self._client.close()
+        if self._action is not None:
+            self._action.close()
         if self._own is not None:
             self._own.close()
+
+
+class _Pieces:
+    """Passes on what is new in each feedback."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self._on_text, self._passed = on_text, 0
+
+    def __call__(self, feedback: Any) -> None:
+        piece = feedback.partial_answer[self._passed :]
+        self._passed += len(piece)
+        self._on_text(piece)
 
 
 def _request(question: str | Request, fields: dict[str, Any]) -> Request:

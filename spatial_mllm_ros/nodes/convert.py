@@ -25,7 +25,9 @@ from spatial_mllm_ros.sources.compressed import PNG
 
 SECOND = 1_000_000_000
 PACKAGE = "spatial_mllm_ros"
-REQUEST, RESPONSE = f"{PACKAGE}/srv/SpatialQuery_Request", f"{PACKAGE}/srv/SpatialQuery_Response"
+SERVICE_TYPE, ACTION_TYPE = f"{PACKAGE}/srv/SpatialQuery", f"{PACKAGE}/action/SpatialQuery"
+REQUEST, RESPONSE = f"{SERVICE_TYPE}_Request", f"{SERVICE_TYPE}_Response"
+GOAL, RESULT, FEEDBACK = f"{ACTION_TYPE}_Goal", f"{ACTION_TYPE}_Result", f"{ACTION_TYPE}_Feedback"
 KEYFRAMES, DIAGNOSTICS = f"{PACKAGE}/msg/Keyframes", "diagnostic_msgs/msg/DiagnosticArray"
 MOST_ITEMS = 1000
 """Points, boxes, times and choices in a request; more are a mistake, or worse."""
@@ -78,7 +80,7 @@ class RosbagsMaker:
 
 
 def request_of(message: Any) -> Request:
-    """SpatialQuery's request. Raises QueryError (INVALID_REQUEST) for what is no request at all."""
+    """SpatialQuery's request, or goal. Raises QueryError (INVALID_REQUEST) for what is no request at all."""
     for name in ("choices", "points", "boxes", "times"):
         if len(getattr(message, name)) > MOST_ITEMS:
             raise _invalid(f"{name} holds {len(getattr(message, name))} items; at most {MOST_ITEMS} are taken")
@@ -108,10 +110,10 @@ def request_of(message: Any) -> Request:
     )
 
 
-def request_message(request: Request, make: Maker) -> Any:
-    """The message of a request."""
+def request_message(request: Request, make: Maker, type_name: str = REQUEST) -> Any:
+    """The message of a request, or of a GOAL."""
     return make.new(
-        REQUEST,
+        type_name,
         question=request.question,
         choices=list(request.choices),
         window_start=_time(request.window_start, make),
@@ -143,10 +145,10 @@ def request_message(request: Request, make: Maker) -> Any:
     )
 
 
-def response_message(answer: Answer, make: Maker) -> Any:
-    """The message of an answer."""
+def response_message(answer: Answer, make: Maker, type_name: str = RESPONSE) -> Any:
+    """The message of an answer, as a response or a RESULT."""
     return make.new(
-        RESPONSE,
+        type_name,
         error_code=int(answer.error_code),
         error_msg=_clean(answer.error_msg),
         answer=_clean(answer.answer),
@@ -173,7 +175,7 @@ def response_message(answer: Answer, make: Maker) -> Any:
 
 
 def answer_of(message: Any) -> Answer:
-    """The answer in SpatialQuery's response, for clients. Codes that are not known here become UNKNOWN or NONE."""
+    """The answer in SpatialQuery's response, or result, for clients. Codes that are not known here become UNKNOWN or NONE."""
     return Answer(
         error_code=_code(ErrorCode, message.error_code, ErrorCode.UNKNOWN),
         error_msg=message.error_msg,

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.dds import (
     DdsNode,
     DeclaredParameters,
     Descriptor,
+    GoalStatus,
     Lifecycle,
     NodeClock,
     ParameterServices,
@@ -37,6 +38,7 @@ from spatial_mllm_ros.nodes.dds import (
     WorkerPool,
 )
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
+from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
@@ -49,10 +51,11 @@ from spatial_mllm_ros.nodes.qos import (
     mismatch_remedy,
     qos_policy,
 )
+from spatial_mllm_ros.nodes.queries import OnText
 from spatial_mllm_ros.query.answer import Answer
 from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 
-NODE_NAME, SERVICE, QUERY = "spatial_mllm", "spatial_query", f"{convert.PACKAGE}/srv/SpatialQuery"
+NODE_NAME, SERVICE = "spatial_mllm", "spatial_query"
 USE_SIM_TIME = "use_sim_time"
 END_OF_TIME = 2**63 - 1
 NAMESAKE_S = 3.0
@@ -61,6 +64,7 @@ ANSWERS_LEAVE_S = 0.5
 _HANDLERS, _WAITING_MESSAGES = 4, 4096
 PACKAGE_LOG = logging.getLogger("spatial_mllm_ros")
 log = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 
 
 class SpatialMllmDdsNode:
@@ -70,8 +74,8 @@ class SpatialMllmDdsNode:
     override ``defaults``. interrupted: asked while configuring takes long; true gives up.
 
     unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log and in
-    ``failure``; the service exists from then on, and answers CANCELLED until the node is active. activate: subscribes
-    and serves. deactivate: stops both, and keeps the memory. cleanup: forgets it.
+    ``failure``; the service and the action exist from then on, and answer CANCELLED until the node is active. activate:
+    subscribes and serves. deactivate: stops both, and keeps the memory. cleanup: forgets it.
 
     A context manager. Raises ParameterError and what DdsNode raises.
     """
@@ -94,6 +98,7 @@ class SpatialMllmDdsNode:
         self._subscribing = threading.RLock()
         self._mismatches: dict[Stream, str] = {}
         self._service: Any = None
+        self._action: Any = None
         self._keyframes: Any = None
         self._before: LiveStatus | None = None
         self._questions = 0
@@ -241,12 +246,21 @@ class SpatialMllmDdsNode:
         self.failure = ""
         self._keyframes = self.node.create_publisher(convert.KEYFRAMES, "~/keyframes", KEYFRAMES_QOS)
         self._service = self.node.create_service(
-            QUERY,
+            convert.SERVICE_TYPE,
             SERVICE,
             self._on_query,
             pool=self._handlers,
             busy=lambda _: self._refusal(ErrorCode.BUSY, "too many requests wait to be read: ask later"),
             failed=lambda _, error: self._refusal(ErrorCode.UNKNOWN, f"internal error, see the log: {error!r}"),
+        )
+        self._action = self.node.create_action_server(
+            convert.ACTION_TYPE,
+            SERVICE,
+            self._on_goal,
+            cancelled=lambda: self._result(_answer(ErrorCode.CANCELLED, "the goal was cancelled")),
+            failed=lambda error: self._result(_answer(ErrorCode.UNKNOWN, f"internal error, see the log: {error!r}")),
+            pool=self._handlers,
+            clock_ns=self.clock.now_ns,
         )
         return Result.SUCCESS
 
@@ -291,10 +305,10 @@ class SpatialMllmDdsNode:
         self._halt(because)
         with self._idle:  # the answers just given must leave before the service does
             self._idle.wait_for(lambda: self._questions == 0, ANSWERS_LEAVE_S)
-        for endpoint in (self._service, self._keyframes):
+        for endpoint in (self._service, self._action, self._keyframes):
             if endpoint is not None:
                 endpoint.close()
-        self._service = self._keyframes = None
+        self._service = self._action = self._keyframes = None
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.close()
@@ -348,41 +362,63 @@ class SpatialMllmDdsNode:
 
     # ---- questions
 
-    def _on_query(self, message: Any) -> Any:
-        """A response, or the Future of one, which comes in time whatever happens."""
+    def _on_query(self, message: Any) -> Future[Any]:
+        """The Future of a response, which comes in time whatever happens."""
+        return self._later(self._ask(message), self._response)
+
+    def _on_goal(self, goal: Any, tell: Callable[[Any], object]) -> Future[tuple[GoalStatus, Any]]:
+        """The Future of how a goal ended, and its result. Cancelling it gives the question up."""
+        feedback = Feedback(lambda text: tell(self._make.new(convert.FEEDBACK, partial_answer=text)))
+        answer = self._ask(goal, feedback)
+        run = self._later(answer, self._outcome)
+        run.add_done_callback(lambda run: run.cancelled() and answer.cancel())
+        return run
+
+    def _ask(self, message: Any, on_text: OnText | None = None) -> Future[Answer]:
+        engine = self.engine
         try:
             request = convert.request_of(message)
         except QueryError as error:
-            return self._response(Answer(error_code=error.code, error_msg=str(error)))
-        engine = self.engine
+            return _given(_answer(error.code, str(error)))
         if engine is None:
-            return self._refusal(ErrorCode.CANCELLED, "the node is not configured")
-        response: Future[Any] = Future()
+            return _given(_answer(ErrorCode.CANCELLED, "the node is not configured"))
+        return engine.ask(request, on_text)
+
+    def _later(self, answer: Future[Answer], make: Callable[[Answer], _Made]) -> Future[_Made]:
+        """Made and sent by other threads than those that answer, which a client that is slow or gone must not hold up."""
+        made: Future[_Made] = Future()
         with self._idle:
             self._questions += 1
-        # Made and sent by other threads than those that answer, which a client that is slow or gone must not hold up.
-        engine.ask(request).add_done_callback(partial(self._respond_later, response))
-        return response
 
-    def _respond_later(self, response: Future[Any], answer: Future[Answer]) -> None:
-        if not self._handlers.submit(partial(self._respond, response, answer)):
-            self._respond(response, answer)
+        def finish() -> None:
+            try:
+                if not answer.cancelled():
+                    made.set_result(make(answer.result()))
+            except InvalidStateError:
+                log.debug("an answer was given up")
+            finally:
+                with self._idle:
+                    self._questions -= 1
+                    self._idle.notify_all()
 
-    def _respond(self, response: Future[Any], answer: Future[Answer]) -> None:
-        try:
-            response.set_result(self._response(answer.result()))
-        except InvalidStateError:
-            log.debug("a response was given up")
-        finally:
-            with self._idle:
-                self._questions -= 1
-                self._idle.notify_all()
+        def finish_elsewhere(_: Future[Answer]) -> None:
+            if not self._handlers.submit(finish):
+                finish()
+
+        answer.add_done_callback(finish_elsewhere)
+        return made
+
+    def _outcome(self, answer: Answer) -> tuple[GoalStatus, Any]:
+        return GoalStatus.ABORTED if answer.error_code else GoalStatus.SUCCEEDED, self._result(answer)
+
+    def _result(self, answer: Answer) -> Any:
+        return convert.response_message(answer, self._make, convert.RESULT)
 
     def _response(self, answer: Answer) -> Any:
         return convert.response_message(answer, self._make)
 
     def _refusal(self, code: ErrorCode, message: str) -> Any:
-        return self._response(Answer(error_code=code, error_msg=message))
+        return self._response(_answer(code, message))
 
     # ---- outputs
 
@@ -444,6 +480,16 @@ class _Node(DdsNode):
     def tell_mismatch(self, mismatch: QosMismatch) -> None:
         if not self._handled(mismatch):
             super().tell_mismatch(mismatch)
+
+
+def _answer(code: ErrorCode, message: str) -> Answer:
+    return Answer(error_code=code, error_msg=message)
+
+
+def _given(answer: Answer) -> Future[Answer]:
+    future: Future[Answer] = Future()
+    future.set_result(answer)
+    return future
 
 
 def _decode(stream: Stream, payload: Payload) -> Any:

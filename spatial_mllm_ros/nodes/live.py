@@ -34,7 +34,7 @@ from spatial_mllm_ros.nodes.geometry import LiveGeometry
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
-from spatial_mllm_ros.nodes.queries import QueryPool
+from spatial_mllm_ros.nodes.queries import OnText, QueryPool
 from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.codes import ErrorCode
 from spatial_mllm_ros.query.context import QueryConfig
@@ -177,10 +177,11 @@ class LiveEngine:
         """Hand over a message: appends to a queue, no more."""
         self._inbox.put(stream, message)
 
-    def ask(self, request: Request) -> Future[Answer]:
-        """A Future that gets an Answer in time, whatever happens; see QueryPool."""
+    def ask(self, request: Request, on_text: OnText | None = None) -> Future[Answer]:
+        """A Future that gets an Answer in time, whatever happens; see QueryPool. on_text: given the text of a model that
+        answers, piece by piece."""
         pool = self._model_pool if self._backend is not None and self._scene.query.needs_model(request) else self._pool
-        return pool.submit(request)
+        return pool.submit(request, on_text)
 
     def start(self) -> None:
         """Take messages in and answer questions. What was remembered before a ``stop`` still is."""
@@ -487,9 +488,9 @@ class LiveEngine:
 
         return lookup
 
-    def _answer(self, request: Request, cancelled: Callable[[], bool]) -> Answer:
+    def _answer(self, request: Request, cancelled: Callable[[], bool], on_text: OnText | None) -> Answer:
         scene = self._scene
-        answer = scene.query.answer(request, cancelled)
+        answer = scene.query.answer(request, cancelled, on_text)
         if answer.error_code is ErrorCode.NO_FRAMES and self._geometry is not None and not len(scene.memory):
             return replace(answer, error_msg=f"{answer.error_msg}; {self._geometry.why_nothing()}")
         return answer

@@ -16,8 +16,10 @@ from spatial_mllm_ros.query.codes import ErrorCode
 
 log = logging.getLogger(__name__)
 
-AnswerFunction = Callable[[Request, Callable[[], bool]], Answer]
-"""(request, cancelled) -> answer; asks ``cancelled`` now and then and stops once it is true."""
+OnText = Callable[[str], None]
+AnswerFunction = Callable[[Request, Callable[[], bool], OnText | None], Answer]
+"""(request, cancelled, on_text) -> answer; asks ``cancelled`` now and then and stops once it is true. on_text: given the
+text of an answer that is generated, piece by piece."""
 
 GRACE_S = 0.1
 """An engine at work may overrun its limit by this much before it is answered for."""
@@ -28,6 +30,7 @@ class _Query:
     request: Request
     asked: float
     deadline: float
+    on_text: OnText | None
     future: Future[Answer] = field(default_factory=Future)
     begun: float | None = None
     abandoned: bool = False
@@ -113,11 +116,14 @@ class QueryPool:
             if thread.is_alive():
                 log.warning("%s is still at work on a question that was cancelled", thread.name)
 
-    def submit(self, request: Request) -> Future[Answer]:
-        """A Future of the answer; it is done at once for BUSY and while stopped (CANCELLED)."""
+    def submit(self, request: Request, on_text: OnText | None = None) -> Future[Answer]:
+        """A Future of the answer; it is done at once for BUSY and while stopped (CANCELLED).
+
+        on_text: called on the worker's thread with the pieces of text that ``answer`` gives meanwhile.
+        """
         now = self._monotonic()
         limit = request.timeout / 1e9 if request.timeout > 0 else self.timeout_s
-        query = _Query(request, now, now + limit)
+        query = _Query(request, now, now + limit, on_text)
         with self._changed:
             if self._stopping:
                 refusal = self._cancelled_answer()
@@ -159,7 +165,7 @@ class QueryPool:
         try:
             # Rounded up: 0 would mean "the default".
             request = replace(query.request, timeout=max(1, int(left * 1e9)))
-            return self._answer(request, lambda: query.abandoned or query.future.cancelled())
+            return self._answer(request, lambda: query.abandoned or query.future.cancelled(), query.on_text)
         except Exception as error:
             log.exception("question %r failed", query.request.question[:200])
             return Answer(error_code=ErrorCode.UNKNOWN, error_msg=f"internal error, see the log: {error!r}")

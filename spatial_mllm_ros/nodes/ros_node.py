@@ -25,12 +25,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ClockChange, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -47,6 +50,7 @@ from rclpy.subscription import Subscription
 
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
+from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
@@ -60,6 +64,7 @@ from spatial_mllm_ros.nodes.qos import (
     mismatch_remedy,
     qos_policy,
 )
+from spatial_mllm_ros.nodes.queries import OnText
 from spatial_mllm_ros.query.answer import Answer
 from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 
@@ -69,6 +74,8 @@ EXECUTABLE = "ros2 run spatial_mllm_ros spatial_mllm_node"
 END_OF_TIME = 2**63 - 1
 NAMESAKE_S = 3.0
 """A node that ended without a word is still listed for a while; one that stays longer is there."""
+CANCEL_LOOK_S = 0.05
+"""How often a goal that is being answered looks whether it was cancelled."""
 OTHER_THREADS = 4
 """Executor threads beside those in which questions wait: inputs, timers, parameters, transitions."""
 RCLError = rclpy_implementation.RCLError
@@ -106,8 +113,9 @@ class SpatialMllmNode(LifecycleNode):
     """See the module's text. Parameters: parameters.py.
 
     unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log; the service
-    exists from then on, and answers CANCELLED until the node is active. activate: subscribes and serves. deactivate:
-    stops both, and keeps the memory. cleanup: forgets it. interrupted: asked while configuring takes long; true gives up.
+    and the action exist from then on, and answer CANCELLED until the node is active. activate: subscribes and serves.
+    deactivate: stops both, and keeps the memory. cleanup: forgets it. interrupted: asked while configuring takes long; true
+    gives up.
     """
 
     def __init__(self, interrupted: Callable[[], bool] = lambda: False, **options: Any) -> None:
@@ -119,6 +127,7 @@ class SpatialMllmNode(LifecycleNode):
         package.setLevel(logging.DEBUG)  # the node's own level decides what is shown
         self._engine: LiveEngine | None = None
         self._service: Any = None
+        self._action: Any = None
         self._keyframes: Any = None
         self._subscriptions_of: dict[Stream, Subscription] = {}
         self._mismatches: dict[Stream, str] = {}
@@ -217,11 +226,21 @@ class SpatialMllmNode(LifecycleNode):
             message_class(convert.KEYFRAMES), "~/keyframes", _profile(KEYFRAMES_QOS)
         )
         self._service = self.create_service(
-            message_class(f"{convert.PACKAGE}/srv/SpatialQuery"),
+            message_class(convert.SERVICE_TYPE),
             SERVICE,
             self._on_query,
             qos_profile=_profile(SERVICE_QOS),
             callback_group=self._answers,
+        )
+        self._action = ActionServer(
+            self,
+            message_class(convert.ACTION_TYPE),
+            SERVICE,
+            self._on_goal,
+            callback_group=self._answers,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            goal_service_qos_profile=_profile(SERVICE_QOS),
+            result_service_qos_profile=_profile(SERVICE_QOS),
         )
         return super().on_configure(state)
 
@@ -283,6 +302,9 @@ class SpatialMllmNode(LifecycleNode):
         if self._service is not None:
             self.destroy_service(self._service)
             self._service = None
+        if self._action is not None:
+            self._action.destroy()
+            self._action = None
         if self._keyframes is not None:
             self.destroy_lifecycle_publisher(self._keyframes)
             self._keyframes = None
@@ -357,34 +379,63 @@ class SpatialMllmNode(LifecycleNode):
 
     def _on_query(self, message: Any, response: Any) -> Any:
         """Gives the question to the engine, which answers in time whatever happens."""
-        engine = self._engine
+        with self._one_question():
+            return convert.response_message(self._ask(message).result(), MAKE)
+
+    def _on_goal(self, goal: Any) -> Any:
+        """Gives a goal's question to the engine; tells the text as it comes, and gives the question up with the goal."""
+
+        def tell(text: str) -> None:
+            with suppress(InvalidHandle):  # the node is being cleaned up
+                goal.publish_feedback(message_class(convert.FEEDBACK)(partial_answer=text))
+
+        feedback = Feedback(tell)
+        with self._one_question():
+            future = self._ask(goal.request, feedback)
+            while not future.done():
+                wait([future], CANCEL_LOOK_S)
+                if goal.is_cancel_requested:
+                    future.cancel()
+            if future.cancelled():
+                answer = Answer(error_code=ErrorCode.CANCELLED, error_msg="the goal was cancelled")
+                goal.canceled()
+            else:
+                answer = future.result()
+                (goal.abort if answer.error_code else goal.succeed)()
+            return convert.response_message(answer, MAKE, convert.RESULT)
+
+    @contextmanager
+    def _one_question(self) -> Iterator[None]:
+        """Counts a question while it is being answered."""
         with self._idle:
             self._questions += 1
         try:
-            return convert.response_message(self._answer(engine, message), MAKE)
+            yield
         finally:
             with self._idle:
                 self._questions -= 1
                 self._idle.notify_all()
 
-    def _answer(self, engine: LiveEngine | None, message: Any) -> Answer:
+    def _ask(self, message: Any, on_text: OnText | None = None) -> Future[Answer]:
+        engine = self._engine
         try:
             request = convert.request_of(message)
+            if engine is not None:
+                return engine.ask(request, on_text)
+            refusal = Answer(error_code=ErrorCode.CANCELLED, error_msg="the node is not configured")
         except QueryError as error:
-            return Answer(error_code=error.code, error_msg=str(error))
-        if engine is None:
-            return Answer(error_code=ErrorCode.CANCELLED, error_msg="the node is not configured")
-        return engine.ask(request).result()
+            refusal = Answer(error_code=error.code, error_msg=str(error))
+        given: Future[Answer] = Future()
+        given.set_result(refusal)
+        return given
 
     # ---- outputs
 
     def _publish_keyframes(self, keyframes: KeyframeSet) -> None:
         publisher = self._keyframes
         if publisher is not None:
-            try:
+            with suppress(InvalidHandle):  # the node is being cleaned up
                 publisher.publish(convert.keyframes_message(keyframes, MAKE))
-            except InvalidHandle:  # the node is being cleaned up
-                return
 
     def _set_diagnostics_rate(self, rate_hz: float) -> None:
         if self._diagnostics_timer is not None:

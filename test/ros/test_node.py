@@ -17,21 +17,24 @@ pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
 pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not built: scripts/test_ros.sh builds it")
 
 import rclpy
+from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 from camera_player import BEST_EFFORT, CameraPlayer
 from rcl_interfaces.srv import DescribeParameters
+from rclpy.action import ActionClient
 from robot import Robot, wait_for, wait_for_future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.msg import ImagePoint
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.ros_node import MAKE
+from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.answer import ImagePoint as DomainPoint
-from spatial_mllm_ros.query.answer import Request
 from spatial_mllm_ros.query.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.camera import CameraModel
@@ -276,6 +279,47 @@ def test_transitions_under_traffic(robots: Robots, camera: CameraPlayer) -> None
     thread.join()
     codes = {ErrorCode(wait_for_future(a).error_code) for a in answers}
     assert codes <= {ErrorCode.NONE, ErrorCode.CANCELLED, ErrorCode.NO_FRAMES}
+
+
+def test_goals(robots: Robots, camera: CameraPlayer) -> None:
+    """The action answers as the service does, says why not, tells text as it comes, and is cancelled."""
+    robot = robots(query_workers=1)
+    robot.activate()
+    play(camera, robot)
+    client = ActionClient(robot.other, SpatialQueryAction, "spatial_query")
+    assert client.wait_for_server(20.0)
+    heard: list[str] = []
+
+    def send(question: str, **fields: Any) -> Any:
+        goal = SpatialQueryAction.Goal(question=question, **fields)
+        return wait_for_future(client.send_goal_async(goal, lambda m: heard.append(m.feedback.partial_answer)))
+
+    def ended(handle: Any) -> tuple[int, Any]:
+        response = wait_for_future(handle.get_result_async())
+        return response.status, convert.answer_of(response.result)
+
+    status, answer = ended(send(**DEPTH))
+    asked = convert.answer_of(robot.ask(**DEPTH))
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    assert (answer.answer, answer.value, str(answer.evidence)) == (asked.answer, asked.value, str(asked.evidence))
+    status, answer = ended(send("What is the meaning of life?"))
+    assert (status, answer.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_MODEL)
+    status, answer = ended(send(""))
+    assert (status, answer.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.INVALID_REQUEST)
+
+    def slow(request: Request, cancelled: Any, on_text: Any) -> Any:
+        on_text("let me")
+        while not cancelled():
+            time.sleep(0.005)
+        return Answer(error_code=ErrorCode.CANCELLED)
+
+    robot.engine._pool._answer = slow
+    handle = send("How far did the camera travel?")
+    wait_for(lambda: heard, "feedback")
+    assert len(wait_for_future(handle.cancel_goal_async()).goals_canceling) == 1
+    status, answer = ended(handle)
+    assert (status, answer.error_code, heard) == (GoalStatus.STATUS_CANCELED, ErrorCode.CANCELLED, ["let me"])
+    client.destroy()
 
 
 def test_thousands_of_calls_leave_nothing_behind(robots: Robots, camera: CameraPlayer) -> None:

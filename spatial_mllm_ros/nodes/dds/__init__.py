@@ -8,6 +8,7 @@ To nodes of ROS 2 with RMW_IMPLEMENTATION=rmw_cyclonedds_cpp it is one of them. 
 making a node does (DdsNotInstalled).
 """
 
+from spatial_mllm_ros.nodes.dds.actions import ActionClient, ActionServer, GoalStatus
 from spatial_mllm_ros.nodes.dds.clock import NodeClock, time_message
 from spatial_mllm_ros.nodes.dds.domain import DomainError
 from spatial_mllm_ros.nodes.dds.endpoints import Payload, Publisher, SampleInfo, Subscription
@@ -34,6 +35,8 @@ from spatial_mllm_ros.nodes.dds.workers import WorkerPool
 
 __all__ = [
     "PROFILES",
+    "ActionClient",
+    "ActionServer",
     "Client",
     "DdsError",
     "DdsNode",
@@ -41,6 +44,7 @@ __all__ = [
     "DeclaredParameters",
     "Descriptor",
     "DomainError",
+    "GoalStatus",
     "Interfaces",
     "InvalidName",
     "Lifecycle",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from spatial_mllm_ros.nodes.dds import domain, graph
 from spatial_mllm_ros.nodes.dds import library as dds
+from spatial_mllm_ros.nodes.dds.actions import ActionClient, ActionServer, Execute
 from spatial_mllm_ros.nodes.dds.endpoints import Payload, Publisher, SampleInfo, Subscription
 from spatial_mllm_ros.nodes.dds.interfaces import interfaces
 from spatial_mllm_ros.nodes.dds.loop import Loop
@@ -122,6 +123,14 @@ class DdsNode:
         """A client of a service."""
         full = self.arguments.resolve(self.name, name, "service")
         return self._keep(lambda: Client(self, type_name, full, qos_profile(qos)))
+
+    def create_action_server(self, type_name: str, name: str, execute: Execute, **options: Any) -> ActionServer:
+        """An action server (see there)."""
+        return ActionServer(self, type_name, name, execute, **options)
+
+    def create_action_client(self, type_name: str, name: str) -> ActionClient:
+        """A client of an action."""
+        return ActionClient(self, type_name, name)
 
     def parameter_overrides(self) -> dict[str, Any]:
         """Values for this node's parameters from --params-file and -p."""
