@@ -89,9 +89,10 @@ class EngineCache:
         return engine
 
     def engines(self) -> list[tuple[str, dict[str, str]]]:
-        """Name and source of every engine that is kept, in the order of their names."""
+        """Name and source of every engine that is kept, by name."""
         found = [_manifest(path) for path in self.folder.glob(f"*/{MANIFEST}")]
-        return sorted((str(each.get("name", "")), dict(each.get("source", {}))) for each in found)
+        named = [(str(each["name"]), dict(each.get("source", {}))) for each in found if each.get("name")]
+        return sorted(named, key=lambda engine: (engine[0], engine[1].get("file", "")))
 
     def _build(self, home: Path, build: Callable[[Path], object], about: Mapping[str, Any]) -> None:
         with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder, ignore_cleanup_errors=True) as partial:
