@@ -244,7 +244,6 @@ def test_odometry_gives_metres(room: list[Frame]) -> None:
     source = Recording(replace(f, depth=None, world_frame="odom") for f in room)
     source.info = replace(source.info, world_frame="odom")
     session = Session(source, geometry=RgbGeometry(StandInPredictor(room), RgbGeometryConfig.for_recordings()))
-    geometry.note_poses(session)
     assert session.stream().taken == COUNT
     answer = session.engine.answer(Request("How far did the camera travel?"))
     assert (answer.error_code, answer.scale_source) == (ErrorCode.NONE, ScaleSource.ODOM)

@@ -23,7 +23,6 @@ from spatial_mllm_ros.models.geometry_process import GeometryOptions, PredictorL
 from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes import model as node_model
 from spatial_mllm_ros.nodes.diagnosis import Level
-from spatial_mllm_ros.nodes.geometry import pose_source
 from spatial_mllm_ros.nodes.live import LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
@@ -31,7 +30,7 @@ from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.query.codes import ErrorCode, ScaleSource
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.metric_scale import MetreSource
+from spatial_mllm_ros.scene.metric_scale import MetreSource, pose_source
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.window import WindowGeometry
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
@@ -253,6 +252,7 @@ def sideways(count: int) -> list[Frame]:
     frames = []
     for i in range(count):
         image = np.zeros((24, 32, 3), np.uint8)
+        image[12:] = 100
         image[0, 1] = 4 * i
         T = make_transform(np.eye(3), (0.1 * i, 0, 0))
         frames.append(Frame(10**9 + i * 10**8, "camera", CameraModel(32, 24, 32, 32, 16, 12), image, None, T, "map"))

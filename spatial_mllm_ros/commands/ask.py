@@ -138,7 +138,6 @@ def ask_command(
     with geometry.loaded(chosen) as from_colour, models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
         session = common.open_session(spec, stream, report_folder is not None, query, backend, from_colour)
-        geometry.note_poses(session)
         if backend is not None:
             models.stop_when_failed(session, backend)
         report = common.stream_with_progress(session, stream)

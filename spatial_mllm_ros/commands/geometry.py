@@ -5,28 +5,32 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from spatial_mllm_ros.commands import common, models
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig
+from spatial_mllm_ros.models.export.onnx_file import INSTALL, describe, is_export
 from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPredictor
 from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
 from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.nodes.diagnosis import scale_words
-from spatial_mllm_ros.nodes.geometry import pose_source
 from spatial_mllm_ros.session.stream import Session
 
 NOISE = "random weights: the geometry from colour is noise"
-NOT_INSTALLED = "geometry from colour needs torch: pip install 'spatial_mllm_ros[model]'"
+NOT_INSTALLED = (
+    "geometry from colour needs torch: pip install 'spatial_mllm_ros[model]'; a file of `spatial-mllm export geometry` runs "
+    f"without it: {INSTALL}"
+)
 
 option = click.option(
     "--rgb-geometry",
-    metavar="DIR_OR_ID",
+    metavar="DIR_ID_OR_ONNX",
     help="Where depth or poses are missing, estimate them from the images with VGGT: a checkpoint of VGGT or of "
-    "Spatial-MLLM, its folder, or the id of a downloaded one. Metres come from the poses, or from depth now and then.",
+    "Spatial-MLLM, its folder, or the id of a downloaded one; or FILE.onnx of `export geometry`, which runs without torch. "
+    "Metres come from the poses, or from depth now and then.",
 )
 
 
@@ -42,10 +46,11 @@ def choose(model: str | None, device: str, allow_random_weights: bool) -> Geomet
     """None without one. What can be found wrong before anything is loaded is a Failure."""
     if model is None:
         return None
-    if importlib.util.find_spec("torch") is None:
+    exported = is_export(model)
+    if not exported and importlib.util.find_spec("torch") is None:
         raise common.Failure(NOT_INSTALLED)
     try:
-        random = has_random_weights(resolve_model(model))
+        random = describe(model).random_weights if exported else has_random_weights(resolve_model(model))
     except ModelUnavailable as error:
         raise common.Failure(common.printable(str(error))) from error
     if random and not allow_random_weights:
@@ -53,7 +58,7 @@ def choose(model: str | None, device: str, allow_random_weights: bool) -> Geomet
             f"{common.printable(model)} has random weights: nobody trained it, and its geometry means nothing; "
             "--allow-random-weights tries it nevertheless"
         )
-    return GeometryChoice(GeometryOptions(model, device=device), random)
+    return GeometryChoice(GeometryOptions(model, device=device, allow_random_weights=allow_random_weights), random)
 
 
 def make_predictor(options: GeometryOptions) -> ProcessPredictor:
@@ -74,13 +79,6 @@ def loaded(choice: GeometryChoice | None) -> Iterator[RgbGeometry | None]:
         yield RgbGeometry(predictor, RgbGeometryConfig.for_recordings())
     finally:
         predictor.close()
-
-
-def note_poses(session: Session) -> None:
-    """Before it streams: what the recording's poses come from, as its fixed frame is called."""
-    if session.geometry is not None:
-        source = pose_source(session.source.info.world_frame)
-        session.geometry.config = replace(session.geometry.config, pose_source=source)
 
 
 def report(session: Session) -> dict[str, Any] | None:

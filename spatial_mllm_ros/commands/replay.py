@@ -52,7 +52,6 @@ def replay_command(
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
     with geometry.loaded(chosen) as from_colour:
         session = common.open_session(source, stream, geometry=from_colour)
-        geometry.note_poses(session)
         watch(session, stream.rate, stream.limit)
     if from_colour is not None:
         common.say(geometry.words(session, chosen))

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import replace
 
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig, RgbGeometryThread, Update
 from spatial_mllm_ros.nodes.diagnosis import GeometryStatus
 from spatial_mllm_ros.nodes.model import ServedPredictor
 from spatial_mllm_ros.nodes.parameters import Settings
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.metric_scale import MetreSource
 
-_ODOMETRY = re.compile(r"(.*[/_])?odom(etry)?(_.*)?")
 _END_S = 2.0
-
-
-def pose_source(world_frame: str) -> MetreSource:
-    """What poses in a fixed frame come from: by REP 105 those in ``odom`` are odometry's."""
-    return MetreSource.ODOM if _ODOMETRY.fullmatch(world_frame) else MetreSource.TF
 
 
 class LiveGeometry:
@@ -58,9 +49,6 @@ class LiveGeometry:
         """Take a frame in; never waits. False when the predictor has failed for good: it can do nothing with it."""
         if self._predictor.status().state == "failed":
             return False
-        geometry = self._geometry
-        if frame.T_world_camera is not None and geometry.config.pose_source is not pose_source(frame.world_frame):
-            geometry.config = replace(geometry.config, pose_source=pose_source(frame.world_frame))
         self._thread.add(frame)
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -25,6 +26,14 @@ class MetreSource(Enum):
     DEPTH = "measured depth"
     ODOM = "odometry"
     TF = "camera poses"
+
+
+_ODOMETRY = re.compile(r"(.*[/_])?odom(etry)?(_.*)?")
+
+
+def pose_source(world_frame: str) -> MetreSource:
+    """What poses in a fixed frame come from: by REP 105 those in ``odom`` are odometry's."""
+    return MetreSource.ODOM if _ODOMETRY.fullmatch(world_frame) else MetreSource.TF
 
 
 @dataclass(frozen=True)
@@ -177,18 +186,23 @@ def scale_from_depth(
 
 
 def smoothed_scales(
-    link_logs: NDArray[np.float64], link_stddevs: NDArray[np.float64], observations: Sequence[ScaleObservation]
+    link_logs: NDArray[np.float64],
+    link_stddevs: NDArray[np.float64],
+    observations: Sequence[ScaleObservation],
+    before: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logarithm [K] of metres per unit of every window, and its deviation [K].
 
-    link_logs [K - 1]: log scale of window k + 1 in window k, with deviations. The chain's random walk and the
-    observations in one least-squares fit, exact, by messages in both directions along the chain (the Kalman smoother
-    of one number); observations that disagree with the rest count less (Cauchy), and the deviations grow by what the
-    disagreement of all is beyond what they state. Raises ValueError without an observation.
+    link_logs [K - 1]: log scale of window k + 1 in window ``before[k]`` <= k (by default k), with deviations. The random
+    walk along the links and the observations in one least-squares fit, exact, by messages in both directions along the
+    links (the Kalman smoother of one number, on a tree); observations that disagree with the rest count less (Cauchy),
+    and the deviations grow by what the disagreement of all is beyond what they state. Raises ValueError without an
+    observation.
     """
     if not observations:
         raise ValueError("no observation, no scale")
     count = len(link_logs) + 1
+    parents = np.arange(count - 1) if before is None else before
     at = np.array([o.window for o in observations])
     value = np.array([o.log_scale for o in observations])
     stddev = np.maximum([o.stddev for o in observations], 1e-6)
@@ -197,7 +211,7 @@ def smoothed_scales(
         information, weighted = np.zeros(count), np.zeros(count)
         np.add.at(information, at, trust / stddev**2)
         np.add.at(weighted, at, trust * value / stddev**2)
-        x, variance = _walk(link_logs, link_stddevs, information, weighted)
+        x, variance = _walk(link_logs, link_stddevs, parents, information, weighted)
         off = (value - x[at]) / stddev
         trust = 1 / (1 + (off / 2.385) ** 2)
     excess = float(np.median(np.abs(off))) / 0.6745 if len(off) > 2 else 1.0
@@ -207,26 +221,30 @@ def smoothed_scales(
 def _walk(
     steps: NDArray[np.float64],
     stddevs: NDArray[np.float64],
+    before: NDArray[np.int64],
     information: NDArray[np.float64],
     weighted: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance [K] of a walk ``x[k + 1] = x[k] + steps[k]`` seen with some information [K] at each place."""
+    """Mean and variance [K] of a walk ``x[k + 1] = x[before[k]] + steps[k]`` seen with some information [K] at each place."""
     count = len(information)
 
-    def passed(info: float, total: float, step: float, deviation: float) -> tuple[float, float]:
+    def passed(message: NDArray[np.float64], step: float, deviation: float) -> tuple[float, float]:
+        info, total = message
         if info <= 0:
             return 0.0, 0.0
-        mean, variance = total / info + step, 1 / info + deviation**2
-        return 1 / variance, mean / variance
+        variance = 1 / info + deviation**2
+        return 1 / variance, (total / info + step) / variance
 
-    forward, backward = np.zeros((count, 2)), np.zeros((count, 2))
+    own = np.stack([information, weighted], axis=1)
+    branches = np.zeros((count, 2))  # what each place is told by those that follow it
+    for k in range(count - 1, 0, -1):
+        branches[before[k - 1]] += passed(own[k] + branches[k], -steps[k - 1], stddevs[k - 1])
+    total = own + branches
     for k in range(1, count):
-        before = forward[k - 1] + (information[k - 1], weighted[k - 1])
-        forward[k] = passed(before[0], before[1], steps[k - 1], stddevs[k - 1])
-    for k in range(count - 2, -1, -1):
-        after = backward[k + 1] + (information[k + 1], weighted[k + 1])
-        backward[k] = passed(after[0], after[1], -steps[k], stddevs[k])
-    total = forward + backward + np.stack([information, weighted], axis=1)
+        told = np.array(passed(own[k] + branches[k], -steps[k - 1], stddevs[k - 1]))
+        rest = total[before[k - 1]] - told
+        if rest[0] > 1e-9 * told[0]:  # else what is left of it is rounding
+            total[k] += passed(rest, steps[k - 1], stddevs[k - 1])
     return total[:, 1] / total[:, 0], 1 / total[:, 0]
 
 

@@ -87,6 +87,17 @@ class WindowGeometry:
             self.T_window_camera[indices], self.K[indices], self.depth[indices], self.confidence[indices]
         )
 
+    def reduced(self, index: int, pixels: int) -> WindowGeometry:
+        """Image ``index`` alone, with about ``pixels`` of its pixels."""
+        h, w = self.depth.shape[1:]
+        step = max(1, round((h * w / pixels) ** 0.5))
+        first = step // 2
+        K = self.K[[index]].copy()
+        K[:, :2, 2] -= first
+        K[:, :2] /= step
+        part = np.s_[index : index + 1, first::step, first::step]
+        return WindowGeometry(self.T_window_camera[[index]], K, self.depth[part].copy(), self.confidence[part].copy())
+
 
 def resized_depth(depth: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Depth [h, w] of the same view as float32 [height, width]; NaN is no data.

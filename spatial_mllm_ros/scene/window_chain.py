@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +54,9 @@ class ChainConfig:
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """How a window lies in the one before it.
+    """How a window lies in the one that it is linked to, which came before it.
 
-    sim3: points of this window to points of the previous one. log_scale_stddev: deviation of the logarithm of its
+    sim3: points of this window to points of that one. log_scale_stddev: deviation of the logarithm of its
     scale. centroid: middle [3] of the shared points in this window. residual: relative to depth. inliers: share of the
     shared points. image_scatter: deviation of the logarithm of the depth ratio between shared images, NaN for one.
     pixel_scatter: of the same between the pixels of an image.
@@ -73,11 +73,16 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class ChainedWindow:
-    """A window of the chain: its images by key, their poses [T, 4, 4] in the window, and its link; the first has none."""
+    """A window of the chain: its images by key, their poses [T, 4, 4] in the window, and its link; the first has none.
+
+    before: number of the window that it is linked to, counted like ``WindowChain.first_index``; nearly always the one
+    before it.
+    """
 
     keys: tuple[Hashable, ...]
     T_window_camera: NDArray[np.float64]
     link: Link | None
+    before: int = -1
 
     def pose(self, key: Hashable) -> Transform:
         return np.asarray(self.T_window_camera[self.keys.index(key)])
@@ -85,7 +90,7 @@ class ChainedWindow:
 
 @dataclass(eq=False)
 class WindowChain:
-    """A segment of windows, each linked to the one before it.
+    """A segment of windows, each linked to one before it.
 
     The scale of a chain drifts: every link's scale has an error, and errors multiply. ``log_scales`` are the scales of
     the windows as the links alone say; ``place`` takes better ones, where metres tell.
@@ -116,19 +121,56 @@ class WindowChain:
             self._unit = NOMINAL_DEPTH / float(np.median(geometry.depth[geometry.valid]))
         else:
             link = link_windows(*self._last, geometry, keys, self.config)
-        window = ChainedWindow(tuple(keys), np.array(geometry.T_window_camera, dtype=np.float64), link)
+        before = self.first_index + len(self.windows) - 1
+        window = ChainedWindow(tuple(keys), np.array(geometry.T_window_camera, dtype=np.float64), link, before)
         self.windows.append(window)
         self._last = (geometry, tuple(keys))
-        if len(self.windows) > self.config.max_windows:
-            self._unit *= self.windows[1].link.sim3.scale if self.windows[1].link else 1.0
+        self._forget_oldest()
+        return window
+
+    @property
+    def last(self) -> tuple[WindowGeometry, tuple[Hashable, ...]]:
+        """Geometry of the newest window, and the keys of its images."""
+        assert self._last is not None
+        return self._last
+
+    def join(self, other: WindowChain, link: Link, before: int) -> None:
+        """Go on with the windows of another chain, whose first lies in the window of number ``before`` as ``link`` says."""
+        if not 0 <= before - self.first_index < len(self.windows):
+            raise ValueError(f"window {before} is not held")
+        shift = self.first_index + len(self.windows) - other.first_index
+        for n, window in enumerate(other.windows):
+            to = (link, before) if n == 0 else (window.link, window.before + shift)
+            self.windows.append(replace(window, link=to[0], before=to[1]))
+        self._last = other._last
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        while len(self.windows) > self.config.max_windows:
+            heir = self.windows[1].link  # which is linked to the oldest: there is no other before it
+            assert heir is not None
+            self._unit *= heir.sim3.scale
             del self.windows[0]
             self.first_index += 1
-        return window
+            for n, window in enumerate(self.windows[1:], 1):
+                if window.link is not None and window.before < self.first_index:
+                    through = replace(
+                        window.link,
+                        sim3=heir.sim3.inverse() @ window.link.sim3,
+                        log_scale_stddev=float(np.hypot(heir.log_scale_stddev, window.link.log_scale_stddev)),
+                    )
+                    self.windows[n] = replace(window, link=through, before=self.first_index)
 
     def log_scales(self) -> NDArray[np.float64]:
         """Logarithm [K] of the chain's unit per window unit, as the links alone say."""
-        steps = [np.log(self._unit)] + [np.log(w.link.sim3.scale) for w in self.windows[1:] if w.link is not None]
-        return np.cumsum(steps)
+        x = np.full(len(self.windows), np.log(self._unit))
+        for k, (step, before) in enumerate(zip(self.link_logs()[0], self.before(), strict=True), 1):
+            x[k] = x[before] + step
+        return x
+
+    def before(self) -> NDArray[np.int64]:
+        """Place [K - 1] in ``windows`` of the window that each but the first is linked to."""
+        return np.array([w.before - self.first_index for w in self.windows[1:]], dtype=np.int64)
 
     def link_logs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Logarithm [K - 1] of every link's scale, and its deviation [K - 1].
@@ -164,7 +206,7 @@ class WindowChain:
         placed = [Sim3(float(np.exp(x[0])), rotation, translation)]
         for window, log_scale in zip(self.windows[1:], x[1:], strict=True):
             assert window.link is not None
-            before, scale = placed[-1], float(np.exp(log_scale))
+            before, scale = placed[window.before - self.first_index], float(np.exp(log_scale))
             R = before.rotation @ window.link.sim3.rotation
             meet = before.apply(window.link.sim3.apply(window.link.centroid))
             placed.append(Sim3(scale, R, meet - scale * R @ window.link.centroid))
@@ -180,7 +222,8 @@ def link_windows(
 ) -> Link:
     """The similarity from a window to the last one, from the images they share. Raises NotAligned.
 
-    The same pixel of the same image is the same point in both; every shared camera's centre and orientation count too.
+    The same pixel of the same image is the same point in both, whose resolutions may differ; every shared camera's centre
+    and orientation count too.
     """
     shared = [(list(last_keys).index(key), i) for i, key in enumerate(keys) if key in last_keys]
     if not shared:
@@ -188,10 +231,8 @@ def link_windows(
     source, target, weight, group = [], [], [], []
     middles, spreads = [], []
     for number, (a, b) in enumerate(shared):
-        rows, columns = geometry.sampled(b, config.pixels)
-        h, w = geometry.depth.shape[1:]
-        there = (rows * last.depth.shape[1] // h, columns * last.depth.shape[2] // w)
-        p, z_p, c_p = geometry.points(b, rows, columns)
+        here, there = _same_pixels(geometry, b, last, config.pixels)
+        p, z_p, c_p = geometry.points(b, *here)
         q, z_q, c_q = last.points(a, *there)
         sure = np.isfinite(z_p) & np.isfinite(z_q)
         if np.count_nonzero(sure) >= 10:
@@ -242,3 +283,17 @@ def link_windows(
         float(np.std(middles, ddof=1)) if len(middles) > 1 else np.nan,
         float(np.median(spreads)),
     )
+
+
+Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _same_pixels(one: WindowGeometry, index: int, other: WindowGeometry, pixels: int) -> tuple[Pixels, Pixels]:
+    """Rows and columns of about ``pixels`` places of an image in two windows. They are pixel centres of the coarser one,
+    which may have little to choose from."""
+    (h, w), (h2, w2) = one.depth.shape[1:], other.depth.shape[1:]
+    if h2 < h:
+        there, here = _same_pixels(other, 0, one, pixels)
+        return here, there
+    rows, columns = one.sampled(index, pixels)
+    return (rows, columns), ((2 * rows + 1) * h2 // (2 * h), (2 * columns + 1) * w2 // (2 * w))
