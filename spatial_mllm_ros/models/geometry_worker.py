@@ -30,9 +30,10 @@ log = logging.getLogger(__name__)
 _PARTS = re.compile(r"(.*\.)?(aggregator|camera_head|depth_head)\..*")
 _ASPECT = 0.75
 """Height to width of images, before any is seen."""
-_KEPT = {"float32": 1.2, "float16": 2.4, "int8": 1.7}
-"""Bytes that ONNX Runtime holds for a byte of an exported file's weights, by precision."""
+_KEPT = {"float32": 1.2, "float16": 2.4, "int8": 1.3}
+"""Bytes that ONNX Runtime holds on a CPU for a byte of an exported file's weights, by precision: measured."""
 _WORKSPACE = 200 << 20
+"""Of Python and ONNX Runtime."""
 GIB = 1 << 30
 
 
@@ -185,25 +186,30 @@ def needed_bytes(options: GeometryOptions) -> int:
     sizes = checkpoint.config.get("spatial_config") or checkpoint.config
     weights = 4 * sum(math.prod(shape) for name, shape in shapes.items() if _PARTS.fullmatch(name))
     # Weights are read in float32. The depth head takes up to eight images at once.
-    return weights + _maps(options, sizes, min(options.window_size, 8))
+    return weights + max(_maps(options, sizes, min(options.window_size, 8)))
 
 
 def _needed_exported(options: GeometryOptions) -> int:
-    """The depth head takes one image at a time. What ONNX Runtime makes of the weights was measured."""
+    """The depth head takes one image at a time, while what the aggregator said is kept. When the camera head is loaded,
+    ONNX Runtime holds most of its weights twice for a moment.
+    """
     description = describe(options.model)
-    weights = int(_KEPT[description.precision] * description.data_bytes)
-    return _WORKSPACE + weights + _maps(options, description.config, 1)
+    sizes = description.config
+    weights = int(_KEPT.get(description.precision, 2.4) * description.data_bytes)
+    head = 12 * int(sizes["camera_trunk_depth"]) * (2 * description.embed_dim) ** 2 * 4
+    return _WORKSPACE + weights + max(int(0.8 * head), sum(_maps(options, sizes, 1)))
 
 
-def _maps(options: GeometryOptions, sizes: Mapping[str, Any], at_once: int) -> int:
-    """Bytes of the maps of one window, counted, not measured: per token of the aggregator about twenty times its width,
-    and the depth head's maps of so many images at once, for every pixel twice its features and half as many again.
+def _maps(options: GeometryOptions, sizes: Mapping[str, Any], at_once: int) -> tuple[int, int]:
+    """Bytes of the maps of one window in the aggregator and in the depth head, counted, not measured: per token of the
+    aggregator about twenty times its width and what it says, and in the head, of so many images at once, for every pixel
+    twice its features and half as many again.
     """
     pixels = int(_ASPECT * options.width**2)
     tokens = options.window_size * (pixels // int(sizes.get("patch_size") or 14) ** 2 + 5)
     aggregator = tokens * int(sizes.get("embed_dim") or 1024) * (20 + 8) * 4
     head = at_once * pixels * int(2.5 * int(sizes.get("dpt_features") or 256)) * 4
-    return max(aggregator, head)
+    return aggregator, head
 
 
 def main() -> None:
