@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from stand_in_predictor import StandInPredictor
+from stand_in_predictor import StandInPredictor, fingerprint
 
+from spatial_mllm_ros.memory.colour.anchors import MAX_ANCHORS, small_image
+from spatial_mllm_ros.memory.colour.warning_limit import WarningLimit
 from spatial_mllm_ros.memory.rgb_geometry import (
     PREDICTED_DEPTH,
     RgbGeometry,
@@ -27,8 +29,10 @@ from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
+from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.metric_scale import MetreSource
 from spatial_mllm_ros.scene.pose import make_transform
+from spatial_mllm_ros.scene.sim3 import umeyama
 from spatial_mllm_ros.scene.window import WindowGeometry
 from spatial_mllm_ros.session.questions import ask, read_questions
 from spatial_mllm_ros.session.stream import Session
@@ -488,7 +492,7 @@ def test_spoiled_windows_are_dropped_and_their_images_tried_again(
         memory = run(geometry, [colour(f) for f in room])
     status = geometry.status()
     assert sum(status.dropped_windows.values()) == 2
-    assert set(status.dropped_windows) <= {"residual", "no_agreement", "turn", "scale"}
+    assert set(status.dropped_windows) <= {"unsupported", "residual", "no_agreement", "turn", "scale"}
     assert status.segment == 0
     assert len(memory) == len(room)
     assert_same_scale(depth_ratios(memory, room))
@@ -506,14 +510,191 @@ def test_a_chain_that_breaks_begins_anew_where_poses_place_it(room: list[Frame])
     assert_same_scale(depth_ratios(memory, room))
 
 
-def test_a_chain_that_breaks_without_poses_starts_the_memory_over(room: list[Frame]) -> None:
-    """Nothing connects the two parts, so one memory cannot hold both."""
-    geometry = RgbGeometry(StandInPredictor(room, spoil=lambda call: 3 <= call < 6), RECORDINGS)
-    memory = run(geometry, [colour(f, pose=False) for f in room])
+def later(frames: Iterable[Frame], seconds: float) -> list[Frame]:
+    """Frames in this order, from so long after the first tour on."""
+    start = 1_700_000_000 * 10**9 + int(seconds * 1e9)
+    return [replace(frame, stamp_ns=start + i * 250_000_000) for i, frame in enumerate(frames)]
+
+
+def sparse(frame: Frame) -> NDArray[np.uint16]:
+    depth = np.zeros_like(frame.depth)
+    depth[::6, ::6] = frame.depth[::6, ::6]  # type: ignore[index]
+    return depth
+
+
+@pytest.mark.parametrize("metric", [False, True])
+def test_a_chain_that_breaks_goes_on_when_the_camera_comes_back(room: list[Frame], metric: bool) -> None:
+    """Somebody covers the lens; then the camera goes back, past other images of what it saw. Nothing is forgotten."""
+    there, back = room[::2], later(room[::-2], 60)
+    frames = [*there, *back]
+    predictor = StandInPredictor(frames, spoil=lambda call: 4 <= call < 7)
+    geometry = RgbGeometry(predictor, RECORDINGS)
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    ids: dict[int, int] = {}
+    held = []
+    for i, frame in enumerate(frames):
+        seen = colour(frame, pose=False, depth=sparse(frame) if metric and i < 24 and i % 6 == 0 else None)
+        for update in [*geometry.take(seen), *(geometry.finish() if i == len(frames) - 1 else [])]:
+            update.apply_to(memory)
+        if geometry.status().lost:
+            held.append(len(memory))
+        for stored in memory.frames():
+            assert ids.setdefault(stored.frame.stamp_ns, stored.frame_id) == stored.frame_id
+    status = geometry.status()
+    assert (status.segment, status.relocated, status.lost, status.held) == (1, 1, 0, 0)
+    assert held
+    assert min(held) == max(held) >= 20  # what was known stays, and is not mixed with what may lie elsewhere
+    assert memory.world_frame == ("rgb_geometry_0" if metric else "up_to_scale_0")
+    assert len(memory) >= len(frames) - 8
+    ratios = depth_ratios(memory, frames)
+    if metric:
+        assert_same_scale(ratios)  # also of what came after, without any depth
+    assert ratios.max() / ratios.min() < 1.06
+    assert_same_shape(memory, frames)
+
+
+def assert_same_shape(memory: SpatialMemory, truth: Sequence[Frame]) -> None:
+    """The cameras of the memory and the true ones, after the similarity that maps the one to the other: within 5 cm."""
+    known = {frame.stamp_ns: frame.T_world_camera for frame in truth}
+    found = [(s.frame.T_world_camera, known[s.frame.stamp_ns]) for s in memory.frames()]
+    a, b = (np.stack([T[:3, 3] for T in side if T is not None]) for side in zip(*found, strict=True))
+    assert np.linalg.norm(umeyama(a, b).apply(a) - b, axis=1).max() < 0.05
+
+
+@pytest.fixture(scope="module")
+def other_room() -> list[Frame]:
+    return later(
+        RenderedSource(seed=3, rooms=1, frames=40, rate_hz=4.0, width=160, height=120, noise=True).frames(), 90
+    )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_another_room_is_not_taken_for_the_old_one(
+    room: list[Frame], other_room: list[Frame], seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The predictor has the two rooms inside each other, each right in itself. The memory keeps the old one until
+    ``max_held`` images have shown nothing of it, and starts over then."""
+    frames = [*room[:24], *other_room]
+    predictor = StandInPredictor(frames, seed=seed, spoil=lambda call: 4 <= call < 7)
+    geometry = RgbGeometry(predictor, replace(RECORDINGS, max_held=24))
+    memory = SpatialMemory(clock=lambda: 1 << 62)
+    worlds = []
+    for frame in [colour(f, pose=False) for f in frames]:
+        before = predictor.calls
+        for update in geometry.take(frame):
+            update.apply_to(memory)
+        assert predictor.calls <= before + 2  # a window, and one look for what is known
+        worlds.append((memory.world_frame, geometry.status().lost))
+    assert geometry.status().relocated == 0
+    assert {lost for world, lost in worlds if world == "up_to_scale_1"} == {0}
+    assert max(lost for _, lost in worlds) in range(14, 25)
     assert memory.world_frame == "up_to_scale_1"
-    assert memory.frames()[0].frame.stamp_ns > room[15].stamp_ns
-    ratios = depth_ratios(memory, room)
-    assert ratios.max() / ratios.min() < 1.05
+    assert memory.frames()[0].frame.stamp_ns >= other_room[0].stamp_ns
+    assert "the memory starts over" in caplog.text
+
+
+def test_what_breaks_again_before_it_is_found_is_left_out(room: list[Frame]) -> None:
+    frames = [*room[:24], *later(room[:24], 60)]
+    predictor = StandInPredictor(frames, spoil=lambda call: 4 <= call < 7 or 8 <= call < 12)
+    geometry = RgbGeometry(predictor, RECORDINGS)
+    memory = run(geometry, [colour(f, pose=False) for f in frames])
+    status = geometry.status()
+    assert (status.segment, status.relocated) == (2, 1)
+    assert status.left_out["not_connected"] >= 5
+    assert_same_shape(memory, frames)
+
+
+def test_what_was_seen_is_kept_in_a_few_images(room: list[Frame]) -> None:
+    """However long the segment: so many, spread over where the camera was and looked."""
+    frames = [*room, *later(room[::2], 60)]
+    geometry = RgbGeometry(StandInPredictor(frames), RECORDINGS)
+    run(geometry, [colour(f, pose=False) for f in frames])
+    held = geometry._segment.anchors.held
+    assert len(held) == MAX_ANCHORS
+    near = {int(np.argmin([abs(f.stamp_ns - a.stamp_ns) for f in frames])) % len(room) for a in held}
+    assert len(near) > 24
+    large = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), dtype=np.uint8)
+    assert small_image(large).shape == (270, 480, 3)
+
+
+# ---- images that fail
+
+
+class Blinded(StandInPredictor):
+    """Makes up depth and pose of some images."""
+
+    blind: frozenset[bytes] = frozenset()
+
+    def predict(self, images: NDArray[np.uint8]) -> WindowGeometry:
+        window = super().predict(images)
+        T, depth = window.T_window_camera.copy(), window.depth.copy()
+        for i, image in enumerate(images):
+            if fingerprint(image) in self.blind:
+                R = Rotation.random(random_state=self._random).as_matrix()
+                T[i] = make_transform(R, self._random.normal(0, 1, 3))
+                depth[i] = self._random.uniform(0.2, 5) * np.exp(self._random.normal(0, 0.2, depth[i].shape))
+        return WindowGeometry(T, window.K, depth, window.confidence)
+
+
+@pytest.mark.parametrize("poses", [True, False])
+def test_images_that_no_other_confirms_take_no_part(room: list[Frame], poses: bool) -> None:
+    """Blurred ones, say: neither do they spoil a window, nor does anybody measure in them."""
+    predictor = Blinded(room)
+    bad = {3, 4, 11, 12, 13, 20, 30, 38, 47}
+    predictor.blind = frozenset(fingerprint(room[i].rgb()) for i in bad)  # type: ignore[arg-type]
+    geometry = RgbGeometry(predictor, RECORDINGS)
+    memory = run(geometry, [colour(f, pose=poses) for f in room])
+    status = geometry.status()
+    assert (status.segment, status.dropped_windows) == (0, {})
+    assert status.left_out == {"unsupported": len(bad)}
+    good = [f for i, f in enumerate(room) if i not in bad]
+    assert [s.frame.stamp_ns for s in memory.frames()] == [f.stamp_ns for f in good]
+    assert_same_shape(memory, room)
+
+
+@pytest.mark.parametrize("config", [RECORDINGS, RgbGeometryConfig(max_load=1.0)])
+def test_a_covered_lens_and_broken_images_are_left_out(room: list[Frame], config: RgbGeometryConfig) -> None:
+    def broken(data: bytes) -> NDArray[np.uint8]:
+        raise ValueError("no image")
+
+    def black(i: int) -> NDArray[np.uint8]:
+        return np.random.default_rng(i).integers(0, 5, (120, 160, 3), dtype=np.uint8)
+
+    covered = [replace(colour(f), image=black(i)) for i, f in enumerate(later(room[8:14], 10))]
+    torn = replace(colour(later(room[14:15], 15)[0], pose=False), image=EncodedImage(b"", broken))
+    geometry = RgbGeometry(StandInPredictor(room), config)
+    run(geometry, [*map(colour, room[:8]), *covered, torn, *map(colour, later(room[8:24], 20))])
+    status = geometry.status()
+    assert (status.left_out["blank"], status.left_out["bad_image"]) == (6, 1)
+    assert (status.segment, status.dropped_windows) == (0, {})
+
+
+def test_warnings_do_not_flood_the_log(room: list[Frame], caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    geometry = RgbGeometry(StandInPredictor(room, spoil=lambda call: True), RECORDINGS, lambda: now)
+    with caplog.at_level(logging.WARNING):
+        for i, frame in enumerate(later([*room, *room], 0)):
+            now = 0.5 * i  # 48 s
+            geometry.take(colour(frame))
+    dropped = [r.getMessage() for r in caplog.records if "is dropped" in r.getMessage()]
+    breaks = [r.getMessage() for r in caplog.records if "the chain breaks" in r.getMessage()]
+    assert sum(geometry.status().dropped_windows.values()) > 10
+    assert 2 <= len(dropped) <= 5
+    assert 2 <= len(breaks) <= 5
+    assert "more of the kind (unsupported) since the last warning" in dropped[1]
+
+
+def test_how_often_a_warning_is_due() -> None:
+    now = 0.0
+    limit = WarningLimit(lambda: now, 10.0)
+    assert [limit.due("a"), limit.due("b"), limit.due("a"), limit.due("a")] == ["", "", None, None]
+    now = 9.9
+    assert limit.due("a") is None
+    now = 10.0
+    assert limit.due("a") == " (3 more of the kind (a) since the last warning)"
+    assert limit.due("b") == ""
+    now = 25.0
+    assert limit.due("a") == ""
 
 
 def test_a_predictor_that_raises_does_not_end_it(room: list[Frame]) -> None:

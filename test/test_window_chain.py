@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from spatial_mllm_ros.scene.metric_scale import (
@@ -15,10 +16,11 @@ from spatial_mllm_ros.scene.metric_scale import (
     scale_from_poses,
     smoothed_scales,
 )
+from spatial_mllm_ros.scene.overlap import detail, overlap, supported
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.sim3 import NotAligned, Sim3
 from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry, resized_depth, without_specks
-from spatial_mllm_ros.scene.window_chain import NOMINAL_DEPTH, ChainConfig, WindowChain
+from spatial_mllm_ros.scene.window_chain import NOMINAL_DEPTH, ChainConfig, Link, WindowChain, link_windows
 
 SIZE = (24, 32)
 K = np.array([[28.0, 0, 15.5], [0, 28.0, 11.5], [0, 0, 1]])
@@ -336,3 +338,123 @@ def test_specks_go_and_surfaces_stay() -> None:
     )
     same = spoiled == true
     np.testing.assert_array_equal(clean[same], true[same])
+
+
+def test_scales_follow_the_links_wherever_they_lead() -> None:
+    """A tree of windows, as after a segment has joined another: the least squares of all links and observations."""
+    random = np.random.default_rng(3)
+    before = np.array([0, 1, 0, 3, 1, 5, 5])
+    links, stddevs = random.normal(0, 1, 7), random.uniform(0.01, 0.05, 7)
+    true = np.zeros(8)
+    for k in range(7):
+        true[k + 1] = true[before[k]] + links[k]
+    observations = [ScaleObservation(k, float(true[k] + random.normal(0, 0.01)), 0.02, 0) for k in (2, 4, 7)]
+    x, stddev = smoothed_scales(links, stddevs, observations, before)
+    A, b = np.zeros((10, 8)), np.zeros(10)
+    for k in range(7):
+        A[k, k + 1], A[k, before[k]] = 1 / stddevs[k], -1 / stddevs[k]
+        b[k] = links[k] / stddevs[k]
+    for row, o in enumerate(observations, 7):
+        A[row, o.window], b[row] = 1 / o.stddev, o.log_scale / o.stddev
+    np.testing.assert_allclose(x, np.linalg.lstsq(A, b, rcond=None)[0], atol=0.002)
+    np.testing.assert_allclose(stddev, np.sqrt(np.diag(np.linalg.inv(A.T @ A))), rtol=0.25)
+
+
+# ---- chains that join
+
+
+def test_a_chain_that_joins_another_lies_where_it_belongs() -> None:
+    corridor = Corridor()
+    old = chained(corridor, 4, ChainConfig(max_windows=6))
+    new = WindowChain(ChainConfig())
+    for n in range(5, 9):
+        new.add(corridor.window(range(5 * n, 5 * n + 8)), range(5 * n, 5 * n + 8))
+    warps = [*corridor.windows]
+    sim3 = warps[2] @ warps[4].inverse()  # window 2 is among the images that window 4 comes back to, say
+    link = Link(sim3, 0.01, np.zeros(3), 0.01, 1.0, np.nan, 0.01)
+    with pytest.raises(ValueError, match="window 7 is not held"):
+        old.join(new, link, 7)
+    old.join(new, link, 2)
+    assert (len(old), old.first_index) == (6, 2)  # the oldest had to go
+    assert old.before().tolist() == [0, 0, 2, 3, 4]
+    assert old.last[1] == tuple(range(40, 48))
+    products = np.exp(old.log_scales()) * [w.scale for w in warps[2:]]
+    np.testing.assert_allclose(products, products[0], rtol=1e-5)
+    places = old.place()
+    for window, place in zip(old.windows, places, strict=True):
+        for key in window.keys:
+            T = np.linalg.inv(places[0].pose(old.windows[0].pose(10))) @ place.pose(window.pose(key))
+            true = np.linalg.inv(corridor.pose(10)) @ corridor.pose(key)  # type: ignore[arg-type]
+            true[:3, 3] *= products[0]
+            np.testing.assert_allclose(T, true, atol=2e-4)
+    old.add(corridor.window(range(45, 53)), range(45, 53))
+    old.add(corridor.window(range(50, 58)), range(50, 58))
+    assert old.before().tolist() == [0, 1, 2, 3, 4]  # what was linked to one that has gone is linked to its heir
+    products = np.exp(old.log_scales()) * [w.scale for w in corridor.windows[-6:]]
+    np.testing.assert_allclose(products, products[0], rtol=1e-5)
+
+
+# ---- what images show
+
+
+def wall(u0: int) -> NDArray[np.uint8]:
+    """A wall with a pattern, seen from u0 pixels further right."""
+    pattern = gaussian_filter(np.random.default_rng(0).normal(size=(60, 500)), 3)[:, u0 : u0 + 80]
+    return np.repeat((128 + 400 * pattern)[..., None], 3, axis=2).clip(0, 255).astype(np.uint8)
+
+
+def test_images_of_one_place_overlap_and_others_do_not() -> None:
+    """A wall 2 away, focal length 70 px: so much to the right are 18 px."""
+    K80 = np.array([[70.0, 0, 39.5], [0, 70.0, 29.5], [0, 0, 1]])
+    T = np.stack([make_transform(np.eye(3), (x, 0, 0)) for x in (0.0, 36 / 70)])
+    window = WindowGeometry(
+        T, np.tile(K80, (2, 1, 1)), np.full((2, 60, 80), 2, np.float32), np.ones((2, 60, 80), np.float32)
+    )
+    here, there = detail(wall(0)), detail(wall(18))
+    same = overlap(window, 0, 1, here, there)
+    assert same.share == pytest.approx(1 - 18 / 80, abs=0.03)
+    assert same.agreement == 1
+    assert same.correlation > 0.8
+    other = overlap(window, 0, 1, here, detail(wall(300)))  # geometry that fits, and another picture
+    assert (other.agreement, abs(other.correlation) < 0.4) == (1, True)
+    T[1, 2, 3] = -3  # the same picture, and geometry that does not fit
+    assert overlap(WindowGeometry(T, window.K, window.depth, window.confidence), 0, 1, here, there).agreement == 0
+    T[1, 0, 3] = 50
+    assert overlap(WindowGeometry(T, window.K, window.depth, window.confidence), 0, 1, here, there).share == 0
+
+
+def test_images_that_no_other_confirms() -> None:
+    corridor = Wall()
+    assert supported(corridor.window()).all()
+    T, depth = corridor.window().T_window_camera.copy(), corridor.window().depth.copy()
+    T[2] = make_transform(Rotation.from_euler("y", 2).as_matrix(), (0, 0, 0))
+    depth[4] *= 2.5
+    spoiled = WindowGeometry(T, corridor.window().K, depth, np.ones_like(depth))
+    assert supported(spoiled).tolist() == [True, True, False, True, False, True]
+    assert supported(corridor.window().subset([3])).tolist() == [True]
+
+
+class Wall:
+    """Six images of a slanted wall."""
+
+    def window(self) -> WindowGeometry:
+        v, u = np.mgrid[: SIZE[0], : SIZE[1]]
+        rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(SIZE)], axis=-1)
+        normal = np.array([0.2, 0.1, -1.0])
+        x = 0.1 * np.arange(6)
+        depth = np.stack([(-2 - normal[0] * c) / (rays @ normal) for c in x]).astype(np.float32)
+        T = np.stack([make_transform(np.eye(3), (c, 0, 0)) for c in x])
+        return WindowGeometry(T, np.tile(K, (6, 1, 1)), depth, np.ones_like(depth))
+
+
+def test_a_small_copy_of_an_image_links_as_well() -> None:
+    corridor = Corridor(noise=0.01)
+    chain = chained(corridor, 1)
+    geometry, _ = chain.last
+    small = [geometry.reduced(i, 108) for i in (5, 6, 7)]
+    assert small[0].depth.shape[1:] == (9, 12)
+    again = WindowGeometry(*(np.concatenate([getattr(s, name) for s in small]) for name in
+                             ("T_window_camera", "K", "depth", "confidence")))  # fmt: skip
+    window = corridor.window(range(5, 13))
+    link = link_windows(again, (5, 6, 7), window, range(5, 13), ChainConfig())
+    assert link.sim3.scale == pytest.approx(corridor.windows[0].scale / corridor.windows[1].scale, rel=0.02)

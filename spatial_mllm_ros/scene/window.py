@@ -90,13 +90,15 @@ class WindowGeometry:
     def reduced(self, index: int, pixels: int) -> WindowGeometry:
         """Image ``index`` alone, with about ``pixels`` of its pixels."""
         h, w = self.depth.shape[1:]
-        step = max(1, round((h * w / pixels) ** 0.5))
-        first = step // 2
+        part = min(1.0, (pixels / (h * w)) ** 0.5)
+        rows, columns = (((2 * np.arange(n) + 1) * size // (2 * n)) for size in (h, w) for n in [round(part * size)])
         K = self.K[[index]].copy()
-        K[:, :2, 2] -= first
-        K[:, :2] /= step
-        part = np.s_[index : index + 1, first::step, first::step]
-        return WindowGeometry(self.T_window_camera[[index]], K, self.depth[part].copy(), self.confidence[part].copy())
+        K[:, :2, 2] += 0.5
+        K[:, 0] *= len(columns) / w
+        K[:, 1] *= len(rows) / h
+        K[:, :2, 2] -= 0.5
+        at = np.ix_([index], rows, columns)
+        return WindowGeometry(self.T_window_camera[[index]], K, self.depth[at], self.confidence[at])
 
 
 def resized_depth(depth: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
