@@ -157,6 +157,23 @@ def test_a_camera_without_depth_answers_in_metres(engines: Engines, room: list[F
     assert values["process_mib"] == "3.0"
 
 
+def test_after_a_break_the_memory_stays_and_the_diagnostics_say_so(engines: Engines, room: list[Frame]) -> None:
+    predictor = Served(room)
+    engine = engines(predictor)
+    play(engine, colour(room[:16], poses=False))
+    wait_for(lambda: len(engine.memory) >= 13, LONG_S)
+    known = {stored.frame_id for stored in engine.memory.frames()}
+    calls = predictor.calls
+    predictor._spoil = lambda call: call < calls + 3
+    play(engine, colour(room[16:], poses=False))
+    wait_for(lambda: "show nothing of what is known" in finding(engine, "geometry from colour").message, LONG_S)
+    told = finding(engine, "geometry from colour")
+    values = dict(told.values)
+    assert (told.level, values["segment"], values["relocated"]) == (Level.WARN, "1", "0")
+    assert int(values["lost"]) > 0
+    assert known <= {stored.frame_id for stored in engine.memory.frames()}
+
+
 def test_turning_on_the_spot_makes_up_no_metres(engines: Engines, turning: list[Frame]) -> None:
     engine = engines(Served(turning))
     play(engine, colour(turning))

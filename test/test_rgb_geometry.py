@@ -714,6 +714,26 @@ def test_a_predictor_that_raises_does_not_end_it(room: list[Frame]) -> None:
     assert len(memory) == len(room)
 
 
+def test_a_predictor_that_is_down_for_a_while_does_not_break_the_chain(room: list[Frame]) -> None:
+    """It says nothing about the images, which go on where they were once it is back."""
+    predictor = StandInPredictor(room)
+    predict, calls = predictor.predict, []
+
+    def failing(images: NDArray[np.uint8]) -> WindowGeometry:
+        calls.append(len(images))
+        if 3 <= len(calls) < 8:
+            raise RuntimeError("its process died")
+        return predict(images)
+
+    predictor.predict = failing  # type: ignore[method-assign]
+    geometry = RgbGeometry(predictor, RECORDINGS)
+    frames = [*room[:12], *later([room[11]] * 12, 20), *later(room[12:24], 40)]  # the camera waits meanwhile
+    memory = run(geometry, [colour(f, pose=False) for f in frames])
+    status = geometry.status()
+    assert (status.dropped_windows, status.segment) == ({"predictor_failed": 5}, 0)
+    assert {f.stamp_ns for f in frames[24:]} <= {s.frame.stamp_ns for s in memory.frames()}
+
+
 def test_images_that_cannot_take_part_are_counted(room: list[Frame]) -> None:
     odd = [
         replace(colour(room[0]), image=None),

@@ -218,12 +218,15 @@ class RgbGeometry:
         except (InvalidWindow, NotAligned) as error:
             if (more := self._warnings.due(error.reason)) is not None:
                 log.warning("a window of %d images is dropped: %s%s", len(images), error, more)
-            self._failed(error.reason, str(error), new)
+            self._failed(error.reason, new)
+            self._failures += 1
+            if self._failures >= self.config.max_failures:
+                self._break(str(error))
             return False
-        except Exception as error:  # whatever a predictor raises, the camera goes on
+        except Exception:  # whatever a predictor raises, the camera goes on
             if (more := self._warnings.due("predictor_failed")) is not None:
                 log.exception("the geometry predictor %s failed%s", self.predictor.name, more)
-            self._failed("predictor_failed", repr(error), new)
+            self._failed("predictor_failed", new)  # which says nothing about the images: the chain holds
             return False
         if len(taken) < len(new):
             self._gate.leave_out("unsupported", len(new) - len(taken))
@@ -231,18 +234,16 @@ class RgbGeometry:
         self._failures, self._room = 0, None
         return True
 
-    def _failed(self, reason: str, message: str, new: list[Frame]) -> None:
+    def _failed(self, reason: str, new: list[Frame]) -> None:
+        """Count a window that came to nothing, and see what becomes of its images."""
         with self._lock:
             self._dropped[reason] += 1
-            self._failures += 1
             if self._room is None and len(new) > 1:  # once more, with those nearest to what is known
                 self._gate.put_back(new)
                 self._room = (len(new) + 1) // 2
             else:
                 self._gate.leave_out("window_dropped", len(new))
                 self._room = None
-        if self._failures >= self.config.max_failures:
-            self._break(message)
 
     def _break(self, message: str) -> None:
         """Begin a new segment, and look out for the old one if the memory depends on it."""

@@ -75,6 +75,7 @@ WINDOW_REMEDIES = {
     "predictor_failed": "see the log",
 }
 WINDOW_REMEDY = "the images do not fit together: is the view blocked, dark, or full of what moves?"
+LOST_REMEDY = "move the camera to where it was before, or the memory starts over soon with what it sees now"
 
 
 class Level(IntEnum):
@@ -263,6 +264,9 @@ def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding
         message = f"{process.state}: {process.reason}"
     elif status.running_s is None:
         message += "; the node is not active"
+    elif images.lost:
+        level = Level.WARN
+        message += f"; {images.lost} images show nothing of what is known from before the chain broke: {LOST_REMEDY}"
     elif dropped:
         reason = max(dropped, key=lambda r: dropped[r])
         level = Level.WARN
@@ -273,6 +277,7 @@ def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding
     values += [(f"dropped_{reason}", str(n)) for reason, n in sorted(images.dropped_windows.items())]
     values += [(f"left_out_{reason}", str(n)) for reason, n in sorted(images.left_out.items())]
     values += [("waiting", str(images.waiting)), ("held_back", str(images.held)), ("segment", str(images.segment))]
+    values += [("relocated", str(images.relocated)), ("lost", str(images.lost))]
     values += [("scale_source", images.scale.source.name)]
     if images.scale.known:
         values += [("scale_stddev_percent", f"{100 * images.scale.stddev:.2f}")]

@@ -17,7 +17,7 @@ class RgbGeometryConfig:
     (where poses are known; else once the image has changed), or when it comes with depth after a while without.
     min_interval_s: and no sooner than this. max_wait_s: an image waits no longer than this for its window to fill.
     max_load: share of the time that the predictor may run; 1: no limit, and every image has its turn. max_waiting: images
-    waiting. max_failures: windows that may fail one after the other before the chain breaks. max_held: images kept back
+    waiting. max_failures: windows in a row whose images do not fit, after which the chain breaks. max_held: images kept back
     until their metres are known, or until they are found to show what was seen before a break. min_confidence: depth less
     sure than this, relative to the median of its image, is no data. dense_depth: from this share of valid pixels on,
     measured depth is kept instead.
