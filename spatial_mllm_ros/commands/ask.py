@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from spatial_mllm_ros.commands import common, geometry, models
-from spatial_mllm_ros.query.codes import QueryError
-from spatial_mllm_ros.query.words import check_question
-from spatial_mllm_ros.session.answers import (
-    confidence_words,
-    deviation_words,
-    evidence_words,
-    source_words,
-    times_words,
-)
-from spatial_mllm_ros.session.questions import Asked, MarkedBox, MarkedPoint, Question, ask, read_questions, tally
+from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
+from spatial_mllm_ros.session.questions import ask
 from spatial_mllm_ros.session.reasons import COLOUR_ONLY
-from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
-
-STYLES = {Outcome.RIGHT: "green", Outcome.WRONG: "bold red", Outcome.REFUSED: "yellow"}
 
 EPILOG = """
 \b
@@ -48,43 +32,9 @@ the questions file states, 2 for what is wrong with the command, or a model that
 """
 
 
-class Mark(click.ParamType):
-    """FRAME and numbers, with commas between; the frame comes first and may hold commas itself."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.name = "FRAME,U,V" if count == 2 else "FRAME,U0,V0,U1,V1"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MarkedPoint | MarkedBox:
-        if isinstance(value, MarkedPoint | MarkedBox):
-            return value
-        frame, *texts = value.rsplit(",", self.count)
-        try:
-            numbers = [float(t) for t in texts]
-        except ValueError:
-            numbers = []
-        if len(numbers) != self.count or not frame.strip():
-            example = "frame-000016,320,240" + (",400,300" if self.count == 4 else "")
-            self.fail(f"{common.printable(value)!r} is not {self.name}, for example {example}", param, ctx)
-        return MarkedPoint(frame, *numbers) if self.count == 2 else MarkedBox(frame, *numbers)
-
-
 @click.command(name="ask", epilog=EPILOG, short_help="Ask about the space that a recording shows.")
 @click.argument("arguments", nargs=-1, metavar="[SOURCE] [QUESTION]")
-@click.option("--point", "points", type=Mark(2), multiple=True, help="<p0>, <p1> ... of the question: a pixel.")
-@click.option("--box", "boxes", type=Mark(4), multiple=True, help="<box0>, <box1> ...: a box of pixels.")
-@click.option("--time", "times", multiple=True, metavar="FRAME", help="<t0>, <t1> ...: a moment.")
-@click.option("--choice", "choices", multiple=True, metavar="TEXT", help="The answer is one of these (at least two).")
-@click.option("--window-start", default="", metavar="FRAME", help="Use only what was seen from here on.")
-@click.option("--window-end", default="", metavar="FRAME", help="Use only what was seen until here.")
-@click.option("--frame-id", default="", metavar="NAME", help="Frame of returned positions (default: the fixed frame).")
-@click.option(
-    "--questions",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
-    help="Ask all questions of a JSON file instead (docs/questions-file.md).",
-)
+@question_options
 @common.json_option
 @common.report_option
 @common.stream_options
@@ -95,14 +45,7 @@ def ask_command(
     ctx: click.Context,
     *,
     arguments: tuple[str, ...],
-    points: tuple[MarkedPoint, ...],
-    boxes: tuple[MarkedBox, ...],
-    times: tuple[str, ...],
-    choices: tuple[str, ...],
-    window_start: str,
-    window_end: str,
-    frame_id: str,
-    file: Path | None,
+    asking: Asking,
     as_json: bool,
     report_folder: Path | None,
     stream: common.StreamOptions,
@@ -118,22 +61,9 @@ def ask_command(
     cannot be measured. An answer says its deviation, its confidence and the images that it rests on; where there is none,
     a code says why.
     """
+    file = asking.file
     spec, text = _source_and_question(arguments, file is not None)
-    if file is None:
-        questions = [Question("Q1", text, choices, points, boxes, times, window_start, window_end, frame_id)]
-        check_text(text)
-    else:
-        if points or boxes or times or choices:
-            raise click.UsageError("--point, --box, --time and --choice belong to one question: put them into the file")
-        questions = [
-            replace(
-                q,
-                window_start=window_start or q.window_start,
-                window_end=window_end or q.window_end,
-                frame_id=frame_id or q.frame_id,
-            )
-            for q in read_questions(file)
-        ]
+    questions = asking.questions(text)
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
     with geometry.loaded(chosen) as from_colour, models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
@@ -173,84 +103,6 @@ def ask_command(
         ctx.exit(1)
 
 
-def print_answer(console: Console, session: Session, asked: Asked, warning: str = "") -> None:
-    """One question and its answer, a line for everything that matters. warning: about a model's answer."""
-    answer = asked.answer
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-
-    def row(name: str, value: str, style: str = "") -> None:
-        if value:
-            table.add_row(name, Text(common.printable(value), style=style))
-
-    row("question", asked.question.text)
-    if answer.error_code:
-        row("no answer", f"{answer.error_code.name} ({answer.error_code.value})", "bold yellow")
-        row("why", answer.error_msg)
-    else:
-        row("answer", answer.answer, "bold green")
-        if answer.model_id:
-            row("warning", warning, "bold red")
-        row("deviation", deviation_words(answer))
-        row("confidence", confidence_words(answer))
-        row("source", source_words(answer))
-        row("times", times_words(answer))
-        for i, line in enumerate(evidence_words(session, answer)):
-            row("" if i else "evidence", line)
-    row("latency", f"{asked.latency_ms:.1f} ms")
-    console.print(table)
-
-
-def print_table(console: Console, asked: list[Asked]) -> None:
-    """Many questions, with truth and verdict where they are known, and a closing line."""
-    judged = any(a.verdict is not None for a in asked)
-    table = Table(show_lines=False, pad_edge=False, header_style="bold")
-    table.add_column("id", no_wrap=True)
-    table.add_column("question", ratio=3)
-    table.add_column("answer", ratio=3)
-    if judged:
-        table.add_column("truth", ratio=1)
-        table.add_column("error", justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-    else:
-        table.add_column("confidence", justify="right", no_wrap=True)
-    table.add_column("ms", justify="right", no_wrap=True)
-    for a in asked:
-        answer = a.answer
-        words = f"{answer.error_code.name}: {answer.error_msg}" if answer.error_code else answer.answer
-        cells = [a.question.id, a.question.text, words]
-        if a.verdict is not None:
-            cells += [a.verdict.truth, a.verdict.error, a.verdict.outcome.value]
-        elif judged:
-            cells += ["", "", ""]
-        else:
-            cells.append("" if answer.error_code else f"{answer.confidence:.0%}")
-        cells.append(f"{a.latency_ms:.1f}")
-        style = STYLES[a.verdict.outcome] if a.verdict else ("yellow" if answer.error_code else "")
-        texts = [Text(common.printable(c)) for c in cells]
-        if a.verdict is not None:
-            texts[5].stylize(style)
-        elif style:
-            texts[2].stylize(style)
-        table.add_row(*texts)
-    console.print(table)
-    if judged:
-        console.print(Text(closing_line(asked)))
-
-
-def closing_line(asked: list[Asked]) -> str:
-    """How many were right, and how honest the stated deviations were."""
-    t = tally(asked)
-    line = f"{t.right} of {t.total} right, {t.wrong} wrong, {t.refused} refused"
-    if t.within is not None:
-        line += (
-            f"; of {t.numbers} errors {t.within[0]:.0%} within one stated deviation, {t.within[1]:.0%} within two "
-            "(68 % and 95 % when deviations are exact)"
-        )
-    return line
-
-
 def _source_and_question(arguments: tuple[str, ...], from_file: bool) -> tuple[str, str]:
     if from_file:
         if len(arguments) > 1:
@@ -263,11 +115,3 @@ def _source_and_question(arguments: tuple[str, ...], from_file: bool) -> tuple[s
     if len(arguments) > 2:
         raise click.UsageError("give SOURCE and one QUESTION; put the question in quotes")
     return arguments[0], arguments[1]
-
-
-def check_text(text: str) -> None:
-    """Before a long recording is streamed for nothing."""
-    try:
-        check_question(text)
-    except QueryError as error:
-        raise click.UsageError(common.printable(str(error))) from error

@@ -7,19 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 
 import click
 
 from spatial_mllm_ros.commands import common, models, wire
-from spatial_mllm_ros.commands.ask import Mark, check_text, print_answer, print_table
+from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
 from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.query.answer import Answer
 from spatial_mllm_ros.query.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.session.names import frame_name
-from spatial_mllm_ros.session.questions import Asked, MarkedBox, MarkedPoint, Question, read_questions
+from spatial_mllm_ros.session.questions import Asked, Question
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome, judge
 from spatial_mllm_ros.sources.open_source import open_source
@@ -53,22 +52,9 @@ class NoNode(common.Failure):
 
 @click.command(name="call", cls=wire.RosCommand, epilog=EPILOG, short_help="Ask a live node.")
 @click.argument("text", metavar="[QUESTION]", default="")
-@click.option("--point", "points", type=Mark(2), multiple=True, help="<p0>, <p1> ... of the question: a pixel.")
-@click.option("--box", "boxes", type=Mark(4), multiple=True, help="<box0>, <box1> ...: a box of pixels.")
-@click.option("--time", "times", multiple=True, metavar="FRAME", help="<t0>, <t1> ...: a moment.")
-@click.option("--choice", "choices", multiple=True, metavar="TEXT", help="The answer is one of these (at least two).")
-@click.option("--window-start", default="", metavar="FRAME", help="Use only what was seen from here on.")
-@click.option("--window-end", default="", metavar="FRAME", help="Use only what was seen until here.")
-@click.option("--frame-id", default="", metavar="NAME", help="Frame of returned positions (default: the fixed frame).")
+@question_options
 @click.option(
     "--camera-frame", default="", metavar="NAME", help="Which camera took the images, where there are several."
-)
-@click.option(
-    "--questions",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
-    help="Ask all questions of a JSON file instead (docs/questions-file.md).",
 )
 @click.option("--source", "spec", default="", metavar="SOURCE", help="The recording whose frames are named.")
 @click.option("--service", default=SERVICE, show_default=True, metavar="NAME", help="The service to call.")
@@ -86,15 +72,8 @@ def call_command(
     ctx: click.Context,
     *,
     text: str,
-    points: tuple[MarkedPoint, ...],
-    boxes: tuple[MarkedBox, ...],
-    times: tuple[str, ...],
-    choices: tuple[str, ...],
-    window_start: str,
-    window_end: str,
-    frame_id: str,
+    asking: Asking,
     camera_frame: str,
-    file: Path | None,
     spec: str,
     service: str,
     wait_s: float,
@@ -106,37 +85,21 @@ def call_command(
 
     An answer says its deviation, its confidence and the images that it rests on; where there is none, a code says why.
     """
-    if file is None:
-        if not text:
-            raise click.UsageError("what is the question? Give it in quotes, or --questions FILE")
-        questions = [Question("Q1", text, choices, points, boxes, times, window_start, window_end, frame_id)]
-        check_text(text)
-    else:
-        if text or points or boxes or times or choices:
-            raise click.UsageError("with --questions, the questions and their points come from the file")
-        questions = [
-            replace(
-                q,
-                window_start=window_start or q.window_start,
-                window_end=window_end or q.window_end,
-                frame_id=frame_id or q.frame_id,
-            )
-            for q in read_questions(file)
-        ]
+    questions, one = asking.questions(text), asking.file is None
     source = open_source(spec) if spec else None
     with SpatialQueryClient(service, wait_s=wait_s, ros_args=ros_args) as client:
         session = Session(Remote(client, source), record_coverage=False)
         try:
-            with models.words_as_they_come(file is None and not as_json and common.out().is_terminal) as on_text:
+            with models.words_as_they_come(one and not as_json and common.out().is_terminal, "the node") as on_text:
                 asked = [put(session, client, q, camera_frame, timeout_s, on_text) for q in questions]
         except (ServiceNotAvailable, ServiceTimeout, MalformedPayload) as error:
             raise NoNode(common.printable(str(error))) from error
-        if file is None and asked[0].answer.evidence and (seen := client.seen()):
+        if one and asked[0].answer.evidence and (seen := client.seen()):
             session.report.first_stamp = seen[0]
         if as_json:
             for a in asked:
                 common.print_json(a.to_json())
-        elif file is None:
+        elif one:
             print_answer(common.out(), session, asked[0])
         else:
             print_table(common.out(), asked)

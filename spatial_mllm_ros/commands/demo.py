@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.commands.ask import STYLES, closing_line
+from spatial_mllm_ros.commands.asking import STYLES, closing_line
 from spatial_mllm_ros.commands.replay import watch
 from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.report.report import write_report

@@ -229,7 +229,7 @@ def encode(session: Session, backend: ModelBackend) -> None:
 
 
 @contextmanager
-def words_as_they_come(shown: bool) -> Iterator[Callable[[str], None] | None]:
+def words_as_they_come(shown: bool, whom: str = "the model") -> Iterator[Callable[[str], None] | None]:
     """Yields ``on_text``: what it is told appears on the terminal at once, and goes when the whole answer is there.
 
     None where nothing is to be shown.
@@ -238,7 +238,7 @@ def words_as_they_come(shown: bool) -> Iterator[Callable[[str], None] | None]:
         yield None
         return
     words = Text(style="green")
-    with Live(Spinner("dots", "asking ..."), console=common.out(), transient=True) as live:
+    with Live(Spinner("dots", f"asking {whom} ..."), console=common.out(), transient=True) as live:
 
         def on_text(piece: str) -> None:
             words.append(common.printable(piece))
