@@ -42,7 +42,7 @@ from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
-from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
     KEYFRAMES_QOS,
@@ -204,20 +204,8 @@ class SpatialMllmDdsNode:
 
     def _on_set_parameters(self, changes: Mapping[str, Any]) -> SetResult:
         """Refuses what cannot be; the rest takes effect at once, since nobody may refuse it after this."""
-        values = {name: self.parameters.get(name) for name in PARAMETERS}
-        for name, value in changes.items():
-            parameter = PARAMETERS.get(name)
-            if parameter is None:
-                continue
-            if parameter.change is Change.UNCONFIGURED and self.engine is not None and value != values[name]:
-                return SetResult(
-                    False,
-                    f"{name} can be set while the node is unconfigured: `ros2 lifecycle set {self.name} cleanup` first "
-                    "(it forgets what has been seen)",
-                )
-            values[name] = value
         try:
-            settings = Settings.from_values(values)
+            settings = self.settings().changed(changes, self.name if self.engine is not None else "")
             if self.engine is not None:
                 self.engine.update(settings)
         except ParameterError as error:

@@ -13,7 +13,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -469,6 +469,19 @@ class Settings:
             raise ParameterError("\n".join(errors))
         typed: dict[str, Any] = {name: PARAMETERS[name].type(value) for name, value in values.items()}
         return cls(**typed)
+
+    def changed(self, changes: Mapping[str, Any], configured: str = "") -> Settings:
+        """With these values; names that are no parameters here are passed over. configured: full name of the node, if it
+        is configured, when not everything can be changed. Raises ParameterError."""
+        known = {name: value for name, value in changes.items() if name in PARAMETERS}
+        for name, value in known.items():
+            fixed = configured and PARAMETERS[name].change is Change.UNCONFIGURED
+            if fixed and value != getattr(self, name):
+                raise ParameterError(
+                    f"{name} can be set while the node is unconfigured: `ros2 lifecycle set {configured} cleanup` first "
+                    "(it forgets what has been seen)"
+                )
+        return self.from_values({**asdict(self), **known})
 
     @property
     def cameras(self) -> tuple[CameraTopics, ...]:

@@ -54,7 +54,7 @@ from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
-from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings, help_text
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, help_text
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
     KEYFRAMES_QOS,
@@ -178,24 +178,9 @@ class SpatialMllmNode(LifecycleNode):
         return Settings.from_values({name: self.get_parameter(name).value for name in PARAMETERS})
 
     def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
-        values = {name: self.get_parameter(name).value for name in PARAMETERS}
-        for change in changes:
-            parameter = PARAMETERS.get(change.name)
-            if parameter is None:
-                continue
-            if (
-                parameter.change is Change.UNCONFIGURED
-                and self._engine is not None
-                and change.value != values[change.name]
-            ):
-                return SetParametersResult(
-                    successful=False,
-                    reason=f"{change.name} can be set while the node is unconfigured: `ros2 lifecycle set "
-                    f"{self.get_fully_qualified_name()} cleanup` first (it forgets what has been seen)",
-                )
-            values[change.name] = change.value
+        configured = self.get_fully_qualified_name() if self._engine is not None else ""
         try:
-            Settings.from_values(values)
+            self.settings().changed({change.name: change.value for change in changes}, configured)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
