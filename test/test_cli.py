@@ -306,6 +306,7 @@ def test_doctor_says_what_a_checkpoint_needs(tmp_path: Path, monkeypatch: pytest
     needed = re.search(r"bfloat16 (\d\.\d) GB", remark)
     assert needed is not None, remark
     assert 1.0 < float(needed[1]) < 2.0, "the caches' bound above all, for so small a model"
+    assert re.search(r"with the spatial encoder exported in int8 \d\.\d GB", remark)
     monkeypatch.setattr("spatial_mllm_ros.models.preflight.free_memory", lambda device: 10_000_000)
     assert "(too much)" in doctor_parts()["some/model"]["remark"]
 

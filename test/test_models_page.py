@@ -51,3 +51,6 @@ def test_figures_in_its_text(lines: dict[str, str]) -> None:
     assert f"({small.needed / 1e9:.1f} GB)" in PAGE
     less, more = (estimate(SPATIAL_MLLM, "bfloat16", ModelOptions("", max_context_frames=n)).needed for n in (16, 32))
     assert f"take {(more - less) / 1e9:.1f} GB in bfloat16" in PAGE
+    exported = estimate(SPATIAL_MLLM, "bfloat16", exported="int8")
+    assert f"needs {exported.needed / 1e9:.1f} GB on a CPU" in PAGE
+    assert f"{exported.loading / 1e9:.1f} GB of weights" in PAGE

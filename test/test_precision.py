@@ -6,6 +6,7 @@ import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,6 +224,50 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
     table = dict(estimate(folders["spatial-mllm"]).rows())
     assert table["free on cpu"] == 1 << 20
     assert table["needed"] == sum(size for what, size in table.items() if what not in ("needed", "free on cpu"))
+
+
+def test_both_encoders_are_there_while_they_are_compared(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exported one takes the place of the model's own afterwards; with auto either may be kept."""
+    found = read_checkpoint(folders["spatial-mllm"])
+    own = preflight.encoder_bytes(found, "float32")
+    assert 0 < preflight.exported_bytes(found, "int8") < preflight.exported_bytes(found, "float16") < own
+    assert preflight.exported_bytes(found, "float32") == own
+    plain = estimate(folders["spatial-mllm"])
+    config = config_of(found)
+
+    def with_encoder(runtime: str, exported: int) -> preflight.MemoryEstimate:
+        options = ModelOptions("", **SMALL, encoder_runtime=runtime)
+        return estimate_memory(found, config, options, precision="float32", device=CPU, exported=exported)
+
+    for runtime, exported, kept in (
+        ("onnx", own // 4, own // 4),
+        ("onnx", 2 * own, 2 * own),
+        ("auto", own // 4, own),
+        ("auto", 2 * own, 2 * own),
+    ):
+        memory = with_encoder(runtime, exported)
+        assert memory.weights + memory.exported == plain.weights - own + kept
+        assert memory.loading == plain.weights + exported + (256 << 20)
+    huge = with_encoder("onnx", 1 << 30)
+    assert dict(huge.rows())["the exported encoder"] == 1 << 30
+    monkeypatch.setattr(preflight, "free_memory", lambda _: huge.answering)
+    tight = with_encoder("auto", (1 << 30) - 1)
+    assert tight.fits == (tight.loading <= tight.free)
+
+
+def test_the_size_of_an_exported_encoder_is_that_of_its_file(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folders["spatial-mllm"]
+    given = {"encoder_runtime": "onnx", "encoder_file": "there.onnx"}
+    for precision, expected in (("int8", 5000), ("float16", 10_000)):  # which a CPU widens
+        described = SimpleNamespace(data_bytes=5000, precision=precision)
+        monkeypatch.setattr(preflight, "describe", lambda _, described=described: described)
+        assert estimate(folder, **given).exported == expected
+    monkeypatch.undo()
+    assert estimate(folder, encoder_runtime="onnx", encoder_file="not_there.onnx") == estimate(folder)
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ PUBLISHED = {1: 0.04, 8: 0.11, 20: 0.31, 100: 3.12}
 """Seconds by number of frames of 518x336 px: VGGT-1B's aggregator on an H100 with flash attention (arXiv 2503.11651)."""
 ONCE_S = 10.0
 """A pass that takes longer is not repeated, and not warmed up for."""
-TURNS_S = 8.0
+TURNS_S = 6.0
 MAX_TURNS = 6
 
 

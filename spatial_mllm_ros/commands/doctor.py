@@ -238,6 +238,9 @@ def fit(checkpoint: hub.Checkpoint, device: Device) -> str:
         f"{name} {size.needed / 1e9:.1f} GB{'' if size.fits else ' (too much)'}" for name, size in sizes.items()
     )
     free = next(iter(sizes.values())).free / 1e9
+    exported = machine.needs(checkpoint.folder, device.name, "bfloat16", exported="int8")
+    if exported.exported:
+        words += f"; bfloat16 with the spatial encoder exported in int8 {exported.needed / 1e9:.1f} GB"
     return f"needs with 16 frames, of {free:.1f} GB free on {device.name}: {words}"
 
 

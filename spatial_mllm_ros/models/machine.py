@@ -46,9 +46,10 @@ def _cpu() -> tuple[str, int, int]:
     return words, memory.get("MemAvailable", 0), memory.get("MemTotal", 0)
 
 
-def needs(folder: Path, device: str, precision: str, frames: int = 16) -> MemoryEstimate:
+def needs(folder: Path, device: str, precision: str, frames: int = 16, exported: str = "") -> MemoryEstimate:
     """The memory that a checkpoint needs to answer about ``frames`` frames, from its headers; nothing is loaded.
 
+    exported: precision of an exported spatial encoder that takes the place of its own; "": none does.
     Raises ModelUnavailable for what cannot be loaded, or not in that precision.
     """
     from transformers import AutoConfig
@@ -56,7 +57,7 @@ def needs(folder: Path, device: str, precision: str, frames: int = 16) -> Memory
     from spatial_mllm_ros.models.checkpoint import read_checkpoint
     from spatial_mllm_ros.models.loading import family_of
     from spatial_mllm_ros.models.precision import choose_device, choose_precision
-    from spatial_mllm_ros.models.preflight import estimate_memory
+    from spatial_mllm_ros.models.preflight import estimate_memory, exported_bytes
     from spatial_mllm_ros.models.spatial_mllm import config_of
 
     found, on = read_checkpoint(folder), choose_device(device)
@@ -67,7 +68,8 @@ def needs(folder: Path, device: str, precision: str, frames: int = 16) -> Memory
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"the configuration in {folder} is not that of a model: {error}") from error
     options = ModelOptions(str(folder), max_context_frames=frames)
-    return estimate_memory(found, config, options, precision=chosen, device=on)
+    size = exported_bytes(found, exported) if exported else 0
+    return estimate_memory(found, config, options, precision=chosen, device=on, exported=size)
 
 
 def vggt_needs(folder: Path) -> int | None:

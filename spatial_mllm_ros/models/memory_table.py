@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, InternVLConfig, Qwen2_5_VL
 from spatial_mllm_ros.models.checkpoint import Checkpoint, TensorInfo
 from spatial_mllm_ros.models.config import SpatialMLLMConfig
 from spatial_mllm_ros.models.interface import PRECISIONS, ModelOptions
-from spatial_mllm_ros.models.preflight import MemoryEstimate, estimate_memory, weight_bytes
+from spatial_mllm_ros.models.preflight import MemoryEstimate, estimate_memory, exported_bytes, weight_bytes
 from spatial_mllm_ros.models.spatial_mllm import SpatialMLLMForConditionalGeneration
 
 OPTIONS = ModelOptions("", max_context_frames=16)
@@ -92,10 +92,11 @@ def without_weights(name: str) -> tuple[Checkpoint, Any]:
     return Checkpoint(Path(), {}, tensors), config
 
 
-def estimate(name: str, precision: str, options: ModelOptions = OPTIONS) -> MemoryEstimate:
-    """What a checkpoint of MODELS needs."""
+def estimate(name: str, precision: str, options: ModelOptions = OPTIONS, exported: str = "") -> MemoryEstimate:
+    """What a checkpoint of MODELS needs. exported: precision of a spatial encoder in the place of its own; "": none."""
     found, config = without_weights(name)
-    return estimate_memory(found, config, options, precision=precision, device=torch.device("cpu"))
+    size = exported_bytes(found, exported) if exported else 0
+    return estimate_memory(found, config, options, precision=precision, device=torch.device("cpu"), exported=size)
 
 
 def row(name: str) -> str:

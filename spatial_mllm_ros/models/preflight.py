@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from spatial_mllm_ros.models.checkpoint import Checkpoint, module_name
+from spatial_mllm_ros.models.export.onnx_file import ExportError, describe
 from spatial_mllm_ros.models.interface import ModelOptions
 from spatial_mllm_ros.models.main_memory import CGROUP, GIB, free_main_memory
 from spatial_mllm_ros.models.precision import INT4_GROUPS, base_dtype
@@ -18,6 +20,10 @@ MIB = 1 << 20
 
 _QUANTISED = re.compile(r"(.*\.)?language_model\.(model\.)?layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
 _HEADS = re.compile(r"spatial_encoder\.vggt_model\.(camera|depth|point|track)_head\.")
+_AGGREGATOR = "spatial_encoder.vggt_model.aggregator."
+_EXPORTED_LINEAR = re.compile(r".*blocks\.\d+\.(attn|mlp)\.\w+\.weight")
+EXPORTED_GROUP = 128
+"""Weights that share a scale in an encoder that was exported in int8."""
 _TEXT_TOKENS = 512
 """For the question and the template, beside the frames and the answer."""
 _PREFIX_PIECE = 512
@@ -32,7 +38,8 @@ class MemoryEstimate:
 
     weights: kept while it is loaded. key_value_cache: of one full context of ``context_tokens`` tokens. feature_caches:
     what else the bound of the caches allows. activations: at the worst moment of encoding such a context. free: before
-    loading. device: "cpu" or "cuda:N".
+    loading. device: "cpu" or "cuda:N". exported: weights of an exported encoder, kept instead of the model's own.
+    loading: all weights while both encoders are compared; 0 without an exported one.
     """
 
     weights: int
@@ -43,11 +50,18 @@ class MemoryEstimate:
     device: str
     precision: str
     context_tokens: int
+    exported: int = 0
+    loading: int = 0
+
+    @property
+    def answering(self) -> int:
+        """All that is there while it answers."""
+        return self.weights + self.exported + self.key_value_cache + self.feature_caches + self.activations
 
     @property
     def needed(self) -> int:
-        """All together."""
-        return self.weights + self.key_value_cache + self.feature_caches + self.activations
+        """The most at any time."""
+        return max(self.answering, self.loading)
 
     @property
     def fits(self) -> bool:
@@ -56,8 +70,12 @@ class MemoryEstimate:
 
     def rows(self) -> list[tuple[str, int]]:
         """What and how much, for a table."""
+        encoders = [("the exported encoder", self.exported)] if self.exported else []
+        if self.loading > self.answering:
+            encoders.append(("while both encoders are compared", self.loading))
         return [
             (f"weights ({self.precision})", self.weights),
+            *encoders,
             (f"keys and values of {self.context_tokens} tokens", self.key_value_cache),
             ("other caches", self.feature_caches),
             ("activations", self.activations),
@@ -72,6 +90,8 @@ class MemoryEstimate:
         listed = ", ".join(f"{what} {size / GIB:.1f}" for what, size in self.rows())
         smaller = {"float32": "bfloat16", "bfloat16": "int8", "int8": "int4"}.get(self.precision)
         advice = [f"precision {smaller}"] if smaller else []
+        if self.loading > max(self.answering, self.free):
+            advice += ["encoder runtime torch"]
         advice += ["fewer max_context_frames", "a smaller cache_mib or max_pixels", "another device"]
         return f"there is not enough memory on {self.device} (GiB: {listed}): choose {', '.join(advice)}"
 
@@ -84,13 +104,21 @@ def estimate_memory(
     precision: str,
     device: torch.device,
     eager: bool = False,
+    exported: int | None = None,
 ) -> MemoryEstimate:
     """What a checkpoint needs with these options.
 
     config: its configuration, as transformers reads it. precision: not "auto". eager: whether attention is, which takes
-    memory quadratic in the number of tokens. The activations are counted, not measured: the widest layers of every part,
-    for a full context.
+    memory quadratic in the number of tokens. exported: weights of an exported encoder, bytes; None: those of the file in
+    the options. The activations are counted, not measured: the widest layers of every part, for a full context.
     """
+    both = weights = weight_bytes(found, precision)
+    replaced = encoder_bytes(found, precision)
+    if exported is None:
+        exported = _exported(options, device)
+    exported = exported if replaced else 0
+    if exported and (options.encoder_runtime != "auto" or exported > replaced):  # with auto, either may be kept
+        weights -= replaced
     itemsize = base_dtype(precision).itemsize
     text, vision = config.get_text_config(), config.vision_config
     tokens, per_step, patches = _tokens(config, options)
@@ -106,9 +134,10 @@ def estimate_memory(
         width = int((config.spatial_config or {})["embed_dim"])
         frames = options.max_context_frames
         together = frames * (patches + 5)
-        # Queries, keys, values and their rotation, or the block's hidden layer; input, output, the frame attention's half.
+        # In torch queries, keys, values and their rotation, or the block's hidden layer; input, output, the frame attention's half.
         # Measured on a CPU: 15 times the tokens in float32, 18 in bfloat16.
-        spatial = together * width * 20 * itemsize
+        # ONNX Runtime computes in float32 whatever the weights are: measured 28 times in float32, 32 in int8.
+        spatial = together * width * (32 * 4 if exported else 20 * itemsize)
         if eager:
             spatial += 2 * together**2 * int((config.spatial_config or {}).get("num_heads", 16)) * 4
     if eager:
@@ -116,7 +145,7 @@ def estimate_memory(
         tower += 2 * per_step**2 * getattr(vision, "num_heads", 16) * 4
     rest = max(0, options.cache_mib * MIB - key_value_cache)
     return MemoryEstimate(
-        weights=weight_bytes(found, precision),
+        weights=weights,
         key_value_cache=key_value_cache,
         feature_caches=rest,
         activations=_WORKSPACE + seen + max(language, tower, spatial),
@@ -124,6 +153,8 @@ def estimate_memory(
         device=str(device),
         precision=precision,
         context_tokens=tokens,
+        exported=exported if weights < both else 0,
+        loading=both + exported + _WORKSPACE if exported else 0,
     )
 
 
@@ -143,6 +174,41 @@ def weight_bytes(found: Checkpoint, precision: str) -> int:
         else:
             total += count * itemsize
     return total
+
+
+def encoder_bytes(found: Checkpoint, precision: str) -> int:
+    """Bytes of the spatial encoder among the weights that are kept."""
+    return sum(math.prod(shape) for shape in _encoder(found).values()) * base_dtype(precision).itemsize
+
+
+def exported_bytes(found: Checkpoint, precision: str) -> int:
+    """Bytes of the weights of the spatial encoder once it is exported: float32, float16 or int8."""
+    total = 0
+    for name, shape in _encoder(found).items():
+        linear = _EXPORTED_LINEAR.fullmatch(name) and len(shape) == 2
+        each = {"float32": 4.0, "float16": 2.0, "int8": 1 + 4 / EXPORTED_GROUP}[precision] if linear else 4.0
+        total += int(math.prod(shape) * each)
+    return total
+
+
+def _encoder(found: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Shapes of the spatial encoder; empty without one."""
+    return {name: shape for name, shape in found.shapes().items() if name.startswith(_AGGREGATOR)}
+
+
+def _exported(options: ModelOptions, device: torch.device) -> int:
+    """Bytes that the exported encoder of the options takes on a device; 0 where there is none, or it cannot be read, which
+    is told where it is loaded."""
+    on_cpu = device.type == "cpu"
+    if options.encoder_runtime == "torch" or not options.encoder_file:
+        return 0
+    if not on_cpu and options.encoder_providers == "cpu":
+        return 0
+    try:
+        file = describe(Path(options.encoder_file).expanduser())
+    except ExportError:
+        return 0
+    return file.data_bytes * (2 if on_cpu and file.precision == "float16" else 1)  # which a CPU widens
 
 
 def _width(vision: Any) -> int:
