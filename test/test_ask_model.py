@@ -184,6 +184,23 @@ def test_options_reach_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPat
     assert "int3" in ask(ROOM, "--model", str(checkpoint), "--precision", "int3", code=2).stderr
 
 
+def test_an_exported_encoder_reaches_the_model(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, model: LoadingModel
+) -> None:
+    seen: list[ModelOptions] = []
+    monkeypatch.setattr(models, "make_model", lambda options: (seen.append(options), model)[1])
+    named = ["--model", str(checkpoint), "--encoder-file", "encoder.onnx"]
+    ask(ROOM, *named)
+    ask(ROOM, *named, "--encoder-runtime", "auto", "--encoder-providers", "cpu", "--encoder-engine-folder", "engines")
+    assert [(o.encoder_runtime, o.encoder_file, o.encoder_providers, o.encoder_engine_folder) for o in seen] == [
+        ("onnx", "encoder.onnx", "auto", ""),
+        ("auto", "encoder.onnx", "cpu", "engines"),
+    ]
+    without_file = ask(ROOM, "--model", str(checkpoint), "--encoder-runtime", "onnx", code=2)
+    assert "--encoder-file" in without_file.stderr
+    assert "--model" in ask(ROOM, "--encoder-file", "encoder.onnx", code=2).stderr
+
+
 def test_a_model_that_fails_at_a_question_is_an_answer(model: LoadingModel, checkpoint: Path) -> None:
     def fail(question: ModelQuestion, frames: Any) -> Said:
         raise_ = ModelUnavailable("out of memory on cuda:0")

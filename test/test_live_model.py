@@ -188,10 +188,11 @@ def test_what_the_parameters_say_reaches_the_model() -> None:
             model_encoder_runtime="onnx",
             model_encoder_file="encoder.onnx",
             model_encoder_providers="cuda,cpu",
+            model_encoder_engine_folder="engines",
         )
     )
     assert (options.encoder_runtime, options.encoder_file) == ("onnx", "encoder.onnx")
-    assert options.encoder_providers == "cuda,cpu"
+    assert (options.encoder_providers, options.encoder_engine_folder) == ("cuda,cpu", "engines")
     assert (options.model, options.precision, options.device, options.attention) == ("a/b", "int8", "cuda:1", "eager")
     assert (options.min_pixels, options.max_pixels, options.max_new_tokens) == (4000, 9000, 7)
     assert (options.cache_mib, options.max_context_frames, options.threads) == (3, 6, 5)

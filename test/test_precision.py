@@ -262,8 +262,8 @@ def test_the_size_of_an_exported_encoder_is_that_of_its_file(
 ) -> None:
     folder = folders["spatial-mllm"]
     given = {"encoder_runtime": "onnx", "encoder_file": "there.onnx"}
-    for precision, expected in (("int8", 5000), ("float16", 10_000)):  # which a CPU widens
-        described = SimpleNamespace(data_bytes=5000, precision=precision)
+    for kind, expected in (("int8", 5000), ("float16", 10_000)):  # which a CPU widens
+        described = SimpleNamespace(data_bytes=5000, precision=kind)
         monkeypatch.setattr(preflight, "describe", lambda _, described=described: described)
         assert estimate(folder, **given).exported == expected
     monkeypatch.undo()

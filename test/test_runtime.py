@@ -475,7 +475,7 @@ def test_a_model_answers_with_the_exported_encoder(checkpoint: Path, file: Path,
     options = ModelOptions(
         str(checkpoint), "float32", "cpu", max_new_tokens=4, threads=1, min_pixels=784, max_pixels=7840
     )
-    exported = replace(options, encoder_runtime="onnx", encoder_file=str(file), encoder_cache=str(cache))
+    exported = replace(options, encoder_runtime="onnx", encoder_file=str(file), encoder_engine_folder=str(cache))
     images = np.random.default_rng(0).integers(0, 255, (2, 60, 80, 3), np.uint8)
     frames = [ModelFrame(i, i * 10**9, image) for i, image in enumerate(images)]
     said = []

@@ -20,6 +20,7 @@ from rich.text import Text
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
 from spatial_mllm_ros.models.interface import (
+    ENCODER_RUNTIMES,
     PRECISIONS,
     ModelError,
     ModelOptions,
@@ -95,11 +96,30 @@ def model_options(command: Command) -> Command:
         device: str,
         model_timeout_s: float,
         allow_random_weights: bool,
+        encoder_runtime: str | None,
+        encoder_file: str,
+        encoder_providers: str,
+        encoder_engine_folder: str,
         **rest: Any,
     ) -> Any:
         choice = None
+        if encoder_runtime == "onnx" and not encoder_file:
+            raise click.UsageError(
+                "--encoder-runtime onnx needs --encoder-file, as spatial-mllm export encoder writes it"
+            )
+        if encoder_file and model is None:
+            raise click.UsageError("--encoder-file needs --model: it is a part of one")
         if model is not None:
-            choice = choose(ModelOptions(model, precision, device), allow_random_weights, model_timeout_s)
+            options = ModelOptions(
+                model,
+                precision,
+                device,
+                encoder_runtime=encoder_runtime or ("onnx" if encoder_file else "torch"),
+                encoder_file=encoder_file,
+                encoder_providers=encoder_providers,
+                encoder_engine_folder=encoder_engine_folder,
+            )
+            choice = choose(options, allow_random_weights, model_timeout_s)
         return command(*args, model=choice, device=device, allow_random_weights=allow_random_weights, **rest)
 
     decorated: Any = bundled
@@ -120,6 +140,22 @@ def model_options(command: Command) -> Command:
                 metavar="S", help="Time limit of each question to the model.",
             ),
             random_weights_option,
+            click.option(
+                "--encoder-file", default="", metavar="FILE.onnx",
+                help="Run the model's spatial encoder from this file of spatial-mllm export encoder.",
+            ),
+            click.option(
+                "--encoder-runtime", type=click.Choice(ENCODER_RUNTIMES),
+                help="auto: torch with a warning where the file is refused.  [default: onnx with --encoder-file]",
+            ),
+            click.option(
+                "--encoder-providers", default="auto", show_default=True, metavar="NAMES",
+                help="Of ONNX Runtime by preference: some of tensorrt,cuda,cpu.",
+            ),
+            click.option(
+                "--encoder-engine-folder", default="", metavar="DIR",
+                help="Where engines that are built from the file are kept.  [default: the user's cache]",
+            ),
         )
     ):  # fmt: skip
         decorated = option(decorated)

@@ -46,6 +46,8 @@ COMMON = (
     ("--timeout", "timeout_s"),
     ("--model", "model"),
     ("--model-precision", "model_precision"),
+    ("--model-encoder-runtime", "model_encoder_runtime"),
+    ("--model-encoder-file", "model_encoder_file"),
     ("--rgb-geometry", "rgb_geometry"),
 )
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 PRECISIONS = ("auto", "float32", "bfloat16", "int8", "int4")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash")
 ENCODER_RUNTIMES = ("torch", "onnx", "auto")
-ENCODER_RUNTIMES = ("torch", "onnx", "auto")
 
 
 class ModelError(Exception):
@@ -49,7 +48,8 @@ class ModelOptions:
     that the model computes with; 0 is all but one, which is left to the node.
     encoder_runtime: of the spatial encoder: torch; onnx, an exported file that must say what torch says, or the model is
     not loaded; auto, the same, but torch with a warning where it does not. encoder_file: the exported file.
-    encoder_providers: of ONNX Runtime, by preference, or auto. encoder_cache: folder of engines; '' is the user's.
+    encoder_providers: of ONNX Runtime, by preference, or auto. encoder_engine_folder: where its engines are kept; '' is the
+    user's cache.
     """
 
     model: str
@@ -66,7 +66,7 @@ class ModelOptions:
     encoder_runtime: str = "torch"
     encoder_file: str = ""
     encoder_providers: str = "auto"
-    encoder_cache: str = ""
+    encoder_engine_folder: str = ""
 
 
 @dataclass(frozen=True, eq=False)

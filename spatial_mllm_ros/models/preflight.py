@@ -134,7 +134,8 @@ def estimate_memory(
         width = int((config.spatial_config or {})["embed_dim"])
         frames = options.max_context_frames
         together = frames * (patches + 5)
-        # In torch queries, keys, values and their rotation, or the block's hidden layer; input, output, the frame attention's half.
+        # In torch queries, keys, values and their rotation, or the block's hidden layer; input, output, the frame
+        # attention's half.
         # Measured on a CPU: 15 times the tokens in float32, 18 in bfloat16.
         # ONNX Runtime computes in float32 whatever the weights are: measured 28 times in float32, 32 in int8.
         spatial = together * width * (32 * 4 if exported else 20 * itemsize)

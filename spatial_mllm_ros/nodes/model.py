@@ -49,6 +49,7 @@ def model_options(settings: Settings) -> ModelOptions:
         encoder_runtime=settings.model_encoder_runtime,
         encoder_file=settings.model_encoder_file,
         encoder_providers=settings.model_encoder_providers,
+        encoder_engine_folder=settings.model_encoder_engine_folder,
     )
 
 

@@ -350,6 +350,9 @@ class Settings:
     model_encoder_providers: str = _is(
         "auto", "Execution providers of ONNX Runtime by preference: some of tensorrt,cuda,cpu; auto: those installed."
     )
+    model_encoder_engine_folder: str = _is(
+        "", "Folder of the engines that are built from model_encoder_file; empty: the user's cache."
+    )
     model_context: str = _is(
         "latest",
         "A question that comes while changed keyframes are being encoded. latest: the last complete set answers it. "

@@ -99,7 +99,7 @@ def exported_encoder(model: Any, options: ModelOptions, progress: OnProgress) ->
         options.encoder_runtime,
         options.encoder_file,
         providers=options.encoder_providers,
-        cache=options.encoder_cache or None,
+        cache=options.encoder_engine_folder or None,
         progress=progress,
     )
     if chosen is reference:
