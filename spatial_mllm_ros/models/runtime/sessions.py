@@ -217,6 +217,8 @@ class _Builder:
         return session
 
     def _options(self, name: str, folder: Path, part: str) -> dict[str, str]:
+        if name == "cuda" and self.description.precision == "float32":
+            return {"use_tf32": "0"}  # which GPUs since Ampere would use, with 10 bits for 23
         if name != "tensorrt":
             return {}
         shapes = self.profile.shapes(part, self.description)
