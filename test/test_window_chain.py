@@ -394,6 +394,37 @@ def test_a_chain_that_joins_another_lies_where_it_belongs() -> None:
     np.testing.assert_allclose(products, products[0], rtol=1e-5)
 
 
+def test_a_loop_takes_the_drift_out() -> None:
+    """A chain with noise, and one exact link from its end to its beginning: every window is nearer to where it is."""
+    before, after = [], []
+    for seed in range(4):
+        corridor = Corridor(seed, noise=0.02)
+        chain = chained(corridor, 10)
+        warps = corridor.windows
+        errors = []
+        for closed in (False, True):
+            if closed:
+                link = Link(warps[0] @ warps[9].inverse(), 0.001, np.zeros(3), 0.01, 1.0, np.nan, 0.01)
+                with pytest.raises(ValueError, match="in this order"):
+                    chain.close_loop(link, 0, 9)
+                stds = chain.link_logs()[1]
+                chain.close_loop(link, 9, 0)
+                np.testing.assert_array_equal(chain.link_logs()[1], stds)
+            places = chain.place()
+            true = [places[0] @ warps[0] @ w.inverse() for w in warps]  # the first window stays
+            centres = [w.T_window_camera[3, :3, 3] for w in chain.windows]
+            errors.append(
+                [np.linalg.norm(a.apply(c) - b.apply(c)) for a, b, c in zip(places, true, centres, strict=True)]
+            )
+            scales = [np.log(a.scale / b.scale) for a, b in zip(places, true, strict=True)]
+        before.append(errors[0])
+        after.append(errors[1])
+        assert abs(scales[-1]) < 0.002
+    rms = [np.sqrt(np.mean(np.square(e), axis=0)) for e in (before, after)]
+    assert rms[1][9] < 0.1 * rms[0][9]
+    assert rms[1].mean() < 0.6 * rms[0].mean()
+
+
 # ---- what images show
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.memory.colour.config import RgbGeometryConfig
 from spatial_mllm_ros.memory.colour.gate import ImageGate
+from spatial_mllm_ros.memory.colour.loops import LoopSearch
 from spatial_mllm_ros.memory.colour.releases import PREDICTED_DEPTH, Releases
 from spatial_mllm_ros.memory.colour.relocation import Relocation
 from spatial_mllm_ros.memory.colour.segment import Segment
@@ -56,7 +57,7 @@ class RgbGeometry:
     When the chain breaks, a new segment begins. Where poses are measured, segments share the world of these. Without, the
     memory stays as it is while every window of the new segment is searched for what was seen before; once that is found,
     the old segment goes on with the new windows. When ``max_held`` images have come and it is not, the memory starts over
-    with the new segment.
+    with the new segment. A segment without measured poses that comes back to where it was long ago is bent accordingly.
 
     One camera: frames of others are left out and counted. clock: seconds, for the load and the waiting.
     """
@@ -94,7 +95,8 @@ class RgbGeometry:
         self._not_before = -np.inf
         self._failures = 0
         self._room: int | None = None  # after a failure: fewer images in the next window
-        self._breaks = self._relocated = 0
+        self._breaks = self._relocated = self._closed = 0
+        self._loops = LoopSearch()
         self._releases = Releases(self.config, self._gate)
         self._segment = Segment(self.config, 0, [], "no window of images has been seen yet")
         self._relocation: Relocation | None = None  # while what the camera sees is not connected to the memory
@@ -156,8 +158,8 @@ class RgbGeometry:
         """Run the predictor on one window and say what the memory has to do; None when that is nothing.
 
         force: also when it is not full yet or the predictor has had its share of time. A window that fails is counted,
-        and tried again with fewer images; the next goes on from the last good one. While the memory is not connected to
-        what the camera sees, the predictor runs a second time to find out where it is.
+        and tried again with fewer images; the next goes on from the last good one. The predictor may run a second time to
+        see whether the camera is back where it was.
         """
         with self._lock:
             if self.is_stale:
@@ -168,8 +170,8 @@ class RgbGeometry:
         self._correct()
         begin = self._clock()
         images, new = self._images(new)
-        if new and self._chain(images, new) and self._relocation is not None:
-            self._relocate(self._relocation, len(new))
+        if new and self._chain(images, new):
+            self._look_back(len(new))
         if self.is_stale:
             return None
         took = self._window_s = self._clock() - begin
@@ -261,25 +263,36 @@ class RgbGeometry:
         with self._lock:
             self._breaks += 1
             self._failures, self._room = 0, None
-            self._segment = Segment(self.config, self._breaks, old.focal_logs, reason)
+            self._segment, self._loops = Segment(self.config, self._breaks, old.focal_logs, reason), LoopSearch()
 
-    def _relocate(self, relocation: Relocation, new: int) -> None:
-        """See whether the newest window, with so many new images, shows what the memory knows."""
-        relocation.seen += new
+    def _look_back(self, new: int) -> None:
+        """See whether the newest window, with so many new images, shows something from before: what the memory knows, after
+        a break, else where the camera was long ago. The predictor runs once more at most."""
+        relocation, segment = self._relocation, self._segment
         try:
-            found = relocation.look(self.predictor, self._segment)
+            if relocation is not None:
+                relocation.seen += new
+                found = relocation.look(self.predictor, segment)
+            else:
+                found = self._loops.look(self.predictor, segment)
         except (InvalidWindow, NotAligned) as error:
-            log.debug("not yet known where the camera is: %s", error)
+            log.debug("what the camera sees shows nothing from before: %s", error)
             found = None
         except Exception:
             if (more := self._warnings.due("predictor_failed")) is not None:
                 log.exception("the geometry predictor %s failed%s", self.predictor.name, more)
             found = None
+        if self.is_stale:
+            return
         with self._lock:
-            if found is not None:
+            if relocation is None:
+                if found is not None:
+                    segment.chain.close_loop(found.link, found.window, found.before)
+                    self._closed += 1
+            elif found is not None:
                 log.info("the camera is back where it was: the chain goes on")
-                relocation.old.join(self._segment, found.link, found.before)
-                self._segment, self._relocation = relocation.old, None
+                relocation.old.join(segment, found.link_of_first(segment), found.before)
+                self._segment, self._relocation, self._loops = relocation.old, None, LoopSearch()
                 self._relocated += 1
             elif relocation.seen > self.config.max_held:
                 self._relocation = None
@@ -321,6 +334,7 @@ class RgbGeometry:
                 self._window_s,
                 self._relocated,
                 0 if relocation is None else relocation.seen,
+                self._closed,
             )
 
     @property

@@ -277,7 +277,7 @@ def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding
     values += [(f"dropped_{reason}", str(n)) for reason, n in sorted(images.dropped_windows.items())]
     values += [(f"left_out_{reason}", str(n)) for reason, n in sorted(images.left_out.items())]
     values += [("waiting", str(images.waiting)), ("held_back", str(images.held)), ("segment", str(images.segment))]
-    values += [("relocated", str(images.relocated)), ("lost", str(images.lost))]
+    values += [("relocated", str(images.relocated)), ("lost", str(images.lost)), ("loops", str(images.loops))]
     values += [("scale_source", images.scale.source.name)]
     if images.scale.known:
         values += [("scale_stddev_percent", f"{100 * images.scale.stddev:.2f}")]

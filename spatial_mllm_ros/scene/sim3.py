@@ -55,6 +55,12 @@ class Sim3:
         back = self.rotation.T
         return Sim3(1.0 / self.scale, back, -(back @ self.translation) / self.scale)
 
+    def part(self, share: float, about: NDArray[np.float64]) -> Sim3:
+        """This share (0: nothing, 1: all) of the way there, on which ``about`` [3] goes straight."""
+        turn = Rotation.from_matrix(self.rotation).as_rotvec()
+        scale, R = self.scale**share, Rotation.from_rotvec(share * turn).as_matrix()
+        return Sim3(scale, R, about + share * (self.apply(about) - about) - scale * R @ about)
+
     def __matmul__(self, other: Sim3) -> Sim3:
         """First ``other``, then this one."""
         return Sim3(self.scale * other.scale, self.rotation @ other.rotation, self.apply(other.translation))

@@ -145,6 +145,32 @@ class WindowChain:
         self._last = other._last
         self._forget_oldest()
 
+    def close_loop(self, link: Link, window: int, before: int) -> None:
+        """Bend the chain so that ``window`` lies in the earlier window ``before`` as this link says, which is no part of it.
+
+        The difference is spread over the links in between by their variance, and only as much of it as the variances of
+        chain and link allow (one step of a Kalman filter, with the variance of the scale for all of the similarity).
+        """
+        places, parents, variances = self.place(), [-1, *self.before().tolist()], [0.0, *(self.link_logs()[1] ** 2)]
+        k, j = window - self.first_index, before - self.first_index
+        if not 0 <= j < k < len(self.windows):
+            raise ValueError(f"windows {before} and {window} are not held in this order")
+        ancestors = set(_path(parents, j))
+        path = {m for m in _path(parents, k) if m not in ancestors}
+        total = sum(variances[m] for m in path)
+        gain = total / (total + link.log_scale_stddev**2)
+        off = places[j] @ link.sim3 @ places[k].inverse()
+        about = places[k].apply(link.centroid)
+        share = np.zeros(len(places))
+        for m in range(1, len(places)):
+            share[m] = share[parents[m]] + (gain * variances[m] / total if m in path else 0.0)
+        moved = [off.part(float(f), about) @ place for f, place in zip(share, places, strict=True)]
+        for m in range(1, len(places)):
+            old = self.windows[m].link
+            if old is not None and share[m] > share[parents[m]]:
+                bent = replace(old, sim3=moved[parents[m]].inverse() @ moved[m])
+                self.windows[m] = replace(self.windows[m], link=bent)
+
     def _forget_oldest(self) -> None:
         while len(self.windows) > self.config.max_windows:
             heir = self.windows[1].link  # which is linked to the oldest: there is no other before it
@@ -283,6 +309,14 @@ def link_windows(
         float(np.std(middles, ddof=1)) if len(middles) > 1 else np.nan,
         float(np.median(spreads)),
     )
+
+
+def _path(parents: Sequence[int], k: int) -> list[int]:
+    """The places from k to the root, both included."""
+    path = [k]
+    while parents[path[-1]] >= 0:
+        path.append(parents[path[-1]])
+    return path
 
 
 Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]

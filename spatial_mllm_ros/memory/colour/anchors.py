@@ -76,10 +76,11 @@ class Anchors:
         return -cdist(self._poses(places, first), _pose_vectors(T_chain_camera))
 
     def chosen(self, liked: NDArray[np.float64], count: int, places: Sequence[Sim3], first: int) -> NDArray[np.int64]:
-        """Up to ``count`` anchors near to each other, about the one that is liked best. liked: [held, n]."""
+        """Up to ``count`` anchors near to each other, about the one that is liked best. liked: [held, n], -inf: not at all."""
         score = liked.max(axis=1)
         poses = self._poses(places, first)
         around = np.argsort(cdist(poses[[int(np.argmax(score))]], poses)[0], kind="stable")[: 2 * count]
+        around = around[np.isfinite(score[around])]
         return np.sort(around[np.argsort(-score[around], kind="stable")[:count]])
 
     def join(self, other: Anchors, shift: int) -> None:

@@ -46,7 +46,7 @@ class RgbGeometryStatus:
     """How it goes. windows: chained. dropped_windows: by reason; ``too_slow``: given up to keep up with the camera.
 
     left_out: images by reason. segment: counts the breaks of the chain. relocated: of these, how many were mended. lost:
-    images held back since a break because nothing connects them to what the memory knows; 0 while connected.
+    images held back since a break because nothing connects them to what the memory knows; 0 while connected. loops: closed.
     disagreement: median and spread of the ratio of measured to predicted depth where both are there, None where not.
     focal_ratio: focal length that the camera states to the predicted one. window_s: seconds that the last window took.
     """
@@ -63,3 +63,4 @@ class RgbGeometryStatus:
     window_s: float
     relocated: int = 0
     lost: int = 0
+    loops: int = 0
