@@ -197,6 +197,15 @@ def test_vggt_in_its_process_is_vggt(checkpoint: Path) -> None:
     np.testing.assert_allclose(found.T_window_camera, expected.T_window_camera, atol=1e-4)
 
 
+def test_reading_the_weights_is_told_in_bytes(checkpoint: Path) -> None:
+    from spatial_mllm_ros.models.geometry_worker import load_predictor
+
+    told: list[tuple[str, int, int]] = []
+    load_predictor(GeometryOptions(str(checkpoint), device="cpu", width=56, threads=1), lambda *each: told.append(each))
+    read = [(done, total) for doing, done, total in told if doing.startswith("reading the weights of vggt")]
+    assert 0 < read[0][0] <= read[-1][0] == read[-1][1]
+
+
 def test_memory_is_counted_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from spatial_mllm_ros.models import geometry_worker, preflight
 

@@ -40,6 +40,7 @@ from spatial_mllm_ros.models.vggt.pose_encoding import cameras  # noqa: E402
 from spatial_mllm_ros.models.vggt_predictor import VGGTPredictor  # noqa: E402
 from spatial_mllm_ros.models.vggt_window import resized, window_geometry  # noqa: E402
 from spatial_mllm_ros.nodes.live import ConfigurationError, LiveEngine  # noqa: E402
+from spatial_mllm_ros.nodes.model import geometry_options  # noqa: E402
 from spatial_mllm_ros.nodes.parameters import Settings  # noqa: E402
 from spatial_mllm_ros.scene.camera import CameraModel  # noqa: E402
 from spatial_mllm_ros.scene.frame import Frame  # noqa: E402
@@ -368,6 +369,7 @@ def test_in_a_node(file: Path, cache: Path) -> None:
     settings = Settings(
         depth_topic="",
         rgb_geometry=str(file),
+        rgb_geometry_providers="cpu",
         rgb_geometry_engine_folder=str(cache),
         rgb_geometry_width_px=56,
         rgb_geometry_window_size=4,
@@ -375,6 +377,8 @@ def test_in_a_node(file: Path, cache: Path) -> None:
         keyframes_rate_hz=0.0,
         model_threads=1,
     )
+    options = geometry_options(settings)
+    assert (options.providers, options.engine_folder, options.allow_random_weights) == ("cpu", str(cache), False)
     with pytest.raises(ConfigurationError, match=r"rgb_geometry .*nowhere\.onnx.* there is no exported file"):
         LiveEngine(Settings(depth_topic="", rgb_geometry="nowhere.onnx"))
     engine = LiveEngine(settings, lambda: 1 << 62)

@@ -117,7 +117,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
     Raises ExportError for a file that is missing, cut off, not ONNX, or not made by this package.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     model, newest = _read_graph(file)
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset > newest:
@@ -139,7 +139,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
 def read_reference(path: str | os.PathLike[str]) -> Reference:
     """What torch said when an exported geometry was made. Raises ExportError as ``describe``, and where it is not there."""
-    file = Path(path)
+    file = Path(path).expanduser()
     try:
         return Reference.from_metadata(_metadata(_read_graph(file)[0]))
     except (KeyError, ValueError, TypeError) as error:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,12 +58,10 @@ class OnnxPredictor:
         width: px that images are resized to. gate: whether it must say what torch said when it was exported. Raises
         ExportError with the reason and what to do, and by how much it differs if it does.
         """
-        reference = read_reference(path) if Path(path).expanduser().is_file() else None
         sessions = load_sessions(
             path, "geometry", providers=providers, cache=cache, profile=profile, threads=threads, progress=progress
         )
-        assert reference is not None
-        predictor = cls(sessions, reference, width)
+        predictor = cls(sessions, read_reference(path), width)
         if gate:
             progress("comparing with torch", 0, 0)
             try:
