@@ -91,7 +91,7 @@ def report(session: Session) -> dict[str, Any] | None:
         "predictor": session.geometry.predictor.name,
         "windows": status.windows,
         "dropped_windows": status.dropped_windows,
-        "segments": status.segment + 1,
+        "segments": status.segment + 1 - status.relocated,
         "scale_source": status.scale.source.name,
         "scale_stddev": status.scale.stddev if known else None,
         "scale_residual": status.scale.residual if known else None,

@@ -257,7 +257,7 @@ class RgbGeometry:
             releases.give_up(old)
             if self._relocation is not None:
                 self._relocation.begin_again()
-        elif not releases.is_placed:
+        else:
             self._relocation = Relocation(old)
         reason = f"the last {self._failures} windows of images could not be used: {message}"
         with self._lock:
@@ -268,7 +268,10 @@ class RgbGeometry:
     def _look_back(self, new: int) -> None:
         """See whether the newest window, with so many new images, shows something from before: what the memory knows, after
         a break, else where the camera was long ago. The predictor runs once more at most."""
-        relocation, segment = self._relocation, self._segment
+        segment = self._segment
+        if self._releases.is_placed and segment.is_measured:
+            self._relocation = None  # it is in the world of the memory anyway
+        relocation = self._relocation
         try:
             if relocation is not None:
                 relocation.seen += new

@@ -79,7 +79,7 @@ class Releases:
         x, stddev = segment.log_scales()
         known = segment.metres.scale.known
         images = list(segment.images.values())
-        placed = known and any(i.measured is not None for i in images)  # in the world of the measured poses
+        placed = known and segment.is_measured  # in the world of the measured poses
         if placed:
             world = next(i.world_frame for i in images if i.measured is not None)
         else:

@@ -54,6 +54,11 @@ class Segment:
         self._places_from = 0
 
     @property
+    def is_measured(self) -> bool:
+        """Whether poses of any of its images are measured."""
+        return any(image.measured is not None for image in self.images.values())
+
+    @property
     def newest(self) -> int:
         """Number of the newest window."""
         return self.chain.first_index + len(self.chain) - 1
