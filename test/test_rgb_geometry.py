@@ -961,7 +961,7 @@ def test_questions_about_the_recordings(shared: Path, name: str, poses: bool) ->
     questions = read_questions(shared / "data" / name / "questions.json")
     asked_about = {source.stamp_of(frame) for question in questions for frame in question.frames}
     everything = list(source.frames())
-    step = 1 if len(everything) < 100 else 2
+    step = 1 if len(everything) < 100 else 3
     frames = [f for i, f in enumerate(everything) if i % step == 0 or f.stamp_ns in asked_about]
 
     def seen(i: int, frame: Frame) -> Frame:

@@ -68,15 +68,16 @@ def supported(geometry: WindowGeometry, pixels: int = 200) -> NDArray[np.bool_]:
     count = len(geometry)
     if count == 1:
         return np.ones(1, dtype=bool)
-    points = [_points(geometry, b, pixels)[2] for b in range(count)]
+    of_each = [_points(geometry, b, pixels)[2] for b in range(count)]
+    points, image = np.concatenate(of_each), np.repeat(np.arange(count), [len(p) for p in of_each])
+    all_of = np.bincount(image, minlength=count)
     confirmed = np.eye(count, dtype=bool)
     for a in range(count):
-        for b in range(count):
-            if a != b:
-                *_, off = _compared(geometry, a, points[b])
-                comparable = np.count_nonzero(np.isfinite(off))
-                same = np.count_nonzero(off < _SUPPORTING_DEPTH)
-                confirmed[a, b] = comparable >= _MIN_COMPARABLE * len(points[b]) and same >= _MIN_SAME * comparable
+        inside, *_, off = _compared(geometry, a, points)
+        seen = image[inside]
+        comparable = np.bincount(seen[np.isfinite(off)], minlength=count)
+        same = np.bincount(seen[off < _SUPPORTING_DEPTH], minlength=count)
+        confirmed[a] |= (comparable >= _MIN_COMPARABLE * all_of) & (same >= _MIN_SAME * comparable) & (same > 0)
     _, group = connected_components(confirmed & confirmed.T, directed=False)
     return np.asarray(group == np.argmax(np.bincount(group)))
 
