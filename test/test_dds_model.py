@@ -24,6 +24,7 @@ from spatial_mllm_ros.models.process import ProcessModel
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import DdsNode, ServiceTimeout, is_installed
+from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.query.answer import Answer, Request
 from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
@@ -249,6 +250,25 @@ def test_what_cannot_be_loaded_fails_the_configuration(checkpoint: Path, tmp_pat
     assert "cannot be configured" in said
     assert "model.safetensors" in said
     assert "Traceback" not in said
+
+
+def test_an_encoder_that_cannot_be_used_leaves_the_node_configurable(checkpoint: Path, tmp_path: Path) -> None:
+    """The reason is told before any weight is read, and the same node then takes a right parameter."""
+    pytest.importorskip("onnx", reason="exported files need onnx: pip install 'spatial_mllm_ros[onnx]'")
+    text = tmp_path / "text.onnx"
+    text.write_text("this is no graph")
+    values = {
+        "model": str(checkpoint),
+        "allow_random_weights": True,
+        "model_precision": "float32",
+        "model_encoder_runtime": "onnx",
+        "model_encoder_file": str(text),
+    }
+    with contextlib.closing(SpatialMllmDdsNode((), values)) as node:
+        assert not node.start()
+        assert f"{text} is not an ONNX file" in node.failure
+        assert node.parameters.set({"model_encoder_runtime": "torch"}).successful
+        assert node.start(), node.failure
 
 
 def test_the_model_in_another_python(checkpoint: Path, tmp_path: Path) -> None:

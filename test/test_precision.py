@@ -267,7 +267,9 @@ def test_the_size_of_an_exported_encoder_is_that_of_its_file(
         monkeypatch.setattr(preflight, "describe", lambda _, described=described: described)
         assert estimate(folder, **given).exported == expected
     monkeypatch.undo()
-    assert estimate(folder, encoder_runtime="onnx", encoder_file="not_there.onnx") == estimate(folder)
+    assert estimate(folder, encoder_runtime="auto", encoder_file="not_there.onnx") == estimate(folder)
+    with pytest.raises(ModelUnavailable, match="there is no exported file"):
+        estimate(folder, encoder_runtime="onnx", encoder_file="not_there.onnx")
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def estimate_memory(
     config: its configuration, as transformers reads it. precision: not "auto". eager: whether attention is, which takes
     memory quadratic in the number of tokens. exported: weights of an exported encoder, bytes; None: those of the file in
     the options. The activations are counted, not measured: the widest layers of every part, for a full context.
+    Raises ExportError where the exported file cannot be read: now, rather than after all weights are.
     """
     both = weights = weight_bytes(found, precision)
     replaced = encoder_bytes(found, precision)
@@ -198,8 +199,10 @@ def _encoder(found: Checkpoint) -> dict[str, tuple[int, ...]]:
 
 
 def _exported(options: ModelOptions, device: torch.device) -> int:
-    """Bytes that the exported encoder of the options takes on a device; 0 where there is none, or it cannot be read, which
-    is told where it is loaded."""
+    """Bytes that the exported encoder of the options takes on a device; 0 where there is none.
+
+    Raises ExportError where it cannot be read, unless torch is to take its place then.
+    """
     on_cpu = device.type == "cpu"
     if options.encoder_runtime == "torch" or not options.encoder_file:
         return 0
@@ -208,7 +211,9 @@ def _exported(options: ModelOptions, device: torch.device) -> int:
     try:
         file = describe(Path(options.encoder_file).expanduser())
     except ExportError:
-        return 0
+        if options.encoder_runtime == "auto":  # which is told where it is loaded
+            return 0
+        raise
     return file.data_bytes * (2 if on_cpu and file.precision == "float16" else 1)  # which a CPU widens
 
 
