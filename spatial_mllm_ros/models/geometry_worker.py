@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _PARTS = re.compile(r"(.*\.)?(aggregator|camera_head|depth_head)\..*")
 _ASPECT = 0.75
 """Height to width of images, before any is seen."""
-_KEPT = {"float32": 1.2, "float16": 2.4, "int8": 1.3}
+_KEPT = {"float32": 1.2, "float16": 2.0, "int8": 1.3}
 """Bytes that ONNX Runtime holds on a CPU for a byte of an exported file's weights, by precision: measured."""
 _WORKSPACE = 200 << 20
 """Of Python and ONNX Runtime."""
@@ -195,7 +195,7 @@ def _needed_exported(options: GeometryOptions) -> int:
     """
     description = describe(options.model)
     sizes = description.config
-    weights = int(_KEPT.get(description.precision, 2.4) * description.data_bytes)
+    weights = int(_KEPT.get(description.precision, 2.0) * description.data_bytes)
     head = 12 * int(sizes["camera_trunk_depth"]) * (2 * description.embed_dim) ** 2 * 4
     return _WORKSPACE + weights + max(int(0.8 * head), sum(_maps(options, sizes, 1)))
 
