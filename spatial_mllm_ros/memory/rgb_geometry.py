@@ -150,7 +150,8 @@ class RgbGeometry:
     def _correct(self) -> None:
         with self._lock:
             corrections, self._corrections = self._corrections, {}
-        self._releases.correct_poses(self._segment, corrections)
+        for segment in {self._segment, self._known}:
+            self._releases.correct_poses(segment, corrections)
 
     # ---- windows
 

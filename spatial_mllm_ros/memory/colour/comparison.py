@@ -75,7 +75,7 @@ def compare(
     """
     anchors = [old.anchors.held[i] for i in chosen]
     small = [small_image(image) for image in new.latest]
-    if not anchors or anchors[0].image.shape != small[0].shape:
+    if anchors[0].image.shape != small[0].shape:
         raise NotAligned("other_place", "no image of this size is known from before")
     order = np.argsort(-liked.max(axis=0), kind="stable")
     mine = sorted(order[: new.config.window_size - len(anchors)])

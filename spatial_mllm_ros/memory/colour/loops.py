@@ -26,7 +26,7 @@ class LoopSearch:
         None: nothing found, or not yet sure. Raises NotAligned or what the predictor raises.
         """
         newest, chain, anchors = segment.newest, segment.chain, segment.anchors
-        if newest < self._next or segment.is_measured:
+        if newest < self._next or segment.is_measured or not anchors.held:
             return None
         places, first = chain.place(), chain.first_index
         liked = anchors.nearness(places[-1].pose(chain.windows[-1].T_window_camera), places, first)

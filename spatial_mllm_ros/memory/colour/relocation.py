@@ -35,6 +35,8 @@ class Relocation:
         if new.chain.first_index != self._first:  # what was found was said of a window that has gone
             self._before, self._first = None, new.chain.first_index
         anchors, places, first = self.old.anchors, self.old.chain.place(), self.old.chain.first_index
+        if not anchors.held:
+            raise NotAligned("other_place", "no image with depth is known from before")
         liked = self._liked(new)
         chosen = anchors.chosen(liked, new.config.window_size // 2, places, first)
         try:
