@@ -35,7 +35,9 @@ class Overlap:
     correlation: float
 
 
-def overlap(geometry: WindowGeometry, a: int, b: int, detail_a: Detail, detail_b: Detail, pixels: int = 3000) -> Overlap:
+def overlap(
+    geometry: WindowGeometry, a: int, b: int, detail_a: Detail, detail_b: Detail, pixels: int = 3000
+) -> Overlap:
     """The overlap of images a and b of a window, ``detail`` of each at hand.
 
     Two images that have nothing to do with each other are given some geometry all the same. But then neither depths nor
