@@ -44,6 +44,24 @@ def test_operations_are_counted_as_torch_counts_them(frames: int) -> None:
     assert encoder.flops(config, frames, (28, 42)) == counter.get_total_flops()
 
 
+def test_operations_can_be_counted_without_computing() -> None:
+    """For the heads; without any, it is the same as by the formula."""
+    config = VGGTConfig(
+        embed_dim=32, depth=2, num_heads=2, patch_embed_depth=3, patch_embed_num_heads=2, dpt_layers=(0, 0, 1, 1)
+    )
+    alone = encoder.counted_flops(config, (), 3, (28, 42))
+    assert alone == encoder.flops(config, 3, (28, 42))
+    assert encoder.counted_flops(config, ("camera", "depth"), 3, (28, 42)) > 2 * alone
+
+
+def test_geometry_is_measured_like_the_encoder() -> None:
+    result = encoder.run(replace(TINY, part="geometry", counts=(2,), precisions=("bfloat16",)))
+    reference, other = result["geometry"]
+    assert (reference["runtime"], other["runtime"]) == ("torch eager cpu float32", "torch eager cpu bfloat16")
+    assert reference["error"] == 0 < other["error"] < 0.1
+    assert all(row["seconds"] > 0 and row["gflop_per_s"] > 0 for row in (reference, other))
+
+
 def test_ratios_are_those_of_the_same_turns() -> None:
     other = Runtime("onnx", "cpu", "int8")
     bench = encoder._Bench(replace(TINY, counts=(2,)), EAGER, 1, lambda *_: None)
@@ -131,13 +149,19 @@ def test_a_runtime_that_breaks_down_does_not_end_the_benchmark(monkeypatch: pyte
     monkeypatch.setattr(encoder, "process", lambda *_: nullcontext())
     with pytest.raises(Failed):  # torch eager itself
         bench.measure(Runtime("torch", "cpu", "bfloat16"), "")
-    bench._expected, bench.errors = np.ones(3), {EAGER: 0.0}
+    bench._expected, bench.errors = {"tokens": np.ones(3)}, {EAGER: 0.0}
     bench.measure(Runtime("torch", "cpu", "bfloat16"), "")
     assert bench.absent == [{"runtime": "torch eager cpu bfloat16", "frames": "1, 2", "reason": "out of memory"}]
 
 
 def test_names_that_are_not_known_are_refused() -> None:
-    for wrong in ({"size": "huge"}, {"kinds": ("jax",)}, {"precisions": ("int3",)}, {"attentions": ("fast",)}):
+    for wrong in (
+        {"size": "huge"},
+        {"kinds": ("jax",)},
+        {"precisions": ("int3",)},
+        {"attentions": ("fast",)},
+        {"part": "head"},
+    ):
         with pytest.raises(ValueError, match="is not known: it is one of"):
             encoder.run(replace(TINY, **wrong))
 
@@ -148,10 +172,10 @@ def test_a_product_has_a_rate() -> None:
 
 def test_errors_and_peaks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = encoder._Bench(TINY, EAGER, 1, lambda *_: None)
-    bench._expected = np.array([3.0, 4.0])
+    bench._expected = {"depth": np.array([3.0, 4.0]), "depth_conf": np.array([1.0, 0.0])}
     other = Runtime("compiled", "cpu", "float32")
-    bench._ready(EAGER, Ready(0.0, 50.0, np.array([3.0, 4.0])))
-    bench._ready(other, Ready(7.0, 40.0, np.array([3.0, 4.5])))
+    bench._ready(EAGER, Ready(0.0, 50.0, bench._expected))
+    bench._ready(other, Ready(7.0, 40.0, {"depth": np.array([3.0, 4.5]), "depth_conf": np.array([1.0, 0.05])}))
     assert (bench.errors, bench.peaks, bench.compile_s) == (
         {EAGER: 0.0, other: 0.1},
         {"cpu float32": 50.0},

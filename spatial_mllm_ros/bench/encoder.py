@@ -1,4 +1,4 @@
-"""``spatial-mllm bench encoder``: what the spatial encoder costs, by runtime, precision and number of frames.
+"""``spatial-mllm bench encoder``: what the spatial encoder, or geometry from colour, costs by runtime, precision and frames.
 
 Every runtime has a process of its own, so that its memory is its own. Each is measured in turns with torch eager, which
 has one too: what else the machine does then slows both alike.
@@ -12,9 +12,21 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from spatial_mllm_ros.bench.encoder_process import ATTENTIONS, SIZES, Job, Pass, Ready, Runtime, expect, export, serve
+from spatial_mllm_ros.bench.encoder_process import (
+    ATTENTIONS,
+    PARTS,
+    SIZES,
+    Job,
+    Pass,
+    Ready,
+    Runtime,
+    expect,
+    export,
+    serve,
+)
 from spatial_mllm_ros.bench.processes import Failed, ends_tidily, process, receive
 from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
@@ -35,9 +47,9 @@ MAX_TURNS = 6
 class Wanted:
     """What is measured.
 
-    size: one of SIZES, with random weights. image_size: (height, width) of the frames, pixels. counts: of frames; those
-    at which a pass would take longer than ``limit_s`` are left out. kinds: some of KINDS. precisions, attentions: (none)
-    are those that make sense on the device. threads: of the CPU; 0: as many as torch takes.
+    part: one of PARTS. size: one of SIZES, with random weights. image_size: (height, width) of the frames, pixels. counts: of
+    frames; those at which a pass would take longer than ``limit_s`` are left out. kinds: some of KINDS. precisions,
+    attentions: (none) are those that make sense on the device. threads: of the CPU; 0: as many as torch takes.
     """
 
     size: str = "small"
@@ -48,6 +60,7 @@ class Wanted:
     precisions: Sequence[str] = ()
     attentions: Sequence[str] = ()
     threads: int = 0
+    part: str = "encoder"
 
 
 @dataclass(eq=False)
@@ -76,18 +89,18 @@ def run(wanted: Wanted, progress: Progress = lambda what, done, total: None) -> 
             bench.measure(other, folder)
     result = {
         "size": wanted.size,
-        "parameters": _parameters(SIZES[wanted.size]),
+        "parameters": _parameters(SIZES[wanted.size], wanted.part),
         "frame": f"{wanted.image_size[1]}x{wanted.image_size[0]} px",
         "device": _device_name(device),
         "threads": wanted.threads,
         "matrix products": [
             {"of": of, "gflop_per_s": rate} for of, rate in bench.peaks.items() if not math.isnan(rate)
         ],
-        "encoder": bench.table(),
+        wanted.part: bench.table(),
         "compiling": [{"runtime": str(runtime), "seconds": seconds} for runtime, seconds in bench.compile_s.items()],
         "not measured": bench.absent,
     }
-    if wanted.size == "full":
+    if wanted.size == "full" and wanted.part == "encoder":
         result["published VGGT-1B on H100, 518x336 px"] = [
             {"frames": frames, "seconds": seconds} for frames, seconds in PUBLISHED.items()
         ]
@@ -103,6 +116,21 @@ def flops(config: VGGTConfig, frames: int, image_size: tuple[int, int]) -> float
     within = 4 * config.embed_dim * tokens * (patches + PATCH_START)
     among = 4 * config.embed_dim * tokens * tokens
     return cut + config.patch_embed_depth * (linear + within) + config.depth * (2 * linear + within + among)
+
+
+@cache
+def counted_flops(config: VGGTConfig, heads: tuple[str, ...], frames: int, image_size: tuple[int, int]) -> float:
+    """Floating-point operations of VGGT with these heads, as torch counts them without computing anything."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from spatial_mllm_ros.models.vggt.vggt import VGGT
+
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        vggt = VGGT(config, heads)
+        vggt.attention = "eager"  # the counter passes over the CPU's own kernel
+        vggt(torch.empty(frames, 3, *image_size))
+    return float(counter.get_total_flops())
 
 
 def runtimes(wanted: Wanted, device: str) -> tuple[Runtime, list[Runtime], list[dict[str, Any]]]:
@@ -182,12 +210,15 @@ class _Bench:
         try:
             if self._expected is None:
                 self._tell("computing in float32 what is to come out", 0)
-                with process(expect, wanted.size, wanted.threads) as pipe:
+                with process(expect, wanted.part, wanted.size, wanted.threads) as pipe:
                     self._expected = receive(pipe)
-            jobs = [Job(each, wanted.size, wanted.image_size, wanted.threads, folder) for each in (self._eager, other)]
+            jobs = [
+                Job(each, wanted.part, wanted.size, wanted.image_size, wanted.threads, folder)
+                for each in (self._eager, other)
+            ]
             if other.kind == "onnx" and not jobs[1].file.exists():
                 self._tell(f"exporting {other.precision}", 0)
-                with process(export, wanted.size, jobs[1].file) as pipe:
+                with process(export, wanted.part, wanted.size, jobs[1].file) as pipe:
                     receive(pipe)
             self._tell(f"loading {other}", 0)
             with process(serve, jobs[0]) as reference:
@@ -213,7 +244,7 @@ class _Bench:
 
         runs: passes that counted. cpu_s tells the work on a CPU even where other processes take turns on it.
         share_of_peak: of what large matrix products reach in this precision. error: root mean square of the difference to
-        torch in float32, by that of its tokens, of two fixed frames.
+        torch in float32, by that of its output, of two fixed frames; where there are several outputs, that of the worst.
         """
         table = []
         for count in sorted({row.frames for row in self.rows}):
@@ -266,8 +297,10 @@ class _Bench:
     def _ready(self, runtime: Runtime, ready: Ready) -> None:
         import numpy as np
 
-        difference = np.linalg.norm(ready.tokens - self._expected) / np.linalg.norm(self._expected)
-        self.errors[runtime] = float(difference)
+        self.errors[runtime] = max(
+            float(np.linalg.norm(ready.outputs[name] - expected) / np.linalg.norm(expected))
+            for name, expected in self._expected.items()
+        )
         product = _kind_of_product(runtime)
         known = self.peaks.get(product, math.nan)
         self.peaks[product] = ready.matrix_gflop_per_s if math.isnan(known) else max(known, ready.matrix_gflop_per_s)
@@ -278,7 +311,10 @@ class _Bench:
         self.absent.append({"runtime": str(runtime), "frames": frames, "reason": reason})
 
     def _gflop(self, count: int) -> float:
-        return flops(SIZES[self._wanted.size], count, self._wanted.image_size) / 1e9
+        config, image_size = SIZES[self._wanted.size], self._wanted.image_size
+        if self._wanted.part == "encoder":
+            return flops(config, count, image_size) / 1e9
+        return counted_flops(config, PARTS[self._wanted.part], count, image_size) / 1e9
 
     def _tell(self, what: str, index: int) -> None:
         counts = self._wanted.counts
@@ -322,6 +358,7 @@ def _check(wanted: Wanted) -> None:
     """ValueError for names that are not known."""
     precisions = sorted({p for each in PRECISIONS.values() for p in each})
     for what, named, known in (
+        ("part", [wanted.part], PARTS),
         ("size", [wanted.size], SIZES),
         ("runtime", wanted.kinds, KINDS),
         ("precision", wanted.precisions, precisions),
@@ -332,13 +369,13 @@ def _check(wanted: Wanted) -> None:
                 raise ValueError(f"{what} {name!r} is not known: it is one of {', '.join(known)}")
 
 
-def _parameters(config: VGGTConfig) -> int:
+def _parameters(config: VGGTConfig, part: str = "encoder") -> int:
     import torch
 
     from spatial_mllm_ros.models.vggt.vggt import VGGT
 
     with torch.device("meta"):
-        return sum(p.numel() for p in VGGT(config).parameters())
+        return sum(p.numel() for p in VGGT(config, PARTS[part]).parameters())
 
 
 def _can_compile() -> bool:

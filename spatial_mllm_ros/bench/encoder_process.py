@@ -1,4 +1,4 @@
-"""What ``bench encoder`` runs in processes of their own: exporting, and a runtime that encodes as many frames as asked."""
+"""What ``bench encoder`` runs in processes of their own: exporting, and a runtime that takes as many frames as asked."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ SIZES = {
     "full": VGGTConfig(),
 }
 """Sizes by name, all with heads of 64 channels but the first's 32; "full" is VGGT-1B."""
+PARTS: dict[str, tuple[str, ...]] = {"encoder": (), "geometry": ("camera", "depth")}
+"""What is measured, and VGGT's heads for it: the aggregator alone, or all that geometry from colour needs."""
+Outputs = dict[str, Any]
 ATTENTIONS = {
     "flash": "FLASH_ATTENTION",
     "efficient": "EFFICIENT_ATTENTION",
@@ -58,12 +61,13 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Job:
-    """What a process measures: a runtime at a size, on frames of (height, width) pixels.
+    """What a process measures: a runtime of a part (see PARTS) at a size, on frames of (height, width) pixels.
 
     threads: of the CPU. folder: for what is exported, built and compiled.
     """
 
     runtime: Runtime
+    part: str
     size: str
     image_size: tuple[int, int]
     threads: int
@@ -71,18 +75,18 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """The exported encoder, for "onnx"."""
+        """What is exported, for "onnx"."""
         return Path(self.folder) / f"{self.runtime.precision}.onnx"
 
 
 @dataclass(frozen=True, eq=False)
 class Ready:
     """A runtime is loaded. compile_s: seconds that torch.compile took, else 0. matrix_gflop_per_s: see ``matrix_peak``.
-    tokens: what it makes of the fixed frames, float32."""
+    outputs: what it makes of the fixed frames, by name, float32."""
 
     compile_s: float
     matrix_gflop_per_s: float
-    tokens: Any
+    outputs: Outputs
 
 
 @dataclass(frozen=True)
@@ -94,42 +98,41 @@ class Pass:
     peak_mb: float
 
 
-def export(pipe: Connection, size: str, file: Path) -> None:
-    """Write the encoder with random weights, in the precision that the file is called after."""
-    from spatial_mllm_ros.models.export.export import export_encoder, to_int8
+def export(pipe: Connection, part: str, size: str, file: Path) -> None:
+    """Write the part with random weights, in the precision that the file is called after."""
+    from spatial_mllm_ros.models.export.export import export_encoder, export_geometry, to_int8
 
     precision, float32 = file.stem, file.with_name("float32.onnx")
     if precision == "int8" and float32.exists():
         to_int8(float32, file, check=False)
     else:
-        export_encoder(random_vggt(size), file, precision=precision, name=f"random weights, {size}", check=False)
+        write = export_encoder if part == "encoder" else export_geometry
+        write(random_vggt(part, size), file, precision=precision, name=f"random weights, {size}", check=False)
     pipe.send("written")
 
 
-def expect(pipe: Connection, size: str, threads: int) -> None:
+def expect(pipe: Connection, part: str, size: str, threads: int) -> None:
     """Send what torch makes of the fixed frames on the CPU in float32."""
     import torch
 
-    from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder
-
     torch.set_num_threads(threads)
-    pipe.send(_fixed_tokens(TorchEncoder(random_vggt(size).aggregator).encode, size))
+    pipe.send(_of_fixed_frames(_on_torch(part, random_vggt(part, size)), size))
 
 
 def serve(pipe: Connection, job: Job) -> None:
-    """Load, say ``Ready``, and encode as many frames as the pipe says, answering with a ``Pass`` each."""
+    """Load, say ``Ready``, and take as many frames as the pipe says, answering with a ``Pass`` each."""
     import torch
 
     torch.set_num_threads(job.threads)
     device = "cuda" if job.runtime.place != "cpu" and torch.cuda.is_available() else "cpu"
     memory = _Memory(job.runtime)
-    encode = _encoder(job)
+    compute = _computing(job)
 
     def one_pass(count: int) -> Pass:
         frames = torch.rand(count, 3, *job.image_size, device=device)
         memory.forget_peak()
         start, cpu_start = time.perf_counter(), time.process_time()
-        encode(frames)
+        compute(frames)
         if device == "cuda":
             torch.cuda.synchronize()
         cpu_s = time.process_time() - cpu_start
@@ -144,21 +147,21 @@ def serve(pipe: Connection, job: Job) -> None:
             Ready(
                 max(0.0, compile_s),
                 matrix_peak(device, job.runtime.precision),
-                _fixed_tokens(lambda frames: encode(frames.to(device)), job.size),
+                _of_fixed_frames(lambda frames: compute(frames.to(device)), job.size),
             )
         )
         while True:
             pipe.send(one_pass(pipe.recv()))
 
 
-def random_vggt(size: str) -> Any:
-    """As torch initialises it; always the same."""
+def random_vggt(part: str, size: str) -> Any:
+    """As torch initialises it, with the heads of a part; always the same."""
     import torch
 
     from spatial_mllm_ros.models.vggt.vggt import VGGT
 
     torch.manual_seed(0)
-    return VGGT(SIZES[size]).eval().requires_grad_(False)
+    return VGGT(SIZES[size], PARTS[part]).eval().requires_grad_(False)
 
 
 def matrix_peak(device: str, precision: str) -> float:
@@ -190,36 +193,68 @@ def matrix_peak(device: str, precision: str) -> float:
     return best
 
 
-def _fixed_tokens(encode: Callable[[Any], Any], size: str) -> Any:
+def _of_fixed_frames(compute: Callable[[Any], Outputs], size: str) -> Outputs:
+    import numpy as np
     import torch
 
     from spatial_mllm_ros.models.runtime.spatial_encoder import fixed_frames
 
     with torch.inference_mode():
-        return encode(fixed_frames(2, SIZES[size].patch_size)).float().cpu().numpy()
+        found = compute(fixed_frames(2, SIZES[size].patch_size))
+    return {
+        name: value if isinstance(value, np.ndarray) else value.float().cpu().numpy() for name, value in found.items()
+    }
 
 
-def _encoder(job: Job) -> Callable[[Any], Any]:
+def _computing(job: Job) -> Callable[[Any], Outputs]:
+    """What is measured: frames [T, 3, height, width] on the runtime's device to the outputs."""
     import torch
-
-    from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder
 
     runtime = job.runtime
     if runtime.kind == "onnx":
+        return _on_onnx(job)
+    vggt = random_vggt(job.part, job.size).to(runtime.place)
+    vggt.aggregator.to(getattr(torch, runtime.precision))  # heads stay in float32, as VGGT was published
+    if runtime.kind == "compiled":
+        _compile(vggt.aggregator, job.folder)
+    on_torch = _on_torch(job.part, vggt)
+
+    def compute(frames: Any) -> Outputs:
+        with _kernel(runtime.attention):
+            return on_torch(frames)
+
+    return compute
+
+
+def _on_onnx(job: Job) -> Callable[[Any], Outputs]:
+    how: dict[str, Any] = {
+        "providers": [job.runtime.place],
+        "cache": Path(job.folder) / "engines",
+        "threads": job.threads,
+    }
+    if job.part == "encoder":
         from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
 
-        engines = Path(job.folder) / "engines"
-        return OnnxEncoder.load(job.file, providers=[runtime.place], cache=engines, threads=job.threads).encode
-    aggregator = random_vggt(job.size).aggregator.to(runtime.place, getattr(torch, runtime.precision))
-    if runtime.kind == "compiled":
-        _compile(aggregator, job.folder)
-    encoder = TorchEncoder(aggregator)
+        encoder = OnnxEncoder.load(job.file, **how)
+        return lambda frames: {"tokens": encoder.encode(frames)}
+    from spatial_mllm_ros.models.runtime.onnx_predictor import OnnxPredictor
 
-    def encode(frames: Any) -> Any:
-        with _kernel(runtime.attention):
-            return encoder.encode(frames)
+    predictor = OnnxPredictor.load(job.file, **how)
+    return lambda frames: predictor.outputs(frames.cpu().numpy())
 
-    return encode
+
+def _on_torch(part: str, vggt: Any) -> Callable[[Any], Outputs]:
+    if part == "encoder":
+        from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder
+
+        encoder = TorchEncoder(vggt.aggregator)
+        return lambda frames: {"tokens": encoder.encode(frames)}
+
+    def geometry(frames: Any) -> Outputs:
+        found = vggt(frames.to(next(vggt.aggregator.parameters()).dtype))
+        return {"pose_enc": found.pose_enc, "depth": found.depth[..., 0], "depth_conf": found.depth_conf}
+
+    return geometry
 
 
 def _compile(aggregator: Any, folder: str) -> None:
