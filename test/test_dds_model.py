@@ -163,7 +163,7 @@ def test_a_time_limit_ends_an_answer_between_two_tokens(
 
 
 def test_text_comes_as_it_is_generated(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
-    """Piece by piece, and long before the whole answer."""
+    """Long before the whole answer. A model of noise writes pieces of characters, which wait for the rest of them."""
     heard: list[tuple[float, str]] = []
     begin = time.monotonic()
     answer = client.ask(ENDLESS, on_text=lambda piece: heard.append((time.monotonic() - begin, piece)))
@@ -171,7 +171,7 @@ def test_text_comes_as_it_is_generated(node: subprocess.Popen[str], client: Spat
     assert answer.error_code is ErrorCode.NONE, answer.error_msg
     assert answer.answer == client.ask(ENDLESS).answer
     text = "".join(piece for _, piece in heard)
-    assert len(heard) > 3
+    assert len(heard) > 1
     assert answer.answer.startswith(text.strip()[:50])
     assert heard[0][0] < took / 2
 

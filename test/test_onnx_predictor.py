@@ -379,7 +379,7 @@ def test_in_a_node(file: Path, cache: Path) -> None:
     )
     options = geometry_options(settings)
     assert (options.providers, options.engine_folder, options.allow_random_weights) == ("cpu", str(cache), False)
-    with pytest.raises(ConfigurationError, match=r"rgb_geometry .*nowhere\.onnx.* there is no exported file"):
+    with pytest.raises(ConfigurationError, match=r"rgb_geometry: .*nowhere\.onnx.* there is no exported file"):
         LiveEngine(Settings(depth_topic="", rgb_geometry="nowhere.onnx"))
     engine = LiveEngine(settings, lambda: 1 << 62)
     try:

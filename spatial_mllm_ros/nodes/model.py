@@ -61,7 +61,7 @@ def load_model(settings: Settings, interrupted: Callable[[], bool] = lambda: Fal
     _check_trained(settings, "model", settings.model)
     model = ProcessModel(model_options(settings), queue=settings.model_queue, python=settings.model_python)
     log.info("loading the model %s", settings.model)
-    _load(model, settings, f"model {settings.model!r}", interrupted)
+    _load(model, settings, "model", interrupted)
     log.info("the model is loaded: %s", model.model_id)
     return model
 
@@ -87,7 +87,7 @@ def load_geometry(settings: Settings, interrupted: Callable[[], bool] = lambda: 
         _check_trained(settings, "rgb_geometry", settings.rgb_geometry)
     predictor = ProcessPredictor(geometry_options(settings), python=settings.model_python)
     log.info("loading the geometry from colour %s", settings.rgb_geometry)
-    _load(predictor, settings, f"rgb_geometry {settings.rgb_geometry!r}", interrupted)
+    _load(predictor, settings, "rgb_geometry", interrupted)
     log.info("the geometry from colour is loaded: %s", predictor.name)
     return predictor
 
@@ -108,14 +108,14 @@ def _check_trained(settings: Settings, parameter: str, model: str) -> None:
 
 
 def _load(
-    loads: ProcessModel | ProcessPredictor, settings: Settings, what: str, interrupted: Callable[[], bool]
+    loads: ProcessModel | ProcessPredictor, settings: Settings, parameter: str, interrupted: Callable[[], bool]
 ) -> None:
     try:
         loads.start()
         _wait(loads, time.monotonic() + settings.model_load_timeout_s, interrupted)
     except ModelUnavailable as error:
         loads.close()
-        raise ConfigurationError(f"{what} cannot be used: {error}") from error
+        raise ConfigurationError(f"{parameter}: {error}") from error
     except BaseException:
         loads.close()
         raise

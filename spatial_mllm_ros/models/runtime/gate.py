@@ -74,7 +74,10 @@ def choose_encoder(
         encoder = OnnxEncoder.load(path, providers=providers, cache=cache, profile=profile, progress=progress)
         parity = compare(encoder, reference, tolerance=tolerance)
         if not parity.passed:
-            raise ExportError(f"{path} ({encoder.name}) differs too much from {reference.name}: {parity}")
+            raise ExportError(
+                f"{path} ({encoder.name}) differs too much from {reference.name}: {parity}; export the encoder of this model "
+                "with `spatial-mllm export encoder`, or use another provider"
+            )
     except ExportError as error:
         if runtime == "onnx":
             raise
