@@ -76,6 +76,7 @@ NAMESAKE_S = 3.0
 """A node that ended without a word is still listed for a while; one that stays longer is there."""
 CANCEL_LOOK_S = 0.05
 """How often a goal that is being answered looks whether it was cancelled."""
+ANSWERS_LEAVE_S, QUIET_S = 0.5, 0.05
 OTHER_THREADS = 4
 """Executor threads beside those in which questions wait: inputs, timers, parameters, transitions."""
 RCLError = rclpy_implementation.RCLError
@@ -133,6 +134,7 @@ class SpatialMllmNode(LifecycleNode):
         self._mismatches: dict[Stream, str] = {}
         self._before: LiveStatus | None = None
         self._questions = 0
+        self._last_question = -math.inf
         self.finalized = False
         self._subscribing = threading.RLock()
         self._namesakes_since: float | None = None
@@ -282,8 +284,8 @@ class SpatialMllmNode(LifecycleNode):
 
     def _dismantle(self, because: str) -> None:
         self._halt(because)
-        with self._idle:  # the answers just given must leave before the service does
-            self._idle.wait_for(lambda: self._questions == 0, 0.5)
+        if self._service is not None:
+            self._wait_for_quiet()
         if self._service is not None:
             self.destroy_service(self._service)
             self._service = None
@@ -296,6 +298,16 @@ class SpatialMllmNode(LifecycleNode):
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+
+    def _wait_for_quiet(self) -> None:
+        """Until no question has come or been answered for a moment: rclpy may have taken some that are not counted yet, and
+        it sends an answer after it was given, both of which need the service."""
+        begin = time.monotonic()
+        with self._idle:
+            while (now := time.monotonic()) < begin + ANSWERS_LEAVE_S:
+                if not self._questions and now >= max(begin, self._last_question) + QUIET_S:
+                    return
+                self._idle.wait(QUIET_S / 5)
 
     def _warn_of_namesakes(self) -> None:
         now, me = time.monotonic(), (self.get_name(), self.get_namespace())
@@ -399,7 +411,7 @@ class SpatialMllmNode(LifecycleNode):
         finally:
             with self._idle:
                 self._questions -= 1
-                self._idle.notify_all()
+                self._last_question = time.monotonic()
 
     def _ask(self, message: Any, on_text: OnText | None = None) -> Future[Answer]:
         engine = self._engine
