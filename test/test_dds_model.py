@@ -112,7 +112,7 @@ def colour(client: SpatialQueryClient, **more: Any) -> Answer:
 def test_it_answers_while_keyframes_change(checkpoint: Path, client: SpatialQueryClient) -> None:
     """Every answer names frames of one context, the newest that was complete; later answers never rest on an older one."""
     stamps = {frame.stamp_ns for frame in RenderedSource.from_spec(SCENE).frames()}
-    with node_with(checkpoint), running("play", SCENE, "--rate", "0.5") as player:
+    with node_with(checkpoint), running("play", SCENE, "--rate", "1") as player:
         answers: list[Answer] = []
         while player.poll() is None:
             answer = colour(client)

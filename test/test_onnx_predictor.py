@@ -71,7 +71,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What is printed when a user exports it."""
     file = tmp_path_factory.mktemp("export") / "geometry.onnx"
-    arguments = ["--model", str(checkpoint), "--output", str(file), "--build", "--cache", str(cache), "--json"]
+    arguments = ["--model", str(checkpoint), "--output", str(file), "--build", "--engine-folder", str(cache), "--json"]
     result = CliRunner().invoke(main, ["export", "geometry", *arguments])
     assert result.exit_code == 0, result.output
     printed: dict[str, Any] = json.loads(result.stdout)
@@ -243,7 +243,7 @@ def test_torch_is_not_needed(file: Path, tmp_path: Path) -> None:
 def test_the_export_tells_how_near_it_is(told: dict[str, Any], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (told["kind"], told["passed"], told["engine"].split()[-2:]) == ("geometry", True, ["cpu", "float32"])
     assert told["parity"]["error"] < 1e-5
-    built = CliRunner().invoke(main, ["export", "build", told["file"], "--cache", str(cache), "--json"])
+    built = CliRunner().invoke(main, ["export", "build", told["file"], "--engine-folder", str(cache), "--json"])
     assert built.exit_code == 0, built.output
     assert json.loads(built.stdout)["passed"]
     monkeypatch.setattr("spatial_mllm_ros.models.runtime.engine_cache.default_folder", lambda: cache)
@@ -263,7 +263,9 @@ def test_other_weights_are_refused_by_how_much(copy: Path, tmp_path: Path) -> No
         ExportError, match=r"differs too much from what torch said .*relative error [\d.e+]+ in \w+ \(all"
     ):
         OnnxPredictor.load(copy, cache=tmp_path / "engines")
-    built = CliRunner().invoke(main, ["export", "build", str(copy), "--cache", str(tmp_path / "engines"), "--json"])
+    built = CliRunner().invoke(
+        main, ["export", "build", str(copy), "--engine-folder", str(tmp_path / "engines"), "--json"]
+    )
     assert built.exit_code == 1
     assert not json.loads(built.stdout)["passed"]
 
