@@ -205,7 +205,7 @@ def encoder_command(
 
     Each is measured in turns with torch eager. Beside time and memory stand the share of what large matrix products reach
     here and the error against float32. Passes of more than 10 s are not repeated; numbers of frames that would take longer
-    than --limit are left out. Takes about eight minutes on two cores.
+    than --limit are left out. Takes about ten minutes on two cores.
     """
     if height % 14 or width % 14:
         raise click.BadParameter("give multiples of 14, the side of a patch", param_hint="--height and --width")
