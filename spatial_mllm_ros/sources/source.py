@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 
@@ -22,7 +23,8 @@ class SourceInfo:
 
     name: short, for titles. frames: how many frames will come, None if unknown. duration_s: seconds of recording, None
     if unknown. world_frame: the fixed frame of the poses. T_zup_from_world: world to a frame with z up and the floor at
-    z = 0, where the recording declares it. sensor: its error model. description: one line for people.
+    z = 0, where the recording declares it. sensor: its error model. description: one line for people. chosen: what was
+    made of the InputSettings, a line each for people: topics, encodings, units, frames, rates.
     """
 
     name: str
@@ -32,6 +34,7 @@ class SourceInfo:
     T_zup_from_world: Transform | None = None
     sensor: SensorModel = field(default_factory=SensorModel)
     description: str = ""
+    chosen: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -40,6 +43,8 @@ class Source(Protocol):
     info: SourceInfo
     refused: Counter[str]
     """Images that never became a frame, by reason (short words such as ``no_camera_info``), of the latest ``frames()``."""
+    doubts: list[Doubt]
+    """What speaks against an assumption, each kind once; grows while ``frames()`` runs."""
 
     def frames(self) -> Iterator[Frame]:
         """Frames in the order in which a camera would deliver them."""
