@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.query.answer import Answer, Evidence, ImagePoint, PoseStamped, Request
+from spatial_mllm_ros.queries.answer import Answer, Evidence, ImagePoint, PoseStamped, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, ScaleSource
 from spatial_mllm_ros.query.arbitration import both, in_one_line, is_for_a_model, is_marked, unchecked
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, ScaleSource
 from spatial_mllm_ros.query.parser import ParsedQuestion
 
 POINT = ImagePoint(1, "", 2.0, 3.0)

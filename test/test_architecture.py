@@ -27,6 +27,8 @@ FLOORS = (
     ("memory",),
     ("keyframes",),
     ("models",),
+    ("language",),
+    ("queries",),
     ("scene",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -137,6 +139,13 @@ def test_scene_uses_numpy_and_scipy_only(imports: list[Import]) -> None:
     assert not wrong, f"scene is geometry alone:\n{broken(wrong)}"
 
 
+def test_queries_use_the_standard_library_only(imports: list[Import]) -> None:
+    """What can be asked is for clients too, which have neither numpy nor the engine."""
+    allowed = {PACKAGE, *sys.stdlib_module_names}
+    wrong = [f for f in imports if f.room == "queries" and (f.library not in allowed or f.imported_room == "scene")]
+    assert not wrong, f"queries are the standard library alone:\n{broken(wrong)}"
+
+
 @pytest.mark.parametrize(("library", "module"), ONLY_IN.items())
 def test_middleware_stays_in_its_shell(imports: list[Import], library: str, module: str) -> None:
     """The engine runs without ROS: only the shell around it may know the middleware."""
@@ -170,7 +179,7 @@ def test_the_engine_starts_light() -> None:
 @pytest.mark.parametrize(
     ("room", "source", "up"),
     [
-        ("scene", "import spatial_mllm_ros.query.answer", True),
+        ("scene", "import spatial_mllm_ros.queries.answer", True),
         ("scene", "from spatial_mllm_ros.memory import track", True),
         ("scene", "from spatial_mllm_ros import query", True),
         ("scene", "from ..query import answer", True),

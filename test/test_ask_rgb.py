@@ -23,8 +23,8 @@ from spatial_mllm_ros.commands import geometry, models
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig
 from spatial_mllm_ros.memory.unplaced import UnplacedFrames
 from spatial_mllm_ros.models.interface import ModelUnavailable
-from spatial_mllm_ros.query.answer import Request
-from spatial_mllm_ros.query.codes import ErrorCode, ScaleSource
+from spatial_mllm_ros.queries.answer import Request
+from spatial_mllm_ros.queries.codes import ErrorCode, ScaleSource
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.session.stream import Session

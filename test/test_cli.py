@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spatial_mllm_ros.cli import main
-from spatial_mllm_ros.query.answer import Answer
+from spatial_mllm_ros.queries.answer import Answer
 
 SMALL = "rendered:frames=40,size=160x120,rooms=1"
 TINY = "rendered:frames=8,size=64x48,rooms=1"

@@ -19,8 +19,8 @@ from spatial_mllm_ros.nodes.diagnosis import Finding, Level
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import KeyframeSet
 from spatial_mllm_ros.nodes.parameters import PARAMETERS
-from spatial_mllm_ros.query.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources import messages

@@ -30,8 +30,8 @@ from spatial_mllm_ros.nodes.dds.parameters import value_message, value_of
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.player import Player, PlayerOptions
-from spatial_mllm_ros.query.answer import ImagePoint
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import ImagePoint
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.scene.sensor import SensorModel

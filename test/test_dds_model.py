@@ -25,8 +25,8 @@ from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import DdsNode, ServiceTimeout, is_installed
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
-from spatial_mllm_ros.query.answer import Answer, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 
 pytest.importorskip("torch", reason="models need torch: pip install 'spatial_mllm_ros[model]'")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.models.interface import ModelBusy, ModelError, ModelUnavailable
-from spatial_mllm_ros.query.answer import Answer, ImageBox, ImagePoint, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError
+from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import HANDLERS, SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.query.answer import Answer, ImageBox, ImagePoint, Request
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 from spatial_mllm_ros.sources.rooms.truth import make_questions

@@ -129,7 +129,7 @@ def test_constants(file: str, index: int) -> None:
         for member in enum
     ]
     for want, got in zip_longest(expected, found.constants):
-        assert want == got, f"{file}: the next constant is {got}, but by query/codes.py it is {want}"
+        assert want == got, f"{file}: the next constant is {got}, but by queries/codes.py it is {want}"
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -24,8 +24,8 @@ from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
-from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import from_quaternion

@@ -18,8 +18,8 @@ from spatial_mllm_ros.nodes.diagnosis import Level
 from spatial_mllm_ros.nodes.live import LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError
 from spatial_mllm_ros.nodes.parameters import Settings
-from spatial_mllm_ros.query.answer import Request
-from spatial_mllm_ros.query.codes import AnswerSource, ErrorCode
+from spatial_mllm_ros.queries.answer import Request
+from spatial_mllm_ros.queries.codes import AnswerSource, ErrorCode
 
 WITH_MODEL = replace(BASIC, model="somebody/something", model_context_period_s=0.05, cross_check=False)
 FREE = Request("What colour is the sofa?")

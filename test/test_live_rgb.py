@@ -26,8 +26,8 @@ from spatial_mllm_ros.nodes.diagnosis import Level
 from spatial_mllm_ros.nodes.live import LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
-from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
-from spatial_mllm_ros.query.codes import ErrorCode, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.queries.codes import ErrorCode, ScaleSource
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetreSource, pose_source

@@ -22,8 +22,8 @@ from spatial_mllm_ros.models.interface import (
     ModelTimeout,
     ModelUnavailable,
 )
-from spatial_mllm_ros.query.answer import Answer, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.frame import Frame

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.query.codes import ErrorCode, QueryError
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.parser import ParsedQuestion, QuestionParser, decode_question
 from spatial_mllm_ros.query.questions_page import questions_page
 from spatial_mllm_ros.query.table import built_in_table, load_table

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.report.charts import coverage_chart, error_strip, nice_ticks
 from spatial_mllm_ros.report.floorplan import floor_plan_svg
 from spatial_mllm_ros.report.pictures import Pictures

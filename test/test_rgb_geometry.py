@@ -27,8 +27,8 @@ from spatial_mllm_ros.memory.rgb_geometry import (
     Update,
 )
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.images import EncodedImage

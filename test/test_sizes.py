@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.query.answer import Answer, ImageBox, Request
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, ImageBox, Request
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame

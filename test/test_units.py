@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.query.units import UNITS, convert, format_measure, parse_measures
+from spatial_mllm_ros.queries.units import UNITS, convert, format_measure, parse_measures
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 
 from spatial_mllm_ros.bench import wire
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.query.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 
 Progress = Callable[[str, int, int | None], None]

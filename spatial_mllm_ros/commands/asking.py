@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.query.codes import QueryError
+from spatial_mllm_ros.queries.codes import QueryError
 from spatial_mllm_ros.query.words import check_question
 from spatial_mllm_ros.session.answers import (
     confidence_words,

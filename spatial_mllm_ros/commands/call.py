@@ -14,8 +14,8 @@ from spatial_mllm_ros.commands import common, models, wire
 from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
 from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
-from spatial_mllm_ros.query.answer import Answer
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.session.names import frame_name
 from spatial_mllm_ros.session.questions import Asked, Question

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.query.answer import Answer
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.session.questions import Asked, Question
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import judge

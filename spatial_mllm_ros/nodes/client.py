@@ -17,7 +17,7 @@ from typing import Any
 
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.dds import ActionClient, DdsNode
-from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.queries.answer import Answer, Request
 
 SERVICE = "spatial_query"
 ANSWER_TIME_S = 30.0

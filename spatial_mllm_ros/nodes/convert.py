@@ -15,8 +15,8 @@ from spatial_mllm_ros.nodes.diagnosis import Finding
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import KeyframeSet
 from spatial_mllm_ros.nodes.parameters import Change, Parameter
-from spatial_mllm_ros.query.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import DEPTH_MM, Frame
 from spatial_mllm_ros.scene.images import EncodedImage

@@ -10,7 +10,7 @@ from enum import IntEnum
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometryStatus
 from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 
 PATIENCE_S = 3.0

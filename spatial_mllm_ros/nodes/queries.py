@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 
-from spatial_mllm_ros.query.answer import Answer, Request
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import ErrorCode
 
 log = logging.getLogger(__name__)
 

@@ -65,8 +65,8 @@ from spatial_mllm_ros.nodes.qos import (
     qos_policy,
 )
 from spatial_mllm_ros.nodes.queries import OnText
-from spatial_mllm_ros.query.answer import Answer
-from spatial_mllm_ros.query.codes import ErrorCode, QueryError
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
 NODE_NAME, SERVICE = "spatial_mllm", "spatial_query"
 log = logging.getLogger(__name__)

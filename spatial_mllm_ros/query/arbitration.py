@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from spatial_mllm_ros.query.answer import Answer, Evidence, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, Evidence, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode
+from spatial_mllm_ros.queries.units import LENGTH, UNITS, convert, parse_measures
 from spatial_mllm_ros.query.parser import ParsedQuestion
-from spatial_mllm_ros.query.units import LENGTH, UNITS, convert, parse_measures
 from spatial_mllm_ros.query.words import normalise, placeholders
 
 GEOMETRY_CANNOT_TELL = frozenset({ErrorCode.ABSTAINED, ErrorCode.SCALE_UNAVAILABLE})

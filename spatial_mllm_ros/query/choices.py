@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import ndtr
 
-from spatial_mllm_ros.query.answer import Answer, Request
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode, QueryError
-from spatial_mllm_ros.query.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode, QueryError
+from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
 
 _YES = {"yes", "true", "y", "correct", "right", "visible", "it is", "1"}
 _NO = {"no", "false", "n", "incorrect", "wrong", "not visible", "hidden", "it is not", "0"}

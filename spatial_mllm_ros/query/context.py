@@ -13,12 +13,12 @@ from scipy.special import erf
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.query.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.units import UNITS, convert, format_measure
 from spatial_mllm_ros.query.metres import POWER, widened
 from spatial_mllm_ros.query.parser import ParsedQuestion
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
-from spatial_mllm_ros.query.units import UNITS, convert, format_measure
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement, measure_point
 from spatial_mllm_ros.scene.pose import Transform, invert, to_quaternion

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.memory.unplaced import UnplacedFrames
-from spatial_mllm_ros.query.answer import Answer, Request
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.arbitration import (
     GEOMETRY_CANNOT_TELL,
     both,
@@ -19,7 +20,6 @@ from spatial_mllm_ros.query.arbitration import (
     unchecked,
 )
 from spatial_mllm_ros.query.choices import choose
-from spatial_mllm_ros.query.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
 from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
 from spatial_mllm_ros.query.metres import in_metres, require_metres, without_metres

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from spatial_mllm_ros.query.answer import NAN, Answer
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import NAN, Answer
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 
 NEEDS_METRES = frozenset(

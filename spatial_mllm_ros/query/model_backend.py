@@ -24,8 +24,8 @@ from spatial_mllm_ros.models.interface import (
     ModelTimeout,
     SpatialModel,
 )
-from spatial_mllm_ros.query.answer import Answer, Evidence, Request
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError
+from spatial_mllm_ros.queries.answer import Answer, Evidence, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError
 from spatial_mllm_ros.query.context import QueryConfig, frame_evidence
 from spatial_mllm_ros.query.reading import answer_confidence, read_answer
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spatial_mllm_ros.query.codes import AnswerType
+from spatial_mllm_ros.queries.codes import AnswerType
+from spatial_mllm_ros.queries.units import UNITS
 from spatial_mllm_ros.query.table import AUXILIARIES, NAMED, SILENT, Family, Table, built_in_table, wording_key
-from spatial_mllm_ros.query.units import UNITS
 from spatial_mllm_ros.query.words import (
     ARTICLES,
     KINDS,

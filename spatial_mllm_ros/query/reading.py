@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spatial_mllm_ros.query.answer import NAN
-from spatial_mllm_ros.query.codes import AnswerType
-from spatial_mllm_ros.query.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
+from spatial_mllm_ros.queries.answer import NAN
+from spatial_mllm_ros.queries.codes import AnswerType
+from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
 from spatial_mllm_ros.query.words import normalise, words_of
 
 COUNT = "count"

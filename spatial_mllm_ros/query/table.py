@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from spatial_mllm_ros.query.codes import AnswerType
-from spatial_mllm_ros.query.units import UNITS
+from spatial_mllm_ros.queries.codes import AnswerType
+from spatial_mllm_ros.queries.units import UNITS
 from spatial_mllm_ros.query.words import Slot, Speller, normalise, words_of
 
 BUILT_IN = Path(__file__).with_name("families.yaml")

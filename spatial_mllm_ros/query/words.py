@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spatial_mllm_ros.query.codes import ErrorCode, QueryError
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
 MAX_CHARACTERS = 2000
 MAX_WORDS = 150  # no question about geometry is longer; what follows is not read

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spatial_mllm_ros.query.answer import Answer
-from spatial_mllm_ros.query.codes import AnswerType
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import AnswerType
 from spatial_mllm_ros.session.coverage_record import CoverageCurve
 from spatial_mllm_ros.session.questions import Asked
 from spatial_mllm_ros.session.verdict import short, to_base, with_unit

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatial_mllm_ros import __version__
-from spatial_mllm_ros.query.answer import Answer, Request
-from spatial_mllm_ros.query.codes import AnswerType
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import AnswerType
 from spatial_mllm_ros.report.charts import ErrorStrip, coverage_chart, error_strip
 from spatial_mllm_ros.report.pictures import Picture, Pictures
 from spatial_mllm_ros.report.templates import environment

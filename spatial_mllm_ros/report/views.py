@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spatial_mllm_ros.query.answer import Evidence
-from spatial_mllm_ros.query.codes import AnswerType, EvidenceKind
+from spatial_mllm_ros.queries.answer import Evidence
+from spatial_mllm_ros.queries.codes import AnswerType, EvidenceKind
 from spatial_mllm_ros.query.geometry.bearing import heading_axes
 from spatial_mllm_ros.report.pictures import Picture, Pictures
 from spatial_mllm_ros.session.questions import Asked

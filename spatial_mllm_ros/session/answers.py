@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from itertools import groupby
 
-from spatial_mllm_ros.query.answer import Answer, Evidence
-from spatial_mllm_ros.query.codes import AnswerSource, EvidenceKind, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence
+from spatial_mllm_ros.queries.codes import AnswerSource, EvidenceKind, ScaleSource
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import short, with_unit
 

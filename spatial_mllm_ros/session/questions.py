@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.query.answer import Answer, ImageBox, ImagePoint, Request
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.session.names import find_stamp
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome, Verdict, judge

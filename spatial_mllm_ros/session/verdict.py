@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from spatial_mllm_ros.query.answer import Answer
-from spatial_mllm_ros.query.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 
 BASE = {"cm": ("m", 0.01), "mm": ("m", 0.001), "rad": ("deg", math.degrees(1.0))}
 """Units that are not the base of their kind: the base and what one is in it."""

@@ -33,9 +33,9 @@ from spatial_mllm_ros.msg import ImagePoint
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.ros_node import MAKE
-from spatial_mllm_ros.query.answer import Answer, Request
-from spatial_mllm_ros.query.answer import ImagePoint as DomainPoint
-from spatial_mllm_ros.query.codes import ErrorCode
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.answer import ImagePoint as DomainPoint
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame

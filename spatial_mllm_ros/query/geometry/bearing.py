@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.query.answer import Answer, Evidence
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.directions import describe_bearing, direction_of, pick_direction
 from spatial_mllm_ros.scene.level import Level

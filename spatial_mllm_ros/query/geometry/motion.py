@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.query.answer import Answer, Evidence
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.directions import describe_motion
 from spatial_mllm_ros.query.geometry.bearing import direction_answer

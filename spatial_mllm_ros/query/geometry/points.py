@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from spatial_mllm_ros.query.answer import Answer
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement

@@ -10,8 +10,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from spatial_mllm_ros.memory.spatial_memory import StoredFrame
-from spatial_mllm_ros.query.answer import Answer, Evidence
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.geometry.bearing import bearing_words, direction_answer, heading_axes
 from spatial_mllm_ros.query.space import spread

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from spatial_mllm_ros.memory.spatial_memory import StoredFrame
-from spatial_mllm_ros.query.answer import Answer, ImageBox
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, ImageBox
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.scene.footprint import smallest_rectangle
 from spatial_mllm_ros.scene.frame import depth_to_metres

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.memory.spatial_memory import StoredFrame
-from spatial_mllm_ros.query.answer import Answer, Evidence, Pixel
-from spatial_mllm_ros.query.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import Answer, Evidence, Pixel
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.geometry.sizes import object_points
 from spatial_mllm_ros.scene.measure import PointMeasurement, measure_point

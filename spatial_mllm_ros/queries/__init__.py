@@ -1,0 +1,1 @@
+"""What can be asked and what an answer holds. Standard library only."""
