@@ -12,7 +12,7 @@ import pytest
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import get_types_from_msg
 
-from spatial_mllm_ros.query import answer, codes
+from spatial_mllm_ros.queries import answer, codes
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "spatial_mllm_ros"
