@@ -37,7 +37,7 @@ HASHES = {
         "RIHS01_f6419e0702f5138804dae74f7d2d40e8a230380600f3af1f167da0e8e613c13a"
     ),
     "spatial_mllm_ros/srv/SpatialQuery_Response": (
-        "RIHS01_9922bfda95f1c6692a76bec0ecf62d25bfe0e379cae63739e1b2485a328240d8"
+        "RIHS01_70ffeb1100ae3217e7574e17d023af5fb0a259705a70e9e7d0efd0541c9bd0a0"
     ),
     "spatial_mllm_ros/action/SpatialQuery_SendGoal_Request": (
         "RIHS01_da3d65a5a03f5b7ae8af6a47f1952326d8ef95d74c39cdc473fbe66879c5ec0b"

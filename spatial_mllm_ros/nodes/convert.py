@@ -52,6 +52,10 @@ class Maker(Protocol):
         """A value for a field of type float64[] or float64[9]."""
         ...
 
+    def integers(self, values: Sequence[int]) -> Any:
+        """A value for a field of type int32[]."""
+        ...
+
     def byte(self, value: int) -> Any:
         """A value for a field of type byte."""
         ...
@@ -71,6 +75,9 @@ class RosbagsMaker:
 
     def doubles(self, values: Sequence[float]) -> Any:
         return np.asarray(values, np.float64)
+
+    def integers(self, values: Sequence[int]) -> Any:
+        return np.asarray(values, np.int32)
 
     def byte(self, value: int) -> Any:
         return value
@@ -159,6 +166,7 @@ def response_message(answer: Answer, make: Maker, type_name: str = RESPONSE) -> 
         pose=_pose_stamped(answer.pose, make),
         pixel=make.new(f"{PACKAGE}/msg/Pixel", u=float(answer.pixel.u), v=float(answer.pixel.v)),
         choice_index=int(answer.choice_index),
+        order=make.integers(answer.order),
         confidence=float(answer.confidence),
         confidence_method=_clean(answer.confidence_method),
         source=int(answer.source),
@@ -187,6 +195,7 @@ def answer_of(message: Any) -> Answer:
         pose=_pose_of(message.pose),
         pixel=Pixel(float(message.pixel.u), float(message.pixel.v)),
         choice_index=int(message.choice_index),
+        order=tuple(int(i) for i in message.order),
         confidence=float(message.confidence),
         confidence_method=message.confidence_method,
         source=_code(AnswerSource, message.source, AnswerSource.NONE),

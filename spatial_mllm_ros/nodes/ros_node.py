@@ -94,6 +94,9 @@ class RclpyMaker:
     def doubles(self, values: Any) -> Any:
         return list(values)
 
+    def integers(self, values: Any) -> Any:
+        return list(values)
+
     def byte(self, value: int) -> Any:
         return bytes([value])
 

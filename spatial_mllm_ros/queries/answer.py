@@ -107,6 +107,7 @@ class Answer:
     pose: PoseStamped = field(default_factory=PoseStamped)
     pixel: Pixel = field(default_factory=Pixel)
     choice_index: int = -1
+    order: tuple[int, ...] = ()
     confidence: float = 0.0
     confidence_method: str = ""
     source: AnswerSource = AnswerSource.NONE

@@ -21,6 +21,10 @@ class ErrorCode(IntEnum):
     BUSY = 1109
     CANCELLED = 1110
     UNKNOWN = 1111
+    NOT_AVAILABLE = 1112
+    AMBIGUOUS = 1113
+    NOT_UNDERSTOOD = 1114
+    OBJECT_UNKNOWN = 1115
 
 
 class AnswerType(IntEnum):
@@ -34,6 +38,7 @@ class AnswerType(IntEnum):
     POINT = 5
     POSE = 6
     VECTOR = 7
+    ORDER = 8
 
 
 class AnswerSource(IntEnum):

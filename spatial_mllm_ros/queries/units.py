@@ -9,7 +9,9 @@ import math
 import re
 from dataclasses import dataclass
 
-LENGTH, AREA, ANGLE, TIME, RATIO = "length", "area", "angle", "time", "ratio"
+LENGTH, AREA, VOLUME, ANGLE, TIME, SPEED, RATIO, COUNT = (
+    "length", "area", "volume", "angle", "time", "speed", "ratio", "count",
+)  # fmt: skip
 
 # Fewer than this many significant digits of a value say nothing more when no deviation is known.
 _DIGITS_WITHOUT_DEVIATION = 3
@@ -36,6 +38,10 @@ def _square(key: str, factor: float, symbol: str, *names: str) -> Unit:
     return Unit(key + "2", AREA, factor**2, symbol + "²", (key + "2", *words))
 
 
+def _cubic(key: str, *names: str) -> tuple[str, ...]:
+    return (key, *(f"cubic {name}" for name in names))
+
+
 _METRE = ("metre", "metres", "meter", "meters", "m")
 _CENTIMETRE = ("centimetre", "centimetres", "centimeter", "centimeters", "cm", "cms")
 _FOOT = ("foot", "feet", "ft")
@@ -54,12 +60,19 @@ UNITS: dict[str, Unit] = {
         _square("m", 1.0, "m", *_METRE),
         _square("cm", 0.01, "cm", *_CENTIMETRE),
         _square("ft", 0.3048, "ft", *_FOOT),
+        _unit("m3", VOLUME, 1.0, "m³", *_cubic("m3", *_METRE)),
+        _unit("l", VOLUME, 0.001, "l", "litre", "litres", "liter", "liters"),
+        _unit("ft3", VOLUME, 0.3048**3, "ft³", *_cubic("ft3", *_FOOT)),
         _unit("deg", ANGLE, math.pi / 180.0, "°", "degree", "degrees", "deg", "degs", "°"),
         _unit("rad", ANGLE, 1.0, "rad", "radian", "radians", "rad", "rads"),
         _unit("s", TIME, 1.0, "s", "seconds", "second", "sec", "secs", "s"),
         _unit("ms", TIME, 0.001, "ms", "millisecond", "milliseconds", "ms", "msec"),
         _unit("min", TIME, 60.0, "min", "minute", "minutes", "min", "mins"),
         _unit("h", TIME, 3600.0, "h", "hour", "hours", "h", "hr", "hrs"),
+        _unit("m/s", SPEED, 1.0, "m/s", "metres per second", "meters per second", "metre per second", "m/s"),
+        _unit("km/h", SPEED, 1 / 3.6, "km/h", "kilometres per hour", "kilometers per hour", "km/h", "kph"),
+        _unit("mph", SPEED, 0.44704, "mph", "miles per hour", "mph"),
+        _unit("count", COUNT, 1.0, ""),
         _unit("percent", RATIO, 0.01, "%", "percent", "per cent", "percentage", "%", "pct"),
         _unit("", RATIO, 1.0, ""),
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.sources.rooms.layout import MAX_ROOMS, House, make_house
@@ -62,6 +63,7 @@ class RenderedSource:
         self.camera = CameraModel(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
         self.sensor = DepthCamera(SensorModel() if noise else SensorModel.exact(), seed=seed)
         self.refused: Counter[str] = Counter()
+        self.doubts: list[Doubt] = []
         self.info = SourceInfo(
             name=f"rendered-{seed}",
             frames=frames,
