@@ -10,6 +10,7 @@ import numpy as np
 
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.sources.source import Source, SourceInfo
@@ -26,6 +27,7 @@ class SmallSource:
             "small", frames=count, duration_s=count / 10, sensor=SensorModel.exact(), T_zup_from_world=T_zup
         )
         self.refused: Counter[str] = Counter()
+        self.doubts: list[Doubt] = []
         self.start_ns = start_ns
 
     def frames(self) -> Iterator[Frame]:

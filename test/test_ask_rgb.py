@@ -27,6 +27,7 @@ from spatial_mllm_ros.queries.answer import Request
 from spatial_mllm_ros.queries.codes import ErrorCode, ScaleSource
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import SourceInfo
@@ -41,6 +42,7 @@ class Recording:
         self._frames = list(frames)
         self.info = SourceInfo("recording", len(self._frames))
         self.refused: Counter[str] = Counter()
+        self.doubts: list[Doubt] = []
 
     def frames(self) -> Iterator[Frame]:
         return iter(self._frames)

@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from small_recording import CAMERA, START_NS, Changed, SmallSource, assert_same_frames
 
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.sources.bag import BagSource
 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
@@ -290,7 +291,7 @@ def test_a_slow_localiser_can_be_allowed(tmp_path):
             if ms % 1000 == 0:
                 robot.tf(ms, "map", "optical", ms / 1000)
             robot.colour(ms)
-    strict, lenient = BagSource(tmp_path / "bag"), BagSource(tmp_path / "bag", max_gap_ns=None)
+    strict, lenient = BagSource(tmp_path / "bag"), BagSource(tmp_path / "bag", InputSettings(tf_max_gap_s=0))
     assert sum(f.T_world_camera is None for f in strict.frames()) == 27
     assert strict.remarks == {"tf_gap": 18, "tf_future": 9}
     assert sum(f.T_world_camera is None for f in lenient.frames()) == 9
@@ -329,7 +330,8 @@ def test_a_robot_without_a_localiser_gives_no_poses(tmp_path):
     source = BagSource(tmp_path / "bag")
     assert all(f.T_world_camera is None for f in source.frames())
     assert dict(source.remarks) == {"tf_unknown_frame": 3}
-    assert all(f.T_world_camera is not None for f in BagSource(tmp_path / "bag", world_frame="base_link").frames())
+    asked = BagSource(tmp_path / "bag", InputSettings(world_frame="base_link"))
+    assert all(f.T_world_camera is not None for f in asked.frames())
 
 
 def test_depth_of_another_camera_is_registered(tmp_path):
@@ -353,7 +355,7 @@ def test_depth_of_another_camera_is_registered(tmp_path):
     assert (frames[0].depth == 2000).sum() == 12  # its 8 x 6 px at fx 20 are 4 x 3 at fx 10
     assert not source.refused
     assert not source.remarks
-    assert all(f.depth is None for f in BagSource(tmp_path / "bag", depth="none").frames())
+    assert all(f.depth is None for f in BagSource(tmp_path / "bag", InputSettings(depth_topic="none")).frames())
 
 
 def test_rectified_images_use_the_projection_matrix(tmp_path):
@@ -374,15 +376,15 @@ def test_topics_can_be_chosen(tmp_path):
                 robot.colour(ms, f"/{name}/image_raw", name)
     bag = tmp_path / "bag"
     assert {f.camera_frame for f in BagSource(bag).frames()} == {"front"}
-    assert {f.camera_frame for f in BagSource(bag, colour="/rear/image_raw").frames()} == {"rear"}
+    assert {f.camera_frame for f in BagSource(bag, InputSettings(color_topic="/rear/image_raw")).frames()} == {"rear"}
     everything = BagSource(bag, all_cameras=True)
     assert sorted(f.camera_frame for f in everything.frames()) == ["front"] * 3 + ["rear"] * 3
     assert everything.info.frames == 6
-    source = BagSource(bag, world_frame="/odom")
+    source = BagSource(bag, InputSettings(world_frame="/odom"))
     assert all(f.T_world_camera is None for f in source.frames())
     assert dict(source.remarks) == {"tf_not_connected": 3}
     with pytest.raises(SourceError, match="/front/image_raw, /rear/image_raw"):
-        BagSource(bag, colour="/left/image_raw")
+        BagSource(bag, InputSettings(color_topic="/left/image_raw"))
 
 
 def test_a_bag_without_images(tmp_path):

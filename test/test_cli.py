@@ -110,7 +110,7 @@ def test_ask_without_a_source_uses_the_rendered_house(monkeypatch: pytest.Monkey
 
     specs: list[str] = []
     original = common.open_source
-    monkeypatch.setattr(common, "open_source", lambda spec: (specs.append(spec), original(TINY))[1])
+    monkeypatch.setattr(common, "open_source", lambda spec, _: (specs.append(spec), original(TINY))[1])
     run("ask", "How long is the path?")
     assert specs == ["rendered"]
 

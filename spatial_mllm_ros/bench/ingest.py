@@ -17,6 +17,7 @@ from typing import Any
 from spatial_mllm_ros.bench import wire
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import SourceInfo
 
@@ -182,6 +183,7 @@ class _Looped:
     def __init__(self, number: int, count: int) -> None:
         self.info = SourceInfo(f"camera{number}", frames=count)
         self.refused: Counter[str] = Counter()
+        self.doubts: list[Doubt] = []
         self._pictures = _pictures(number)
 
     def frames(self) -> Iterator[Frame]:

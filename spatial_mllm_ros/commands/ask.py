@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,6 +39,7 @@ the questions file states, 2 for what is wrong with the command, or a model that
 @common.json_option
 @common.report_option
 @common.stream_options
+@common.input_options
 @models.model_options
 @geometry.option
 @click.pass_context
@@ -49,6 +51,7 @@ def ask_command(
     as_json: bool,
     report_folder: Path | None,
     stream: common.StreamOptions,
+    inputs: dict[str, Any],
     model: models.ModelChoice | None,
     device: str,
     allow_random_weights: bool,
@@ -67,10 +70,13 @@ def ask_command(
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
     with geometry.loaded(chosen) as from_colour, models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
-        session = common.open_session(spec, stream, report_folder is not None, query, backend, from_colour)
+        session = common.open_session(spec, stream, report_folder is not None, query, backend, from_colour, inputs)
+        if not as_json:
+            common.say_chosen(session.source)
         if backend is not None:
             models.stop_when_failed(session, backend)
         report = common.stream_with_progress(session, stream)
+        common.say_doubts(session.source)
         if from_colour is not None:
             common.say(geometry.words(session, chosen))
         elif report.colour_only and report.colour_only == report.frames:

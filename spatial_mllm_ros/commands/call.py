@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, Se
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.names import frame_name
 from spatial_mllm_ros.session.questions import Asked, Question
 from spatial_mllm_ros.session.stream import Session
@@ -57,6 +59,7 @@ class NoNode(common.Failure):
     "--camera-frame", default="", metavar="NAME", help="Which camera took the images, where there are several."
 )
 @click.option("--source", "spec", default="", metavar="SOURCE", help="The recording whose frames are named.")
+@common.input_options
 @click.option("--service", default=SERVICE, show_default=True, metavar="NAME", help="The service to call.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="S",
@@ -75,6 +78,7 @@ def call_command(
     asking: Asking,
     camera_frame: str,
     spec: str,
+    inputs: dict[str, Any],
     service: str,
     wait_s: float,
     timeout_s: float | None,
@@ -86,7 +90,7 @@ def call_command(
     An answer says its deviation, its confidence and the images that it rests on; where there is none, a code says why.
     """
     questions, one = asking.questions(text), asking.file is None
-    source = open_source(spec) if spec else None
+    source = open_source(spec, inputs) if spec else None
     with SpatialQueryClient(service, wait_s=wait_s, ros_args=ros_args) as client:
         session = Session(Remote(client, source), record_coverage=False)
         try:
@@ -147,6 +151,7 @@ class Remote:
     def __init__(self, client: SpatialQueryClient, source: Source | None) -> None:
         self.info = SourceInfo("live") if source is None else source.info
         self.refused: Counter[str] = Counter()
+        self.doubts: list[Doubt] = []
         self._client = client
         self._source = source
         self._seen: tuple[int, int] | None = None

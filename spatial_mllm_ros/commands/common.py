@@ -6,10 +6,11 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import click
@@ -21,10 +22,11 @@ from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.model_backend import ModelBackend
+from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES
 from spatial_mllm_ros.session.questions import QuestionsError
 from spatial_mllm_ros.session.stream import Session, StreamReport
 from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.source import SourceError
+from spatial_mllm_ros.sources.source import Source, SourceError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -141,6 +143,57 @@ def stream_options(command: Command) -> Command:
     return cast(Command, decorated)
 
 
+def input_options(command: Command) -> Command:
+    """Options for what is assumed about a recording; the command gets the given ones, fields of InputSettings by name,
+    as ``inputs`` for open_source."""
+
+    @functools.wraps(command)
+    def bundled(*args: Any, **rest: Any) -> Any:
+        inputs = {name: rest.pop(name) for name in _INPUT_OPTIONS}
+        given = {name: value for name, value in inputs.items() if value not in (None, ())}
+        return command(*args, inputs=given, **rest)
+
+    decorated: Any = bundled
+    for name, (flag, parameters) in reversed(_INPUT_OPTIONS.items()):
+        decorated = click.option(flag, name, **parameters)(decorated)
+    return cast(Command, decorated)
+
+
+_METRES = {"type": click.FloatRange(min=0), "metavar": "M"}
+_SECONDS = {"type": click.FloatRange(min=0), "metavar": "S"}
+_INPUT_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "color_topic": ("--color-topic", {"metavar": "NAME", "help": "Of a bag: the color images (default: found)."}),
+    "depth_topic": ("--depth-topic", {"metavar": "NAME", "help": "Its depth images; none: without."}),
+    "camera_info_topic": ("--camera-info-topic", {"metavar": "NAME", "help": "CameraInfo of the color images."}),
+    "depth_camera_info_topic": ("--depth-camera-info-topic", {"metavar": "NAME", "help": "CameraInfo of the depth images."}),
+    "depth_unit_m": (
+        "--depth-unit",
+        {**_METRES, "help": "Metres of one count of a depth image (default: that of its format; 0.001 for millimetres)."},
+    ),
+    "invalid_depth": (
+        "--invalid-depth",
+        {"type": float, "multiple": True, "metavar": "V", "help": "A raw depth value that means no data; repeatable."},
+    ),
+    "min_depth_m": ("--min-depth", {**_METRES, "help": "Depth below is no data."}),
+    "max_depth_m": ("--max-depth", {**_METRES, "help": "Depth beyond is no data; 0: no bound."}),
+    "image_frame": (
+        "--image-frame",
+        {
+            "type": click.Choice(IMAGE_FRAMES),
+            "help": "Axes of the frame that images are stamped with: z forward (optical), or x forward, z up (body).",
+        },
+    ),
+    "world_frame": ("--world-frame", {"metavar": "NAME", "help": "The fixed frame of poses (default: map, odom or world)."}),
+    "tf_namespace": ("--tf-namespace", {"metavar": "NAME", "help": "Whose tf topics count, where a bag holds several robots."}),
+    "pose_topic": ("--pose-topic", {"metavar": "NAME", "help": "Odometry or PoseStamped that tells poses instead of TF."}),
+    "static": ("--static", {"is_flag": True, "default": None, "help": "The camera does not move, and needs no pose."}),
+    "sync_tolerance_s": ("--sync-tolerance", {**_SECONDS, "help": "How far apart color and depth of one moment are."}),
+    "tf_max_gap_s": ("--tf-max-gap", {**_SECONDS, "help": "Longest silence of TF that is interpolated across; 0: any."}),
+    "image_rate_hz": ("--image-rate", {"type": float, "metavar": "HZ", "help": "Rate of images without stamps."}),
+}  # fmt: skip
+"""Fields of InputSettings: flag and click's parameters."""
+
+
 report_option = click.option(
     "--report",
     "report_folder",
@@ -158,9 +211,22 @@ def open_session(
     query: QueryConfig | None = None,
     model: ModelBackend | None = None,
     geometry: RgbGeometry | None = None,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Session:
     """A session of the recording at ``spec``. SourceError when there is none."""
-    return Session(open_source(spec), stream.memory, query, stream.keyframes, record_coverage, model, geometry)
+    return Session(open_source(spec, inputs), stream.memory, query, stream.keyframes, record_coverage, model, geometry)
+
+
+def say_chosen(source: Source) -> None:
+    """What was made of a recording's input, on stderr: topics, encodings, units, frames, rates."""
+    for line in source.info.chosen:
+        say(f"{source.info.name}: {line}")
+
+
+def say_doubts(source: Source) -> None:
+    """What speaks against the assumptions about a recording, on stderr."""
+    for doubt in source.doubts:
+        say(f"doubt: {doubt}")
 
 
 def stream_with_progress(session: Session, options: StreamOptions) -> StreamReport:

@@ -21,6 +21,7 @@ from spatial_mllm_ros.commands.replay import watch
 from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.report.report import write_report
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.answers import stddev_words
 from spatial_mllm_ros.session.questions import Asked, Question, ask, parse_questions
 from spatial_mllm_ros.session.stream import Session
@@ -51,6 +52,7 @@ class RenderedAhead:
     def __init__(self, source: RenderedSource) -> None:
         self.source, self.info = source, source.info
         self.refused: Counter[str] = Counter()
+        self.doubts: list[Doubt] = []
         self.stamps = source.stamps
         self._frames: list[Frame] = []
         self._error: BaseException | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from spatial_mllm_ros.commands import common, wire
@@ -47,6 +49,7 @@ def _pace(ctx: click.Context, param: click.Parameter, value: float) -> float:
     "--wait", "wait_s", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="S",
     help="Wait at most S seconds for somebody who listens, and begin then in any case.",
 )  # fmt: skip
+@common.input_options
 @click.option("--json", "as_json", is_flag=True, help="At the end, what was published as JSON on stdout.")
 @click.pass_context
 def play_command(
@@ -64,6 +67,7 @@ def play_command(
     world_axes: bool,
     wait_s: float,
     as_json: bool,
+    inputs: dict[str, Any],
     ros_args: tuple[str, ...],
 ) -> None:
     """Publish a recording as a camera and a localiser would: images, depth, CameraInfo and TF.
@@ -74,7 +78,9 @@ def play_command(
     from spatial_mllm_ros.nodes.player import Player, PlayerOptions
 
     with wire.until_signal() as stop, wire.logging_to_stderr("camera_player", ros_args, "WARNING"):
-        source = open_source(spec)
+        source = open_source(spec, inputs)
+        if not as_json:
+            common.say_chosen(source)
         try:
             options = PlayerOptions(compressed, not world_axes, now, rate, loop, clock, best_effort, camera)
         except ValueError as error:
@@ -103,6 +109,7 @@ def play_command(
                 "not_sent": player.not_sent,
                 "refused": dict(source.refused),
             }
+        common.say_doubts(source)
         if as_json:
             common.print_json(result)
         else:

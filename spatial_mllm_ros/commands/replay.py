@@ -32,6 +32,7 @@ Examples:
 @common.json_option
 @common.report_option
 @common.stream_options
+@common.input_options
 @geometry.option
 @models.device_option
 @models.random_weights_option
@@ -41,6 +42,7 @@ def replay_command(
     as_json: bool,
     report_folder: Path | None,
     stream: common.StreamOptions,
+    inputs: dict[str, Any],
     rgb_geometry: str | None,
     device: str,
     allow_random_weights: bool,
@@ -51,8 +53,11 @@ def replay_command(
     """
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
     with geometry.loaded(chosen) as from_colour:
-        session = common.open_session(source, stream, geometry=from_colour)
+        session = common.open_session(source, stream, geometry=from_colour, inputs=inputs)
+        if not as_json:
+            common.say_chosen(session.source)
         watch(session, stream.rate, stream.limit)
+    common.say_doubts(session.source)
     if from_colour is not None:
         common.say(geometry.words(session, chosen))
     if as_json:
@@ -128,6 +133,8 @@ def summary(session: Session) -> dict[str, Any]:
     return {
         "source": info.name,
         "description": info.description,
+        "chosen": list(info.chosen),
+        "doubts": [vars(doubt) for doubt in session.source.doubts],
         "frames": report.frames,
         "taken": report.taken,
         "duration_s": report.duration_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,9 @@ class Frame:
         float32 metres (0, NaN or infinity = no data). None: no depth.
     T_world_camera: camera points to world points, metres. None: pose unknown.
     world_frame: the fixed frame of the pose.
+    pose_stddev: what the pose of this frame may be off by beyond what the SensorModel assumes of every pose: position of
+        the camera along each axis (m) and rotation about each (rad), one standard deviation. Known where a tracker tells
+        its covariance, or where the pose was interpolated between transforms far apart. None: nothing beyond.
 
     Raises InvalidFrame when shapes or types contradict each other.
     """
@@ -46,9 +50,12 @@ class Frame:
     depth: NDArray[np.uint16] | NDArray[np.float32] | None = None
     T_world_camera: Transform | None = None
     world_frame: str = "map"
+    pose_stddev: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         size = None if self.camera is None else (self.camera.height, self.camera.width)
+        if self.pose_stddev is not None and not all(math.isfinite(s) and s >= 0 for s in self.pose_stddev):
+            raise InvalidFrame("bad_pose", f"deviations of a pose must be finite and not negative: {self.pose_stddev}")
         if isinstance(self.image, np.ndarray):
             if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
                 raise InvalidFrame(

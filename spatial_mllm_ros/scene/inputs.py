@@ -7,6 +7,7 @@ an assumption.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 OPTICAL = "optical"
@@ -35,6 +36,8 @@ class InputSettings:
     sync_tolerance_s: color and depth whose stamps differ by at most this belong together.
     tf_max_gap_s: transforms further apart than this are not interpolated between; 0: however far apart.
     image_rate_hz: rate of images that come without stamps.
+
+    Raises ValueError, which names the field, for values that cannot be.
     """
 
     color_topic: str = ""
@@ -53,6 +56,19 @@ class InputSettings:
     sync_tolerance_s: float = 0.02
     tf_max_gap_s: float = 0.5
     image_rate_hz: float = 30.0
+
+    def __post_init__(self) -> None:
+        unit = 1.0 if self.depth_unit_m is None else self.depth_unit_m
+        for name, value in (("depth_unit_m", unit), ("image_rate_hz", self.image_rate_hz)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, not {value}")
+        for name in ("min_depth_m", "max_depth_m", "sync_tolerance_s", "tf_max_gap_s"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be a number, 0 or more, not {getattr(self, name)}")
+        if 0 < self.max_depth_m <= self.min_depth_m:
+            raise ValueError(f"max_depth_m {self.max_depth_m} must be more than min_depth_m {self.min_depth_m}")
+        if self.image_frame not in IMAGE_FRAMES:
+            raise ValueError(f"image_frame must be {' or '.join(IMAGE_FRAMES)}, not {self.image_frame!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name
@@ -42,7 +43,7 @@ STAMP_TOLERANCE_NS = 500_000
 WHAT_TO_DO = "if the recorder was killed or the copy is incomplete, copy it again or repair it with `ros2 bag reindex`"
 
 
-PATIENT = AssemblerSettings(wait_ns=1_000_000_000, queue_size=200)
+WAIT_NS, QUEUE_SIZE = 1_000_000_000, 200
 """Nobody waits for a recording, so that transforms may come later than a live camera would wait for them."""
 
 
@@ -50,10 +51,9 @@ class BagSource:
     """A rosbag2: a folder with metadata.yaml, or a single .mcap or .db3 file.
 
     Its messages go through a FrameAssembler by their own stamps. Topics are found by type and name (see
-    ``find_cameras``) unless given; ``depth="none"`` leaves depth out. ``all_cameras`` gives every camera's frames, else
-    only the likeliest main camera's. world_frame: the fixed frame; empty: as
-    TransformTree.root_of finds it in the first seconds. max_gap_ns: longest silence of a transform that is
-    interpolated across, None for any: a localiser slower than 2 Hz needs more than the default.
+    ``find_cameras``) unless the settings name them. ``all_cameras`` gives every camera's frames, else only the
+    likeliest main camera's. Without ``world_frame`` the fixed frame is the one that TransformTree.root_of finds in the
+    first seconds.
 
     Static transforms hold from the beginning, wherever they were recorded. ``refused`` and ``remarks`` are those of the
     assembler, ``refused`` with what did not decode besides: ``undecodable_message`` and the reasons of BadImage,
@@ -63,19 +63,13 @@ class BagSource:
     def __init__(
         self,
         path: Path | str,
+        settings: InputSettings | None = None,
         *,
-        colour: str = "",
-        depth: str = "",
-        camera_info: str = "",
-        depth_camera_info: str = "",
-        world_frame: str = "",
         all_cameras: bool = False,
-        settings: AssemblerSettings = PATIENT,
-        max_gap_ns: int | None = 500_000_000,
     ) -> None:
         self._path = _bag_file(Path(path))
-        self._settings = settings
-        self._max_gap_ns = max_gap_ns
+        self._settings = settings = settings or InputSettings()
+        self.doubts: list[Doubt] = []
         # The types read here have not changed between ROS 2 releases, so that definitions in the bag are not needed,
         # and one that cannot be parsed, of a type that nobody asked for, is no obstacle.
         self._types = get_typestore(Stores.ROS2_JAZZY)
@@ -83,12 +77,17 @@ class BagSource:
         self.remarks: Counter[str] = Counter()
         with self._open() as reader:
             topics = self._topics(reader)
-            asked = CameraTopics(colour, camera_info or None, depth or None, depth_camera_info or None)
+            asked = CameraTopics(
+                settings.color_topic,
+                settings.camera_info_topic or None,
+                settings.depth_topic or None,
+                settings.depth_camera_info_topic or None,
+            )
             self.cameras = choose_cameras(self._path, topics, asked, all_cameras)
             self._tf_topics = {c.topic for c in reader.connections if c.msgtype == TF_TYPE}
             self._statics = self._static_transforms(reader)
             frame_id = next(t.frame_id for t in topics if t.name == self.cameras[0].colour)
-            self._world_frame = frame_name(world_frame) or self._find_root(reader, frame_id)
+            self._world_frame = frame_name(settings.world_frame) or self._find_root(reader, frame_id)
             wanted = {camera.colour for camera in self.cameras}
             count = sum(c.msgcount for c in reader.connections if c.topic in wanted)
             duration_s = reader.duration / 1e9
@@ -120,8 +119,12 @@ class BagSource:
         """Frames as the FrameAssembler completes them. A bag that breaks off gives what it has, then SourceError."""
         uncalibrated = [camera.colour for camera in self.cameras if camera.info is None]
         colour_only = [camera.colour for camera in self.cameras if camera.depth is None]
-        tree = TransformTree(max_gap_ns=self._max_gap_ns)
-        assembler = FrameAssembler(tree, self._world_frame, self._settings, colour_only, uncalibrated)
+        chosen = self._settings
+        tree = TransformTree(max_gap_ns=round(chosen.tf_max_gap_s * 1e9) or None)
+        patient = AssemblerSettings(
+            pair_tolerance_ns=round(chosen.sync_tolerance_s * 1e9), wait_ns=WAIT_NS, queue_size=QUEUE_SIZE
+        )
+        assembler = FrameAssembler(tree, self._world_frame, patient, colour_only, uncalibrated)
         self.refused, self.remarks = assembler.refused, assembler.remarks
         for static in self._statics:
             assembler.add_transform(*static, static=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources.calibration import read_camera, read_sensor, read_table, read_transform, row_stamp_ns
 from spatial_mllm_ros.sources.compressed import BadImage, decode_png16, encoded_image
@@ -46,11 +47,13 @@ class RgbdFolderSource:
     there was a file for it. Raises SourceError.
     """
 
-    def __init__(self, folder: Path | str, camera_frame: str = CAMERA_FRAME, world_frame: str = "map") -> None:
+    def __init__(self, folder: Path | str, settings: InputSettings | None = None) -> None:
         self._folder = Path(folder)
+        self._settings = settings or InputSettings()
+        self.doubts: list[Doubt] = []
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
-        self._entries, self._missing = _list_entries(self._folder, camera_frame, world_frame)
+        self._entries, self._missing = _list_entries(self._folder, CAMERA_FRAME, self._settings.world_frame or "map")
         self._stamps = {entry.name: entry.stamp_ns for entry in self._entries}
         self._names = {entry.stamp_ns: entry.name for entry in self._entries}
         zup = self._folder / "T_zup_from_world.txt"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+from spatial_mllm_ros.scene.inputs import InputSettings
+from spatial_mllm_ros.sources.settings import settings_of
 from spatial_mllm_ros.sources.source import Source, SourceError
 
 UNDERSTOOD = """Understood are:
@@ -14,8 +19,10 @@ UNDERSTOOD = """Understood are:
   rendered[:options], a simulated room"""
 
 
-def open_source(spec: str) -> Source:
-    """The recording at a path, or ``rendered[:options]`` for a simulated room.
+def open_source(spec: str, settings: Mapping[str, Any] | InputSettings = MappingProxyType({})) -> Source:
+    """The recording at a path, or ``rendered[:options]`` for a simulated room, which needs no settings.
+
+    settings: fields of InputSettings; they win over recording.yaml beside the recording, see ``settings_of``.
 
     Raises SourceError, which lists what is understood, for what is none of these, missing or empty.
     """
@@ -27,7 +34,8 @@ def open_source(spec: str) -> Source:
         raise SourceError(f"no recording was named. {UNDERSTOOD}")
     path = Path(spec).expanduser()
     try:
-        source = _open_folder(path) if path.is_dir() else _open_file(path) if path.is_file() else None
+        chosen = settings_of(path, settings)
+        source = _open_folder(path, chosen) if path.is_dir() else _open_file(path, chosen) if path.is_file() else None
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
     if source is None:
@@ -36,33 +44,33 @@ def open_source(spec: str) -> Source:
     return source
 
 
-def _open_folder(path: Path) -> Source | None:
+def _open_folder(path: Path, settings: InputSettings) -> Source | None:
     from spatial_mllm_ros.sources.bag import BagSource, is_bag
     from spatial_mllm_ros.sources.folder import RgbdFolderSource, is_rgbd_folder
     from spatial_mllm_ros.sources.tum import TumFolderSource, is_tum_folder
     from spatial_mllm_ros.sources.video import IMAGE_SUFFIXES, ImageFolderSource
 
     if is_bag(path):
-        return BagSource(path)
+        return BagSource(path, settings)
     if is_tum_folder(path):
-        return TumFolderSource(path)
+        return TumFolderSource(path, settings)
     if is_rgbd_folder(path):
-        return RgbdFolderSource(path)
+        return RgbdFolderSource(path, settings)
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
-        return ImageFolderSource(path)
+        return ImageFolderSource(path, settings)
     return None
 
 
-def _open_file(path: Path) -> Source | None:
+def _open_file(path: Path, settings: InputSettings) -> Source | None:
     from spatial_mllm_ros.sources.bag import BAG_SUFFIXES, BagSource
     from spatial_mllm_ros.sources.video import VIDEO_SUFFIXES, VideoSource
 
     if path.name == "metadata.yaml":
-        return BagSource(path.parent)
+        return BagSource(path.parent, settings)
     if path.suffix in BAG_SUFFIXES:
-        return BagSource(path)
+        return BagSource(path, settings)
     if path.suffix == ".bag":
         raise SourceError(f"{path} is a ROS 1 bag: convert it with `rosbags-convert --src {path} --dst FOLDER`")
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSource(path)
+        return VideoSource(path, settings)
     return None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform, from_quaternion
 from spatial_mllm_ros.scene.transform_tree import TransformError, TransformTree
 from spatial_mllm_ros.sources.calibration import read_camera, read_sensor, seconds_to_ns
@@ -51,8 +52,10 @@ class TumFolderSource:
     SourceError.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, settings: InputSettings | None = None) -> None:
         self._folder = Path(folder)
+        self._settings = settings or InputSettings()
+        self.doubts: list[Doubt] = []
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         self._repeated = 0

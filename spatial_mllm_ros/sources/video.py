@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.sources.calibration import read_camera, read_table, row_stamp_ns, seconds_to_ns
 from spatial_mllm_ros.sources.compressed import BadImage, encoded_image
 from spatial_mllm_ros.sources.source import SourceError, SourceInfo
@@ -27,8 +28,10 @@ class VideoSource:
     ``refused``: ``truncated_video`` when fewer images come than the file promises. Raises SourceError.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, settings: InputSettings | None = None) -> None:
         self._path = Path(path)
+        self._settings = settings or InputSettings()
+        self.doubts: list[Doubt] = []
         self.refused: Counter[str] = Counter()
         capture = self._open()
         rate = capture.get(cv2.CAP_PROP_FPS)
@@ -92,16 +95,16 @@ class ImageFolderSource:
     """A folder of JPEG or PNG images in order of their names, turned upright by their EXIF tags.
 
     With intrinsics.txt or camera.yaml they have a camera model (and are not turned). frames.csv gives stamps by name
-    (without suffix); else they count at ``rate_hz`` from 0. Raises SourceError.
+    (without suffix); else they count at ``image_rate_hz`` from 0. Raises SourceError.
     """
 
-    def __init__(self, folder: Path | str, rate_hz: float = DEFAULT_HZ) -> None:
+    def __init__(self, folder: Path | str, settings: InputSettings | None = None) -> None:
         self._folder = Path(folder)
+        self._settings = settings or InputSettings()
+        self.doubts: list[Doubt] = []
         self.refused: Counter[str] = Counter()
         if not self._folder.is_dir():
             raise SourceError(f"{self._folder} is not a folder")
-        if not 0 < rate_hz < 1e6:
-            raise SourceError(f"a rate of {rate_hz} images a second is not possible")
         paths = sorted(p for p in self._folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
             raise SourceError(f"{self._folder} holds no .jpg or .png images")
@@ -114,7 +117,7 @@ class ImageFolderSource:
                 raise SourceError(f"{table} names none of the images in {self._folder}")
         else:
             self._unlisted = 0
-            self._images = [(round(i * 1e9 / rate_hz), p) for i, p in enumerate(paths)]
+            self._images = [(round(i * 1e9 / self._settings.image_rate_hz), p) for i, p in enumerate(paths)]
         self._stamps = {key: stamp for stamp, path in self._images for key in (path.stem, path.name)}
         duration_s = (self._images[-1][0] - self._images[0][0]) / 1e9
         self.info = SourceInfo(

@@ -54,6 +54,7 @@ class RenderedSource:
         _check("rate", rate_hz, 0.01, 1000.0)
         _check("width", width, 16, 4096)
         _check("height", height, 16, 4096)
+        self.doubts: list[Doubt] = []
         self.seed, self.noise, self.rate_hz = seed, noise, float(rate_hz)
         self.house: House = make_house(seed, rooms)
         self.caster = RayCaster(self.house)
