@@ -22,10 +22,10 @@ from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
 from spatial_mllm_ros.sources.folder import RgbdFolderSource
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
-from spatial_mllm_ros.sources.topics import CameraTopics, Topic, find_cameras, is_rectified
+from spatial_mllm_ros.sources.topics import CameraTopics, is_rectified
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
-IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+IMAGE, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 MS = 1_000_000
 
 
@@ -409,78 +409,6 @@ def test_a_custom_type_in_the_bag_is_no_obstacle(tmp_path):
         )
         robot._writer.write(connection, 0, b"\x00\x01\x00\x00?")
     assert len(list(BagSource(tmp_path / "bag").frames())) == 1
-
-
-# ---- Which topics are a camera's
-
-
-def topics(*rows: tuple[str, str, str]) -> list[Topic]:
-    return [Topic(name, INFO if "info" in name else IMAGE, frame, encoding) for name, frame, encoding in rows]
-
-
-def test_topics_of_a_realsense():
-    found = find_cameras(
-        topics(
-            ("/camera/infra1/image_rect_raw", "infra1", "mono8"),
-            ("/camera/depth/image_rect_raw", "depth", "16UC1"),
-            ("/camera/depth/camera_info", "depth", ""),
-            ("/camera/color/image_raw", "color", "rgb8"),
-            ("/camera/color/camera_info", "color", ""),
-            ("/camera/aligned_depth_to_color/image_raw", "color", "16UC1"),
-            ("/camera/aligned_depth_to_color/camera_info", "color", ""),
-        )
-    )
-    aligned = "/camera/aligned_depth_to_color/"
-    expected = CameraTopics(
-        "/camera/color/image_raw", "/camera/color/camera_info", aligned + "image_raw", aligned + "camera_info"
-    )
-    assert found[0] == expected
-
-
-def test_topics_of_a_kinect_and_of_a_simulator():
-    kinect = find_cameras(
-        topics(
-            ("/rgb/image_raw", "rgb", "bgra8"),
-            ("/rgb/camera_info", "rgb", ""),
-            ("/depth_to_rgb/image_raw", "rgb", "32FC1"),
-            ("/depth/image_raw", "depth", "32FC1"),
-            ("/depth/camera_info", "depth", ""),
-            ("/ir/image_raw", "depth", "mono16"),
-        )
-    )
-    assert kinect[0] == CameraTopics(
-        "/rgb/image_raw", "/rgb/camera_info", "/depth_to_rgb/image_raw", "/rgb/camera_info"
-    )
-    gazebo = find_cameras(
-        topics(("/rgbd/image", "c", "rgb8"), ("/rgbd/depth_image", "c", "32FC1"), ("/rgbd/camera_info", "c", ""))
-    )
-    assert gazebo == [CameraTopics("/rgbd/image", "/rgbd/camera_info", "/rgbd/depth_image", "/rgbd/camera_info")]
-
-
-def test_each_of_two_cameras_has_its_own_depth():
-    rows = []
-    for name in ("front", "back"):
-        rows += [
-            (f"/{name}/color/image_raw", f"{name}_color", "rgb8"),
-            (f"/{name}/color/camera_info", f"{name}_color", ""),
-            (f"/{name}/depth/image_raw", f"{name}_depth", "16UC1"),
-            (f"/{name}/depth/camera_info", f"{name}_depth", ""),
-        ]
-    for camera in find_cameras(topics(*rows)):
-        name = camera.colour.split("/")[1]
-        assert camera.depth == f"/{name}/depth/image_raw"
-        assert camera.depth_info == f"/{name}/depth/camera_info"
-
-
-def test_raw_and_compressed_are_one_camera():
-    found = find_cameras(
-        [
-            Topic("/cam/image_raw/compressed", COMPRESSED, "c", "jpeg"),
-            Topic("/cam/image_raw", IMAGE, "c", "rgb8"),
-            Topic("/cam/camera_info", INFO, "c"),
-        ]
-    )
-    assert found == [CameraTopics("/cam/image_raw", "/cam/camera_info")]
 
 
 # ---- Recordings of real sensors

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spatial_mllm_ros.sources.messages import is_depth_encoding
+from spatial_mllm_ros.sources.messages import COLOUR_ENCODINGS, DEPTH_ENCODINGS
 from spatial_mllm_ros.sources.source import SourceError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -15,18 +15,35 @@ INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 NONE = "none"
 TRANSPORTS = ("/compressed", "/compressedDepth")
-NOT_A_COLOUR_IMAGE = re.compile(r"depth|disparity|mask|segment|label|debug|infra|(^|[/_])ir\d?([/_]|$)")
+DEPTH = re.compile(r"depth|(^|[/_])(range|tof|z|stereo)([/_]|$)")
+"""What names of depth say; the latter ones count for encodings that only depth has."""
+BESIDE_DEPTH = re.compile(
+    r"confiden|dispar|uncertain|varian|stddev|sigma|normal|amplitude|intensity|reflect|index_map|label|segment|mask|"
+    r"cost|weight|quality|color(iz|_?map)|debug|preview|visuali[sz]"
+)
+"""What depth cameras and stereo matchers publish besides, some of it as one channel of numbers that are no metres."""
+INFRARED = re.compile(r"infra|(^|[/_])ir\d?([/_]|$)")
+NOT_A_COLOUR_IMAGE = re.compile(rf"depth|thermal|{BESIDE_DEPTH.pattern}|{INFRARED.pattern}|detect|overlay|annotat")
 A_COLOUR_IMAGE = re.compile(r"colou?r|rgb")
+SECONDARY = re.compile(r"(^|[/_])(right|stereo|second)([/_]|$)")
+LEFT = re.compile(r"(^|[/_])left([/_]|$)")
+GREY = re.compile(r"gr[ae]y|mono")
+ALIGNED = re.compile(r"align|regist|_to_(colou?r|rgb)")
+NUMBERS = re.compile(r"\d+[USF]C\d*")
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic and what its first message says. encoding: Image.encoding or CompressedImage.format, '' for others."""
+    """A topic and what its first message says.
+
+    encoding: Image.encoding or CompressedImage.format, '' for others. size: (width, height) px of Image and CameraInfo.
+    """
 
     name: str
     type: str
     frame_id: str
     encoding: str = ""
+    size: tuple[int, int] | None = None
 
     @property
     def base(self) -> str:
@@ -36,6 +53,11 @@ class Topic:
     @property
     def compressed(self) -> bool:
         return self.type == IMAGE_TYPES[1]
+
+    @property
+    def kind(self) -> str:
+        """The encoding of the pixels, before compression."""
+        return self.encoding.split(";", maxsplit=1)[0].strip()
 
 
 @dataclass(frozen=True)
@@ -50,33 +72,75 @@ class CameraTopics:
 
 def is_rectified(topic: str) -> bool:
     """Whether the name says, as image_proc's do, that images are rectified. RealSense's depth is called so, too."""
-    return "rect" in topic.rsplit("/image", maxsplit=1)[-1]
+    parts = topic.split("/")
+    return "rect" in topic.rsplit("/image", maxsplit=1)[-1] or "rect" in parts
+
+
+def depth_fault(topic: Topic) -> str | None:
+    """Why an image topic is not taken for depth, '' when it can be; None for one that nobody would take for it."""
+    name = topic.base.lower()
+    says_depth = "depth" in name
+    if topic.compressed and not (topic.kind in DEPTH_ENCODINGS or (says_depth and topic.name.endswith(TRANSPORTS))):
+        return None
+    if not topic.compressed and not (topic.kind in DEPTH_ENCODINGS and (says_depth or topic.kind != "mono16")):
+        return None
+    if topic.name.endswith("/compressed") and "png" not in topic.encoding and "compressedDepth" not in topic.encoding:
+        return "depth of 8 bits, as JPEG: record raw depth or compressedDepth"
+    if beside := BESIDE_DEPTH.search(name):
+        return f"its name says {beside[0]!r}"
+    without_depth = "/".join(part for part in name.split("/") if not DEPTH.search(part))
+    if infrared := INFRARED.search(without_depth):
+        return f"its name says {infrared[0].strip('/_')!r}"
+    return "" if DEPTH.search(name) else "its name does not say depth"
+
+
+def _shows(topic: Topic) -> bool:
+    """Whether an image topic can be shown as colour or grey."""
+    if topic.compressed:
+        return depth_fault(topic) is None and not topic.name.endswith("/compressedDepth")
+    known = topic.kind in COLOUR_ENCODINGS
+    return depth_fault(topic) is None and (known or not NUMBERS.fullmatch(topic.kind))
 
 
 def find_cameras(topics: Sequence[Topic]) -> list[CameraTopics]:
-    """Cameras of a recording, the likeliest main colour camera first.
+    """Cameras of a recording, the likeliest main colour camera first: one with depth, in its own frame if possible.
 
-    Depth is known by its encoding; of several depth topics the one in the colour camera's frame (registered already),
-    then the one whose name shares most with the colour topic's. CameraInfo lies beside its image, or has its frame.
-    Of a topic and its compressed form the uncompressed one is taken.
+    Depth is known by its encoding and its name, see ``depth_fault``; of several depth topics the one in the colour
+    camera's frame (registered already) and of its size, then the one whose name shares most with the colour topic's.
+    CameraInfo lies beside its image, or has its frame. Of a topic and its compressed forms the uncompressed one is
+    taken, then the one that loses nothing.
     """
     images = [t for t in topics if t.type in IMAGE_TYPES]
     infos = [t for t in topics if t.type == INFO_TYPE]
-    depths = [t for t in images if is_depth_encoding(t.encoding)]
-    colours = _one_per_image([t for t in images if not is_depth_encoding(t.encoding)])
-    colours.sort(key=lambda t: (bool(NOT_A_COLOUR_IMAGE.search(t.base)), not A_COLOUR_IMAGE.search(t.base), t.name))
-    cameras = []
-    for colour in colours:
-        depth = _depth_of(colour, depths, infos, only=len(colours) == 1)
-        cameras.append(
-            CameraTopics(
-                colour.name,
-                info_of(colour, infos),
-                None if depth is None else depth.name,
-                None if depth is None else info_of(depth, infos),
-            )
+    depths = _one_per_image([t for t in images if depth_fault(t) == ""])
+    colours = _one_per_image([t for t in images if _shows(t)])
+    chosen = [(colour, _depth_of(colour, depths, infos, only=len(colours) == 1)) for colour in colours]
+    chosen.sort(key=lambda pair: _likeliest(*pair))
+    return [
+        CameraTopics(
+            colour.name,
+            info_of(colour, infos),
+            None if depth is None else depth.name,
+            None if depth is None else info_of(depth, infos),
         )
-    return cameras
+        for colour, depth in chosen
+    ]
+
+
+def _likeliest(colour: Topic, depth: Topic | None) -> tuple[bool | str, ...]:
+    """Smaller for what is rather the main colour camera."""
+    name = colour.base.lower()
+    return (
+        bool(NOT_A_COLOUR_IMAGE.search(name)),
+        depth is None,
+        depth is not None and depth.frame_id != colour.frame_id,
+        bool(SECONDARY.search(name)),
+        bool(GREY.search(name)) or colour.kind.startswith("mono"),
+        not A_COLOUR_IMAGE.search(name),
+        bool(LEFT.search(name)),
+        not is_rectified(name),
+        colour.name,
+    )
 
 
 def choose_cameras(path: Path, topics: Sequence[Topic], asked: CameraTopics, all_cameras: bool) -> list[CameraTopics]:
@@ -106,23 +170,27 @@ def choose_cameras(path: Path, topics: Sequence[Topic], asked: CameraTopics, all
     if asked.depth == NONE:
         camera = replace(camera, depth=None, depth_info=None)
     elif asked.depth:
+        if (fault := depth_fault(images[asked.depth]) or "").startswith("depth of 8 bits"):
+            raise SourceError(f"{path}: {asked.depth} holds {fault}")
         camera = replace(camera, depth=asked.depth, depth_info=info_of(images[asked.depth], list(infos.values())))
     return [replace(camera, info=asked.info or camera.info, depth_info=asked.depth_info or camera.depth_info)]
 
 
 def info_of(image: Topic, infos: Sequence[Topic]) -> str | None:
-    """The CameraInfo topic of an image topic: beside it, else one of the same frame; None when there is none."""
+    """The CameraInfo topic of an image topic: beside it, else one of the same frame, and size if possible; None when
+    there is none."""
     beside = image.base.rpartition("/")[0] + "/camera_info"
     for name in (beside, image.base + "/camera_info"):
         if any(info.name == name for info in infos):
             return name
     same = [info for info in infos if info.frame_id == image.frame_id]
-    return min(same, key=lambda info: (-_shared(info.name, image.name), info.name)).name if same else None
+    same.sort(key=lambda info: (info.size != image.size, -_shared(info.name, image.name), info.name))
+    return same[0].name if same else None
 
 
 def _one_per_image(images: Sequence[Topic]) -> list[Topic]:
     chosen: dict[str, Topic] = {}
-    for image in sorted(images, key=lambda t: (t.compressed, t.name)):
+    for image in sorted(images, key=lambda t: (t.compressed, not t.name.endswith("/compressedDepth"), t.name)):
         chosen.setdefault(image.base, image)
     return list(chosen.values())
 
@@ -136,7 +204,14 @@ def _depth_of(colour: Topic, depths: Sequence[Topic], infos: Sequence[Topic], on
     ]
     return min(
         fitting,
-        key=lambda d: (d.frame_id != colour.frame_id, -_shared(d.name, colour.name), d.compressed, d.name),
+        key=lambda d: (
+            d.frame_id != colour.frame_id,
+            None not in (d.size, colour.size) and d.size != colour.size,
+            d.frame_id == colour.frame_id and not ALIGNED.search(d.base),
+            -_shared(d.name, colour.name),
+            d.compressed,
+            d.name,
+        ),
         default=None,
     )
 
