@@ -298,10 +298,108 @@ def test_a_clock_set_back_forgets_what_is_later(engines: Callable[..., LiveEngin
     engine.clock_set_back(frames[-1].stamp_ns)  # nothing is later: no reason to forget
     assert engine.resets == 0
     engine.clock_set_back(START_NS - 10 * SECOND)
-    assert (engine.resets, len(engine.memory)) == (1, 0)
-    assert engine._scene.assembler.tree.frames() == ("camera", "lens")
+    assert (engine.resets, len(engine.memory)) == (0, 4), "a single wrong /clock forgets nothing"
     play(engine, small(2, START_NS - 9 * SECOND), without=(Kind.CAMERA_INFO,))
     wait_for(lambda: len(engine.memory) == 2)
+    assert engine.resets == 1
+    assert "lens" in engine._scene.assembler.tree.frames()
+
+
+def test_a_clock_set_back_by_little_is_believed_with_the_first_image(engines: Callable[..., LiveEngine]) -> None:
+    """A simulation that is reset after three seconds; its former transforms must not mix with the new ones."""
+    engine = engines(replace(BASIC, max_future_s=0.1))
+    play(engine, small(30))
+    wait_for(lambda: len(engine.memory) == 30)
+    engine.clock_set_back(START_NS)
+    anew = [replace(f, T_world_camera=np.eye(4)) for f in small(2)]
+    play(engine, anew)
+    wait_for(lambda: engine.resets == 1 and len(engine.memory) == 2)
+    assert all((s.frame.T_world_camera == np.eye(4)).all() for s in engine.memory.frames())
+
+
+@pytest.mark.parametrize("stamp_ns", [0, -5 * SECOND, 7 * SECOND, START_NS + 10_000 * SECOND])
+@pytest.mark.parametrize("of_all_topics", [True, False])
+def test_a_wrong_stamp_is_refused_and_forgets_nothing(
+    engines: Callable[..., LiveEngine], stamp_ns: int, of_all_topics: bool
+) -> None:
+    """A driver's slip: one image among good ones, with its depth and CameraInfo or without."""
+    engine, frames = engines(), small(20)
+    wrong = replace(frames[10], stamp_ns=stamp_ns)
+    without = (Kind.TF, Kind.CAMERA_INFO, Kind.DEPTH, Kind.DEPTH_CAMERA_INFO)
+    play(engine, frames[:10])
+    play(engine, [wrong], () if of_all_topics else without)
+    play(engine, frames[11:])
+    wait_for(lambda: len(engine.memory) == 19)
+    assert engine.resets == 0
+    assert engine.refused[stream(engine, Kind.COLOUR), "stamp_zero" if stamp_ns <= 0 else "stamp_outlier"] == 1
+    told = finding(engine, "input: colour")
+    assert told.level is Level.ERROR
+    assert f"{stamp_ns / 1e9:.3f} s" in told.message
+
+
+def test_two_wrong_stamps_in_a_row_are_still_slips(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(), small(20)
+    play(engine, frames[:10])
+    play(engine, [replace(f, stamp_ns=f.stamp_ns - 1000 * SECOND) for f in frames[10:12]])
+    play(engine, frames[12:])
+    wait_for(lambda: len(engine.memory) == 18)
+    assert engine.resets == 0
+
+
+def test_a_recording_that_starts_over_loses_no_image(engines: Callable[..., LiveEngine]) -> None:
+    """What is held back until the new time is believed is taken in then, with its transforms."""
+    engine, frames = engines(), small(20)
+    play(engine, [replace(f, stamp_ns=f.stamp_ns + 1000 * SECOND) for f in frames])
+    wait_for(lambda: len(engine.memory) == 20)
+    play(engine, frames)
+    wait_for(lambda: engine.resets == 1 and len(engine.memory) == 20)
+    assert engine.memory.frames()[0].frame.stamp_ns == START_NS
+
+
+def test_a_camera_that_pauses_goes_on(engines: Callable[..., LiveEngine]) -> None:
+    """A jump ahead of as much time as has passed is none, and one of more is believed after three images."""
+    clock = [0.0]
+    engine, frames = engines(monotonic=lambda: clock[0]), small(8)
+    play(engine, frames[:2])
+    wait_for(lambda: len(engine.memory) == 2)
+    clock[0] = 60.0
+    play(engine, [replace(f, stamp_ns=f.stamp_ns + 60 * SECOND) for f in frames[2:4]])
+    wait_for(lambda: len(engine.memory) == 4)
+    play(engine, [replace(f, stamp_ns=f.stamp_ns + 1000 * SECOND) for f in frames[4:7]])
+    wait_for(lambda: len(engine.memory) == 7)
+    assert engine.resets == 0
+
+
+@pytest.mark.parametrize("offset_ns", [-START_NS, -START_NS + 5 * SECOND, 9 * SECOND])
+def test_a_camera_info_on_another_clock_is_used(engines: Callable[..., LiveEngine], offset_ns: int) -> None:
+    """A calibration has no moment; it is told that the driver's clock is another one."""
+    engine, frames = engines(), small(6)
+    for frame in frames:
+        play(engine, [frame], without=(Kind.CAMERA_INFO, Kind.DEPTH_CAMERA_INFO))
+        play(engine, [replace(frame, stamp_ns=frame.stamp_ns + offset_ns)], (Kind.TF, Kind.COLOUR, Kind.DEPTH))
+    wait_for(lambda: len(engine.memory) == 6)
+    assert engine.resets == 0
+    assert engine.status().remarks["info_clock"] >= 5
+
+
+def test_depth_on_another_clock_wipes_nothing(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(), small(12)
+    play(engine, frames[:1])
+    for frame in frames[1:]:
+        play(engine, [frame], without=(Kind.DEPTH,))
+        play(engine, [replace(frame, stamp_ns=frame.stamp_ns - 1000 * SECOND)], (Kind.TF, Kind.COLOUR))
+    wait_for(lambda: engine.refused[stream(engine, Kind.DEPTH), "stamp_outlier"] >= 10)
+    assert engine.resets == 0
+    assert "1000.000 s before" in finding(engine, "input: depth").message
+
+
+def test_one_transform_far_ahead_leaves_the_others_alone(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(), small(12)
+    play(engine, frames[:6])
+    play(engine, [replace(frames[6], stamp_ns=START_NS + 5000 * SECOND)], tuple(k for k in Kind if k is not Kind.TF))
+    play(engine, frames[6:])
+    wait_for(lambda: len(engine.memory) == 12)
+    assert engine.status().tf_counts["tf_outlier"] == 1
 
 
 # ---- keyframes

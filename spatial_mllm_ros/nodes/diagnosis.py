@@ -26,6 +26,13 @@ REMEDIES = {
     "stamp_repeated": "an image with this stamp was seen before: is a recording playing twice?",
     "repeated_stamp": "two images with one stamp: do two publishers share the topic?",
     "out_of_order": "images came after later ones of the same camera",
+    "stamp_zero": "the driver does not set the stamps of its messages: repair it, nothing says when these were",
+    "stamp_outlier": (
+        "single stamps far from those before and after: the publisher's clock jumps, or two publishers with different clocks "
+        "share the topic"
+    ),
+    "info_clock": "CameraInfo is stamped by another clock than its images: its calibration is used for all of them",
+    "tf_outlier": "single transforms with stamps far ahead of those before and after are left out",
     "stamp_negative": "stamps are negative: the driver does not set them",
     "stamp_from_the_future": (
         "stamps are ahead of the node's clock: set use_sim_time when a recording or a simulation gives the time, "

@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import OnText, QueryPool
+from spatial_mllm_ros.nodes.time_line import INFO, TimeLine
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.context import QueryConfig
@@ -61,6 +64,7 @@ BEFORE_EVERYTHING = -(2**63)
 IDLE_S = 2.0
 """When nothing has come for so long, images that still wait for their depth or transform are taken in as they are."""
 
+LATEST_TRANSFORMS = 2000
 MODEL_WORKERS = 8
 """The model answers one question at a time; the others of these wait for it, or have geometry's answer meanwhile."""
 
@@ -140,6 +144,10 @@ class LiveEngine:
         self._faults: dict[Stream, str] = {}
         self._infos: dict[Stream, CameraModel] = {}
         self._last_kept: dict[str, int] = {}
+        jump_ns = int(settings.clock_reset_s * SECOND)
+        self._lines = {s.camera: TimeLine(jump_ns, self._refuse, monotonic) for s in self.streams}
+        self._transforms: deque[tuple[str, str, int, Transform]] = deque(maxlen=LATEST_TRANSFORMS)
+        """The moving ones that came last: those of a time line that begins anew come before it is believed."""
         self._geometry = None if predictor is None else LiveGeometry(predictor, settings, self._update, monotonic)
         self._newest_given = BEFORE_EVERYTHING
         """Stamp (ns) of the newest frame that was passed on to become geometry; the memory has it later, or never."""
@@ -238,17 +246,21 @@ class LiveEngine:
 
     def reset(self) -> None:
         """Forget everything but static transforms and calibrations."""
-        self._inbox.clear()
         with self._scene_lock:
             tree = self._scene.assembler.tree
             tree.forget_after(BEFORE_EVERYTHING)
             self._start_over(tree)
 
     def clock_set_back(self, now_ns: int) -> None:
-        """The node's clock jumped back to ``now_ns``: forget what is of a later time, unless the settings say keep."""
-        if self._newest() <= now_ns + int(self.settings.max_future_s * SECOND):
-            return
-        self._forget(f"the clock was set back to {now_ns / 1e9:.3f} s")
+        """The node's clock jumped back to ``now_ns``: what is of a later time is forgotten with the first image of that time.
+
+        Not before: a single wrong /clock must not wipe the memory.
+        """
+        latest_ns = now_ns + int(self.settings.max_future_s * SECOND)
+        if self._newest() > latest_ns:
+            log.warning("the clock was set back to %.3f s: waiting for images of that time", now_ns / 1e9)
+            for line in self._lines.values():
+                line.clock_set_back(latest_ns)
 
     def update(self, settings: Settings) -> None:
         """Take over the values that may change at any time. Raises ParameterError for a change of others."""
@@ -324,10 +336,30 @@ class LiveEngine:
         self._flush()
 
     def _take(self, stream: Stream, message: Any) -> None:
-        try:
+        due: list[tuple[Stream, Any]] = []
+        with self._refusing(stream):
             if self._decode is not None:
                 message = self._decoded(stream, message)
-            self._handlers[stream](message)
+            due = self._due(stream, message)
+        for held_stream, held in due:
+            with self._refusing(held_stream):
+                self._handlers[held_stream](held)
+
+    def _due(self, stream: Stream, message: Any) -> list[tuple[Stream, Any]]:
+        """What is to be taken in now that a message has come: see TimeLine."""
+        if stream.kind in (Kind.TF, Kind.TF_STATIC, *INFO):
+            return [(stream, message)]
+        line = self._lines[stream.camera]
+        due = line.take(stream, messages.stamp_ns(message.header.stamp), message)
+        if line.back_to is not None:
+            self._go_back(*line.back_to)
+        return due
+
+    @contextmanager
+    def _refusing(self, stream: Stream) -> Iterator[None]:
+        """Within, what is wrong with a message is counted and told."""
+        try:
+            yield
         except (BadImage, _Undecodable) as error:
             self._refuse(stream, error.reason, str(error))
         except InvalidCamera as error:
@@ -372,7 +404,11 @@ class LiveEngine:
         def camera_info(message: Any) -> None:
             model = messages.camera_model(message, is_rectified(self._image_topic(stream)))
             self._infos[stream] = model
-            self._assemble(message, lambda a, stamp, _: _add_info(a, stream, stamp, model))
+            stamp_ns = messages.stamp_ns(message.header.stamp)
+            if not self._lines[stream.camera].fits(stream, stamp_ns):  # a calibration has no moment
+                self._scene.assembler.remarks["info_clock"] += 1
+                stamp_ns = BEFORE_EVERYTHING
+            self._assemble(message, lambda a, *_: _add_info(a, stream, stamp_ns, model))
 
         def transforms(message: Any) -> None:
             static = stream.kind is Kind.TF_STATIC
@@ -382,6 +418,8 @@ class LiveEngine:
                 except InvalidTransform as error:
                     self._refuse(stream, "tf_invalid", str(error))
                     continue
+                if not static:
+                    self._transforms.append((parent, child, stamp, T))
                 with self._scene_lock:
                     scene = self._scene
                     frames = scene.assembler.add_transform(parent, child, stamp, T, static)
@@ -400,16 +438,9 @@ class LiveEngine:
         return next((s.topic for s in self.streams if (s.kind, s.camera) == (kind, info.camera)), "")
 
     def _assemble(self, message: Any, add: Callable[[FrameAssembler, int, str], list[Frame]]) -> None:
-        stamp = messages.stamp_ns(message.header.stamp)
         with self._scene_lock:
             scene = self._scene
-            resets = scene.assembler.remarks["clock_reset"]
-            frames = add(scene.assembler, stamp, message.header.frame_id)
-            started_over = scene.assembler.remarks["clock_reset"] > resets
-        if started_over and self._newest() > stamp:
-            frames = [frame for frame in frames if frame.stamp_ns <= stamp]  # the others are of the former time
-            if self._forget(f"stamps jumped back to {stamp / 1e9:.3f} s", keep_waiting=True):
-                scene = self._scene
+            frames = add(scene.assembler, messages.stamp_ns(message.header.stamp), message.header.frame_id)
         self._remember(scene, frames)
 
     def _remember(self, scene: _Scene, frames: list[Frame]) -> None:
@@ -438,7 +469,7 @@ class LiveEngine:
 
     # ---- the scene
 
-    def _new_scene(self, tree: TransformTree) -> _Scene:
+    def _new_assembler(self, tree: TransformTree) -> FrameAssembler:
         s = self.settings
         tf_wait_ns = int(s.tf_wait_s * SECOND)
         assembler = FrameAssembler(
@@ -455,6 +486,10 @@ class LiveEngine:
         )
         for stream, model in self._infos.items():
             _add_info(assembler, stream, BEFORE_EVERYTHING, model)
+        return assembler
+
+    def _new_scene(self, tree: TransformTree) -> _Scene:
+        s = self.settings
         memory = SpatialMemory(
             MemoryConfig(
                 max_frames=s.max_frames,
@@ -471,7 +506,7 @@ class LiveEngine:
         query = SpatialQueryEngine(
             memory, self._sensor, _query_config(s), level, self._lookup(tree), self._parser, self._backend
         )
-        return _Scene(assembler, memory, query)
+        return _Scene(self._new_assembler(tree), memory, query)
 
     def _start_over(self, tree: TransformTree) -> None:
         """With the scene's lock: nothing has been seen."""
@@ -501,21 +536,32 @@ class LiveEngine:
         tracks = [memory.track(camera) for camera in memory.cameras()]
         return max((self._newest_given, *(t.last for t in tracks if t is not None and t.last is not None)))
 
-    def _forget(self, because: str, keep_waiting: bool = False) -> bool:
-        """Reset, if the settings say so. keep_waiting: the queues hold messages of the new time already."""
-        if self.settings.on_clock_reset == "keep":
-            log.warning("%s: the memory is kept (on_clock_reset is keep)", because)
-            return False
-        log.warning("%s: %d frames are forgotten (set on_clock_reset to keep them)", because, len(self.memory))
-        self.resets += 1
-        if not keep_waiting:
-            self.reset()
-            return True
-        with self._scene_lock:  # the assembler has started over already
-            assembler = self._scene.assembler
-            self._start_over(assembler.tree)
-            self._scene.assembler = assembler
-        return True
+    def _go_back(self, first_ns: int, last_ns: int) -> None:
+        """The images have begun anew at an earlier time: forget what is of the later one, unless the settings say keep."""
+        if self._newest() <= last_ns:
+            return  # another camera has done it
+        because = f"stamps jumped back to {first_ns / 1e9:.3f} s"
+        with self._scene_lock:
+            scene, tree = self._scene, self._scene.assembler.tree
+            if self.settings.on_clock_reset == "keep":
+                log.warning("%s: the memory is kept (on_clock_reset is keep)", because)
+                frames, former = scene.assembler.flush(), scene.assembler
+                tree.forget_after(BEFORE_EVERYTHING)
+                scene.assembler = self._new_assembler(tree)
+                scene.assembler.refused, scene.assembler.remarks = former.refused, former.remarks
+            else:
+                log.warning("%s: %d frames are forgotten (set on_clock_reset to keep them)", because, len(self.memory))
+                self.resets += 1
+                frames = []
+                self.reset()
+            for parent, child, stamp, T in self._transforms_until(last_ns + SECOND):
+                self._scene.assembler.add_transform(parent, child, stamp, T)
+        self._remember(scene, frames)
+
+    def _transforms_until(self, stamp_ns: int) -> list[tuple[str, str, int, Transform]]:
+        """The transforms that came last, back to the first that is of a later time."""
+        of_the_time = list(takewhile(lambda transform: transform[2] <= stamp_ns, reversed(self._transforms)))
+        return of_the_time[::-1]
 
     # ---- keyframes
 

@@ -81,6 +81,8 @@ class _Edge:
     stamps: list[int] = field(default_factory=list)
     transforms: list[Transform] = field(default_factory=list)
     too_old_in_a_row: int = 0
+    ahead: tuple[int, Transform] | None = None
+    """The latest transform, if it lies further ahead than the history is long: a slip, until the next one confirms it."""
 
 
 class TransformTree:
@@ -92,8 +94,9 @@ class TransformTree:
 
     Against contradictions: the latest parent wins, and the history under the former one is dropped, since nothing says
     how the two relate (tf2 keeps it and mixes them). A transform from before an edge's history is ignored, but ten of
-    them in a row mean that the publisher's clock was set back, and the edge starts anew. ``counts`` tells how often:
-    ``tf_new_parent``, ``tf_too_old``, ``tf_restarted``, ``tf_repeated``.
+    them in a row mean that the publisher's clock was set back, and the edge starts anew. One further ahead than the history
+    is long counts once the next one confirms it. ``counts`` tells how often: ``tf_new_parent``, ``tf_too_old``,
+    ``tf_restarted``, ``tf_repeated``, ``tf_outlier``.
     """
 
     def __init__(
@@ -145,6 +148,15 @@ class TransformTree:
             stamps.clear()
             transforms.clear()
         edge.too_old_in_a_row = 0
+        if stamps and stamp_ns > stamps[-1] + self._history_ns:
+            former, edge.ahead = edge.ahead, (stamp_ns, T)
+            if former is None or abs(stamp_ns - former[0]) > self._history_ns:
+                self.counts["tf_outlier"] += former is not None
+                return
+            stamps[:], transforms[:] = [former[0]], [former[1]]
+        elif edge.ahead is not None:
+            self.counts["tf_outlier"] += 1
+        edge.ahead = None
         at = len(stamps) if not stamps or stamp_ns > stamps[-1] else bisect_left(stamps, stamp_ns)
         if at < len(stamps) and stamps[at] == stamp_ns:
             self.counts["tf_repeated"] += 1
