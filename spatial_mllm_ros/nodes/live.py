@@ -15,9 +15,8 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -37,7 +36,7 @@ from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import OnText, QueryPool
-from spatial_mllm_ros.nodes.time_line import INFO, TimeLine
+from spatial_mllm_ros.nodes.time_line import TimeLine
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.context import QueryConfig
@@ -336,30 +335,10 @@ class LiveEngine:
         self._flush()
 
     def _take(self, stream: Stream, message: Any) -> None:
-        due: list[tuple[Stream, Any]] = []
-        with self._refusing(stream):
+        try:
             if self._decode is not None:
                 message = self._decoded(stream, message)
-            due = self._due(stream, message)
-        for held_stream, held in due:
-            with self._refusing(held_stream):
-                self._handlers[held_stream](held)
-
-    def _due(self, stream: Stream, message: Any) -> list[tuple[Stream, Any]]:
-        """What is to be taken in now that a message has come: see TimeLine."""
-        if stream.kind in (Kind.TF, Kind.TF_STATIC, *INFO):
-            return [(stream, message)]
-        line = self._lines[stream.camera]
-        due = line.take(stream, messages.stamp_ns(message.header.stamp), message)
-        if line.back_to is not None:
-            self._go_back(*line.back_to)
-        return due
-
-    @contextmanager
-    def _refusing(self, stream: Stream) -> Iterator[None]:
-        """Within, what is wrong with a message is counted and told."""
-        try:
-            yield
+            self._handlers[stream](message)
         except (BadImage, _Undecodable) as error:
             self._refuse(stream, error.reason, str(error))
         except InvalidCamera as error:
@@ -391,24 +370,22 @@ class LiveEngine:
         def colour(message: Any) -> None:
             if compressed:
                 image, size = messages.compressed_colour(message)
-                self._assemble(message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
             else:
-                pixels = messages.colour_image(message)
-                size = (int(message.width), int(message.height))
-                self._assemble(message, lambda a, stamp, frame: a.add_colour(stamp, frame, pixels, size, stream.camera))
+                image, size = messages.colour_image(message), (int(message.width), int(message.height))
+            self._add_image(stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
 
         def depth(message: Any) -> None:
             image = messages.compressed_depth(message) if compressed else messages.depth_image(message)
-            self._assemble(message, lambda a, stamp, frame: a.add_depth(stamp, frame, image, stream.camera))
+            self._add_image(stream, message, lambda a, stamp, frame: a.add_depth(stamp, frame, image, stream.camera))
 
         def camera_info(message: Any) -> None:
             model = messages.camera_model(message, is_rectified(self._image_topic(stream)))
             self._infos[stream] = model
             stamp_ns = messages.stamp_ns(message.header.stamp)
-            if not self._lines[stream.camera].fits(stream, stamp_ns):  # a calibration has no moment
+            fits = self._lines[stream.camera].fits(stream, stamp_ns)
+            if not fits:
                 self._scene.assembler.remarks["info_clock"] += 1
-                stamp_ns = BEFORE_EVERYTHING
-            self._assemble(message, lambda a, *_: _add_info(a, stream, stamp_ns, model))
+            self._assemble(lambda a: _add_info(a, stream, stamp_ns if fits else BEFORE_EVERYTHING, model))
 
         def transforms(message: Any) -> None:
             static = stream.kind is Kind.TF_STATIC
@@ -418,12 +395,7 @@ class LiveEngine:
                 except InvalidTransform as error:
                     self._refuse(stream, "tf_invalid", str(error))
                     continue
-                if not static:
-                    self._transforms.append((parent, child, stamp, T))
-                with self._scene_lock:
-                    scene = self._scene
-                    frames = scene.assembler.add_transform(parent, child, stamp, T, static)
-                self._remember(scene, frames)
+                self._add_transform(parent, child, stamp, T, static)
 
         return {
             Kind.COLOUR: colour,
@@ -437,10 +409,25 @@ class LiveEngine:
         kind = Kind.COLOUR if info.kind is Kind.CAMERA_INFO else Kind.DEPTH
         return next((s.topic for s in self.streams if (s.kind, s.camera) == (kind, info.camera)), "")
 
-    def _assemble(self, message: Any, add: Callable[[FrameAssembler, int, str], list[Frame]]) -> None:
+    def _add_image(self, stream: Stream, message: Any, add: Callable[[FrameAssembler, int, str], list[Frame]]) -> None:
+        """An image that is one, now or when its time line is believed."""
+        stamp_ns, frame_id = messages.stamp_ns(message.header.stamp), message.header.frame_id
+        line = self._lines[stream.camera]
+        due = line.take(stream, stamp_ns, lambda a: add(a, stamp_ns, frame_id))
+        if line.back_to is not None:
+            self._go_back(*line.back_to)
+        for held in due:
+            self._assemble(held)
+
+    def _add_transform(self, parent: str, child: str, stamp_ns: int, T: Transform, static: bool) -> None:
+        if not static:
+            self._transforms.append((parent, child, stamp_ns, T))
+        self._assemble(lambda a: a.add_transform(parent, child, stamp_ns, T, static))
+
+    def _assemble(self, add: Callable[[FrameAssembler], list[Frame]]) -> None:
         with self._scene_lock:
             scene = self._scene
-            frames = add(scene.assembler, messages.stamp_ns(message.header.stamp), message.header.frame_id)
+            frames = add(scene.assembler)
         self._remember(scene, frames)
 
     def _remember(self, scene: _Scene, frames: list[Frame]) -> None:
@@ -462,10 +449,7 @@ class LiveEngine:
         update.apply_to(self._scene.memory)
 
     def _flush(self) -> None:
-        with self._scene_lock:
-            scene = self._scene
-            frames = scene.assembler.flush()
-        self._remember(scene, frames)
+        self._assemble(FrameAssembler.flush)
 
     # ---- the scene
 

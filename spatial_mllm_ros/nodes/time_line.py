@@ -15,22 +15,21 @@ STAMPS_IN_A_ROW = 3
 STAMPS_OF_ONE_TOPIC = 10
 """The same where the color images are alone with it."""
 MOST_WAITING = 60
-"""Messages held back until it is known which time line is the right one."""
-INFO = (Kind.CAMERA_INFO, Kind.DEPTH_CAMERA_INFO)
+"""Images held back until it is known which time line is the right one."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
     stream: Stream
     stamp_ns: int
-    message: Any
+    image: Any
 
 
 class TimeLine:
     """The time line of one camera. A single message with a wrong stamp must not count as a clock that was set.
 
     jump_ns: stamps further apart than this, and than the time that has passed, are not of one time line. refuse: told
-    (stream, reason, text) of every message that is given up: ``stamp_zero``, ``stamp_outlier``. monotonic: seconds.
+    (stream, reason, text) of every image that is given up: ``stamp_zero``, ``stamp_outlier``. monotonic: seconds.
 
     The color images make the line. Images off it are held back: until three moments in a row lie on another line, on a
     second topic too (ten without one), or ``clock_set_back`` said so, and then taken in all the same; or until the next
@@ -58,7 +57,7 @@ class TimeLine:
         """The node's clock jumped back: an image from before ``latest_ns`` is enough to believe it."""
         self._clock_ns = latest_ns
 
-    def take(self, stream: Stream, stamp_ns: int, message: Any) -> list[tuple[Stream, Any]]:
+    def take(self, stream: Stream, stamp_ns: int, image: Any) -> list[Any]:
         """The images that can be taken in now, in the order in which they came. ``back_to`` says where a line began anew."""
         self.back_to = None
         if stamp_ns <= 0:
@@ -68,10 +67,10 @@ class TimeLine:
             if stream.kind is Kind.COLOUR:
                 self._give_up()
                 self._go_on(stamp_ns)
-            return [(stream, message)]
+            return [image]
         if self._held and abs(stamp_ns - self._held[-1].stamp_ns) > self._jump_ns:
             self._give_up()
-        self._held.append(_Held(stream, stamp_ns, message))
+        self._held.append(_Held(stream, stamp_ns, image))
         if len(self._held) > MOST_WAITING:
             self._refuse_held(self._held.pop(0))
         if not self._is_another():
@@ -82,7 +81,7 @@ class TimeLine:
             self.back_to = stamps[0], stamps[-1]
         self._clock_ns, self._newest = None, None
         self._go_on(stamps[-1])
-        return [(held.stream, held.message) for held in taken]
+        return [held.image for held in taken]
 
     def fits(self, stream: Stream, stamp_ns: int) -> bool:
         """Whether a CameraInfo's stamp is of the images' clock, as far as is known. It bears witness either way."""
