@@ -34,13 +34,13 @@ HASHES = {
     "std_srvs/srv/Trigger_Response": ("RIHS01_2d946c21e2fc3f1e9ca6986a8191d85fcc70097a8bb7771a053564bc47009cdf"),
     "spatial_mllm_ros/msg/Keyframes": ("RIHS01_0a3d82cd245f463f8e88f031a21438433437c5d9ab0fd21844fe97a13b7645ba"),
     "spatial_mllm_ros/srv/SpatialQuery_Request": (
-        "RIHS01_f6419e0702f5138804dae74f7d2d40e8a230380600f3af1f167da0e8e613c13a"
+        "RIHS01_4d1e075a764f38ea05b2c2b12c4af4ba5a76f3cf57e566d65124c455a3eadc89"
     ),
     "spatial_mllm_ros/srv/SpatialQuery_Response": (
-        "RIHS01_70ffeb1100ae3217e7574e17d023af5fb0a259705a70e9e7d0efd0541c9bd0a0"
+        "RIHS01_5c8eaf7b127e1437ff66337a9616331d596bc7996bcf080658b568098a110db2"
     ),
     "spatial_mllm_ros/action/SpatialQuery_SendGoal_Request": (
-        "RIHS01_da3d65a5a03f5b7ae8af6a47f1952326d8ef95d74c39cdc473fbe66879c5ec0b"
+        "RIHS01_3dcf7a26f59c9615842af67c3b261cf51809ce2d234e3b37570f8595926fc62e"
     ),
     "spatial_mllm_ros/action/SpatialQuery_FeedbackMessage": (
         "RIHS01_2eb9a2daa8130a64ab69e0175442f133fbdd5374c9199949655a7f4eb2e81f8f"

@@ -12,7 +12,8 @@ import pytest
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import get_types_from_msg
 
-from spatial_mllm_ros.queries import answer, codes
+from spatial_mllm_ros.queries import answer, codes, layout
+from spatial_mllm_ros.queries.query import Query
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "spatial_mllm_ros"
@@ -42,6 +43,7 @@ PYTHON: dict[str, Any] = {
     "builtin_interfaces/msg/Time": int,  # ns
     "builtin_interfaces/msg/Duration": int,  # ns
     "geometry_msgs/msg/PoseStamped": answer.PoseStamped,
+    f"{PACKAGE}/msg/Query": Query | None,
     **{
         f"{PACKAGE}/msg/{cls.__name__}": cls
         for cls in (answer.ImagePoint, answer.ImageBox, answer.Pixel, answer.Evidence)
@@ -130,6 +132,23 @@ def test_constants(file: str, index: int) -> None:
     ]
     for want, got in zip_longest(expected, found.constants):
         assert want == got, f"{file}: the next constant is {got}, but by queries/codes.py it is {want}"
+
+
+@pytest.mark.parametrize("message", layout.MESSAGES)
+def test_the_messages_of_a_query_are_those_that_follow_from_its_dataclasses(message: str) -> None:
+    text = (ROOT / "msg" / f"{message}.msg").read_text(encoding="utf-8")
+    assert text == layout.definition(message), "write them anew: python -m spatial_mllm_ros.queries.layout msg"
+
+
+def test_a_scalar_field_of_queries_has_one_type_in_every_message() -> None:
+    """Fields of several classes share one field of the message, so that those of one name must hold the same."""
+    for kind in layout.SELECTORS:
+        seen: dict[str, Any] = {}
+        for cls in layout.classes(kind):
+            for field in layout.fields_of(cls):
+                if field.scalar is not None:
+                    known = seen.setdefault(field.name, (field.scalar, field.many))
+                    assert known == (field.scalar, field.many), f"{cls.__name__}.{field.name} is another type elsewhere"
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -44,7 +44,7 @@ def _instances(cls: type[Term], depth: int) -> st.SearchStrategy[Any]:
 def _values(hint: Any, depth: int) -> st.SearchStrategy[Any]:
     if get_origin(hint) in (Union, types.UnionType):
         inner = next(a for a in get_args(hint) if a is not type(None))
-        return st.none() if depth > 4 else st.none() | _values(inner, depth)
+        return st.none() if depth > 3 else st.none() | _values(inner, depth)
     if get_origin(hint) is tuple:
         return st.lists(_values(get_args(hint)[0], depth), min_size=2, max_size=4, unique=True).map(tuple)
     if issubclass(hint, Enum):
@@ -59,7 +59,7 @@ def _values(hint: Any, depth: int) -> st.SearchStrategy[Any]:
     }[hint]
 
 
-@settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
 @given(terms_of(Query))
 def test_json_gives_every_query_back(query: Query) -> None:
     assert from_json(json.loads(json.dumps(to_json(query)))) == query

@@ -15,8 +15,11 @@ from spatial_mllm_ros.nodes.diagnosis import Finding
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import KeyframeSet
 from spatial_mllm_ros.nodes.parameters import Change, Parameter
+from spatial_mllm_ros.nodes.query_messages import query_message, query_of
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import DEPTH_MM, Frame
 from spatial_mllm_ros.scene.images import EncodedImage
@@ -114,7 +117,15 @@ def request_of(message: Any) -> Request:
         times=tuple(_stamp(time, f"times[{i}]") for i, time in enumerate(message.times)),
         max_keyframes=int(message.max_keyframes),
         timeout=_stamp(message.timeout, "timeout"),
+        query=_query(message.query),
     )
+
+
+def _query(message: Any) -> Query | None:
+    try:
+        return query_of(message)
+    except InvalidQuery as error:
+        raise _invalid(str(error)) from error
 
 
 def request_message(request: Request, make: Maker, type_name: str = REQUEST) -> Any:
@@ -149,6 +160,7 @@ def request_message(request: Request, make: Maker, type_name: str = REQUEST) -> 
         times=[_time(t, make) for t in request.times],
         max_keyframes=request.max_keyframes,
         timeout=_duration(request.timeout, make),
+        query=query_message(request.query, make),
     )
 
 
@@ -179,6 +191,9 @@ def response_message(answer: Answer, make: Maker, type_name: str = RESPONSE) -> 
         time_encoding=_duration(answer.time_encoding, make),
         time_generating=_duration(answer.time_generating, make),
         model_id=_clean(answer.model_id),
+        query=query_message(answer.query, make),
+        read_as=_clean(answer.read_as),
+        alternatives=[_clean(a) for a in answer.alternatives],
     )
 
 
@@ -219,6 +234,9 @@ def answer_of(message: Any) -> Answer:
         time_encoding=_ns(message.time_encoding),
         time_generating=_ns(message.time_generating),
         model_id=message.model_id,
+        query=_query(message.query),
+        read_as=message.read_as,
+        alternatives=tuple(message.alternatives),
     )
 
 

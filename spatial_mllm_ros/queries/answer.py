@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, ScaleSource
+from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.serialization import to_json
 
 NAN = math.nan
 
@@ -39,13 +41,14 @@ class ImageBox:
 
 @dataclass(frozen=True)
 class Request:
-    """A question. ``points``, ``boxes`` and ``times`` (ns) are what <p0>, <box0> and <t0> in it refer to.
+    """A question, in words, as a ``query``, or both, which must then mean the same.
 
+    ``points``, ``boxes`` and ``times`` (ns) are what <p0>, <box0> and <t0> in it refer to.
     ``window_start`` and ``window_end`` (ns, 0 = open) limit what may be used. ``frame_id`` is the frame of returned
     positions ('' = the fixed frame). ``max_keyframes`` and ``timeout`` (ns) of 0 mean the defaults.
     """
 
-    question: str
+    question: str = ""
     choices: tuple[str, ...] = ()
     window_start: int = 0
     window_end: int = 0
@@ -55,6 +58,7 @@ class Request:
     times: tuple[int, ...] = ()
     max_keyframes: int = 0
     timeout: int = 0
+    query: Query | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,9 @@ class Answer:
     time_encoding: int = 0
     time_generating: int = 0
     model_id: str = ""
+    query: Query | None = None
+    read_as: str = ""
+    alternatives: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-serialisable values: enums by name, NaN as None, the pixel as [u, v]."""
@@ -133,6 +140,8 @@ def _plain(value: Any) -> Any:
         return value.name
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Query):
+        return to_json(value)
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):

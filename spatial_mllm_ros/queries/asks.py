@@ -338,14 +338,14 @@ class Which(Enum):
 class Extreme(Ask):
     """Which of several measures is the largest or smallest, or the ``rank``-th of them; the answer names its subject.
 
-    value: the answer is its value instead.
+    as_value: the answer is its value instead.
     """
 
     answer_type: ClassVar[AnswerType] = AnswerType.CHOICE
     of: tuple[Measure, ...]
     which: Which
     rank: int = 1
-    value: bool = False
+    as_value: bool = False
 
     def __post_init__(self) -> None:
         _check_comparable(self.of)

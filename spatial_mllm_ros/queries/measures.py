@@ -250,7 +250,7 @@ class Count(Measure):
     """How many there are."""
 
     unit: ClassVar[str] = "count"
-    of: Countable
+    what: Countable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,17 +76,17 @@ class AfterStart(Moment):
 
 @dataclass(frozen=True, kw_only=True)
 class ClockTime(Moment):
-    """Wall-clock time in the time zone that is set, the latest such time that is not after now. days_ago: 1 = yesterday."""
+    """Wall-clock time in the time zone that is set. days_ago: 0: the latest such time that is not after now; 1: yesterday."""
 
     hour: int
     minute: int
     second: int = 0
-    days_ago: int | None = None
+    days_ago: int = 0
 
     def __post_init__(self) -> None:
         if not (0 <= self.hour < 24 and 0 <= self.minute < 60 and 0 <= self.second < 60):
             raise InvalidQuery(f"{self.hour}:{self.minute}:{self.second} is no time of day")
-        if self.days_ago is not None and not 0 <= self.days_ago < 366:
+        if not 0 <= self.days_ago < 366:
             raise InvalidQuery(f"days_ago must be from 0 to 365, not {self.days_ago}")
 
 

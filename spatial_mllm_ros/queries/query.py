@@ -39,7 +39,7 @@ class Query(Term):
 def answer_type(query: Query) -> AnswerType:
     """What type of answer a query gets."""
     ask = query.ask
-    if isinstance(ask, Extreme) and ask.value:
+    if isinstance(ask, Extreme) and ask.as_value:
         return AnswerType.NUMBER
     if isinstance(ask, Occupied) and ask.state is not None:
         return AnswerType.BOOLEAN

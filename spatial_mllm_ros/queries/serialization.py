@@ -72,7 +72,7 @@ def concrete(base: type[Term]) -> list[type[Term]]:
 
 
 @cache
-def _hints(cls: type[Term]) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
