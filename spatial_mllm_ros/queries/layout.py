@@ -51,10 +51,14 @@ class Field:
     default: Any
 
 
+def fields_of(cls: type[Term]) -> tuple[Field, ...]:
+    """The fields of a term, as messages see them."""
+    return _fields_of(cls.type_name)
+
+
 @cache
-def fields_of(cls: type) -> tuple[Field, ...]:
-    """The fields of a term, a Viewpoint's as operands of their own."""
-    out = []
+def _fields_of(name: str) -> tuple[Field, ...]:
+    cls, out = Term.registry[name], []
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         hint, many = hints[field.name], False

@@ -71,9 +71,13 @@ def concrete(base: type[Term]) -> list[type[Term]]:
     return [cls for _, cls in sorted(Term.registry.items()) if issubclass(cls, base)]
 
 
+def _hints(cls: type[Term]) -> dict[str, Any]:
+    return _hints_of(cls.type_name)
+
+
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+def _hints_of(name: str) -> dict[str, Any]:
+    return get_type_hints(Term.registry[name])
 
 
 def _plain(value: Any) -> Any:
