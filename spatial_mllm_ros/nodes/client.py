@@ -1,7 +1,9 @@
 """A client of a live node's SpatialQuery service and action, without ROS 2 installed.
 
     with SpatialQueryClient() as client:
-        answer = client.ask("How far is <p0>?", points=[ImagePoint(stamp_ns, "", 320, 240)])
+        p0, p1 = ImagePoint(stamp_ns, "", 320, 240), ImagePoint(stamp_ns, "", 100, 90)
+        answer = client.questions.distance(p0, p1)           # typed: no words are read
+        answer = client.ask("How far is <p0>?", points=[p0])  # in words
         print(answer.answer if not answer.error_code else answer.error_msg)
 
 It calls the node of ROS 2 (on Cyclone DDS) and the one without alike.
@@ -18,6 +20,7 @@ from typing import Any
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.dds import ActionClient, DdsNode
 from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.builders import Questions
 
 SERVICE = "spatial_query"
 ANSWER_TIME_S = 30.0
@@ -56,6 +59,8 @@ class SpatialQueryClient:
         self._new_action = partial(used.create_action_client, convert.ACTION_TYPE, service)
         self._action: ActionClient | None = None
         self._lock = threading.Lock()
+        self.questions: Questions[Answer] = Questions(self.ask)
+        """Typed questions as methods: ``questions.distance(a, b)``, ``questions.camera_pose()`` …"""
 
     def __enter__(self) -> SpatialQueryClient:
         return self

@@ -64,7 +64,6 @@ class RenderedSource:
         self.camera = CameraModel(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
         self.sensor = DepthCamera(SensorModel() if noise else SensorModel.exact(), seed=seed)
         self.refused: Counter[str] = Counter()
-        self.doubts: list[Doubt] = []
         self.info = SourceInfo(
             name=f"rendered-{seed}",
             frames=frames,
