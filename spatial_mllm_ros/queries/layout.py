@@ -50,6 +50,11 @@ class Field:
     many: bool
     default: Any
 
+    @property
+    def optional(self) -> bool:
+        """Whether it has a default."""
+        return self.default is not dataclasses.MISSING
+
 
 def fields_of(cls: type[Term]) -> tuple[Field, ...]:
     """The fields of a term, as messages see them."""

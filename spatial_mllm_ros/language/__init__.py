@@ -1,0 +1,1 @@
+"""Words to a typed query and back. Imports queries alone."""
