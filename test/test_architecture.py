@@ -36,7 +36,8 @@ ONLY_IN = {  # where a library may be imported, at module level or later: in mod
     "rclpy": "nodes/ros",
     "cyclonedds": "nodes/dds",
 }
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pyyaml": "yaml"}  # where it is not the distribution's own name
+# Where it is not the distribution's own name.
+IMPORTED_AS = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "backports.zstd": "backports"}
 FROM_ROS = {  # what a sourced ROS 2 environment has, and pip has not
     *("action_msgs", "ament_index_python", "builtin_interfaces", "cv_bridge", "geometry_msgs", "launch", "launch_ros"),
     *("lifecycle_msgs", "message_filters", "nav_msgs", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs"),
@@ -163,7 +164,7 @@ def test_models_are_loaded_late(imports: list[Import], library: str) -> None:
 def test_every_library_is_declared(imports: list[Import]) -> None:
     declared = set(re.findall(r'"([A-Za-z0-9_.-]+?)[<>=].*?"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     known = {IMPORTED_AS.get(name.lower(), name.replace("-", "_")) for name in declared}
-    known |= {PACKAGE, *sys.stdlib_module_names}
+    known |= {PACKAGE, *sys.stdlib_module_names, "compression"}  # compression: from Python 3.14 on
     wrong = [f for f in imports if f.library not in known and not (f.library in FROM_ROS and f.room == "nodes")]
     assert not wrong, f"not among the dependencies of pyproject.toml:\n{broken(wrong)}"
 

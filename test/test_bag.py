@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 from pathlib import Path
 
 import cv2
@@ -14,7 +12,6 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from small_recording import CAMERA, START_NS, Changed, SmallSource, assert_same_frames
 
-from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.sources.bag import BagSource
@@ -152,79 +149,6 @@ def test_nothing_half_done_is_left(tmp_path):
     write_bag(SmallSource(), tmp_path / "bag", overwrite=True)
     assert BagSource(tmp_path / "bag").info.frames == 6
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
-
-
-# ---- Damaged
-
-
-@pytest.fixture(params=["mcap", "sqlite3"])
-def bag(tmp_path: Path, request) -> Path:
-    """A bag of twelve raw frames."""
-    write_bag(SmallSource(12), tmp_path / "bag", BagFormat(request.param, compressed=False))
-    return tmp_path / "bag"
-
-
-def read_until_it_breaks(bag: Path) -> tuple[list[Frame], str]:
-    """The frames that come, and what is said about those that do not."""
-    frames: list[Frame] = []
-    try:
-        source = BagSource(bag)
-        frames.extend(source.frames())
-    except SourceError as error:
-        return frames, str(error)
-    return frames, " ".join([*source.refused, *source.remarks])
-
-
-def storage_file(bag: Path) -> Path:
-    return next(p for p in bag.iterdir() if p.suffix in (".mcap", ".db3"))
-
-
-def test_a_bag_without_metadata_is_read_from_its_only_file(bag):
-    (bag / "metadata.yaml").unlink()
-    for path in (bag, storage_file(bag)):
-        assert assert_same_frames(SmallSource(12), open_source(str(path))) == 12
-    shutil.copy(storage_file(bag), bag / f"second{storage_file(bag).suffix}")
-    with pytest.raises(SourceError, match="ros2 bag reindex"):
-        BagSource(bag)
-
-
-@pytest.mark.parametrize("keep", [0.02, 0.5, 0.9, 0.999])
-def test_a_bag_cut_off_is_an_error_that_says_what_to_do(bag, keep):
-    """Wherever the cut is: either it is told when opening, or after the frames that are left."""
-    file = storage_file(bag)
-    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
-    frames, told = read_until_it_breaks(bag)
-    assert len(frames) < 12 or keep == 0.999  # the last page of a database may be one that nothing needs
-    assert len(frames) == 12 or "ros2 bag reindex" in told
-
-
-def test_bytes_flipped_in_the_middle_are_told_or_counted(bag):
-    file = storage_file(bag)
-    data = bytearray(file.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 4000] = bytes(4000)
-    file.write_bytes(bytes(data))
-    frames, told = read_until_it_breaks(bag)
-    assert len(frames) <= 12
-    assert len(frames) == 12 or told
-
-
-def test_metadata_that_is_not(bag):
-    (bag / "metadata.yaml").write_text(": : :")
-    with pytest.raises(SourceError, match="cannot be opened"):
-        BagSource(bag)
-    with pytest.raises(SourceError, match="does not exist"):
-        BagSource(bag / "nothing.mcap")
-
-
-def test_a_file_that_is_no_bag(tmp_path):
-    for name in ("text.mcap", "text.db3"):
-        (tmp_path / name).write_text("hello" * 100)
-        with pytest.raises(SourceError, match="cannot be opened"):
-            BagSource(tmp_path / name)
-    sqlite3.connect(tmp_path / "other.db3").execute("CREATE TABLE recipes (name)").connection.commit()
-    with pytest.raises(SourceError, match="cannot be opened"):
-        BagSource(tmp_path / "other.db3")
 
 
 # ---- Other robots

@@ -1,19 +1,18 @@
-"""rosbag2 recordings, sqlite3 or MCAP, read without ROS."""
+"""Bags of ROS 2 (sqlite3 or MCAP) and ROS 1, read without ROS."""
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import InvalidCamera
@@ -23,9 +22,11 @@ from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name
 from spatial_mllm_ros.sources import messages
+from spatial_mllm_ros.sources.bag_files import WHAT_TO_DO, BagFiles
+from spatial_mllm_ros.sources.bag_storage import Channel
 from spatial_mllm_ros.sources.calibration import seconds_to_ns, sensor_from_yaml
-from spatial_mllm_ros.sources.compressed import BadImage
-from spatial_mllm_ros.sources.source import SourceError, SourceInfo
+from spatial_mllm_ros.sources.compressed import BadImage, image_size
+from spatial_mllm_ros.sources.source import SourceInfo
 from spatial_mllm_ros.sources.topics import (
     IMAGE_TYPES,
     INFO_TYPE,
@@ -36,19 +37,21 @@ from spatial_mllm_ros.sources.topics import (
     is_rectified,
 )
 
-BAG_SUFFIXES = (".mcap", ".db3")
 SENSOR_KEY = "spatial_mllm_ros.sensor"
 LOOK_FOR_ROOT_NS = 10_000_000_000
 STAMP_TOLERANCE_NS = 500_000
-WHAT_TO_DO = "if the recorder was killed or the copy is incomplete, copy it again or repair it with `ros2 bag reindex`"
-
+# The types read here have not changed between releases, so that definitions in the bag are not needed, and one that
+# cannot be parsed, of a type that nobody asked for, is no obstacle.
+UNDECODABLE = (SerdeError, ValueError, KeyError, IndexError, AssertionError, struct.error)
+ROS1, ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_JAZZY)
+ROS1.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TF_TYPE))
 
 WAIT_NS, QUEUE_SIZE = 1_000_000_000, 200
 """Nobody waits for a recording, so that transforms may come later than a live camera would wait for them."""
 
 
 class BagSource:
-    """A rosbag2: a folder with metadata.yaml, or a single .mcap or .db3 file.
+    """A bag: the folder of a rosbag2, or a file of one (.mcap, .db3), or a bag of ROS 1 (.bag).
 
     Its messages go through a FrameAssembler by their own stamps. Topics are found by type and name (see
     ``find_cameras``) unless the settings name them. ``all_cameras`` gives every camera's frames, else only the
@@ -67,38 +70,34 @@ class BagSource:
         *,
         all_cameras: bool = False,
     ) -> None:
-        self._path = _bag_file(Path(path))
+        self._files = BagFiles(Path(path))
         self._settings = settings = settings or InputSettings()
         self.doubts: list[Doubt] = []
-        # The types read here have not changed between ROS 2 releases, so that definitions in the bag are not needed,
-        # and one that cannot be parsed, of a type that nobody asked for, is no obstacle.
-        self._types = get_typestore(Stores.ROS2_JAZZY)
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
-        with self._open() as reader:
-            topics = self._topics(reader)
-            asked = CameraTopics(
-                settings.color_topic,
-                settings.camera_info_topic or None,
-                settings.depth_topic or None,
-                settings.depth_camera_info_topic or None,
-            )
-            self.cameras = choose_cameras(self._path, topics, asked, all_cameras)
-            self._tf_topics = {c.topic for c in reader.connections if c.msgtype == TF_TYPE}
-            self._statics = self._static_transforms(reader)
-            frame_id = next(t.frame_id for t in topics if t.name == self.cameras[0].colour)
-            self._world_frame = frame_name(settings.world_frame) or self._find_root(reader, frame_id)
-            wanted = {camera.colour for camera in self.cameras}
-            count = sum(c.msgcount for c in reader.connections if c.topic in wanted)
-            duration_s = reader.duration / 1e9
-            custom = getattr(reader.storage.metadata, "custom", None) or {}
+        topics = self._topics()
+        asked = CameraTopics(
+            settings.color_topic,
+            settings.camera_info_topic or None,
+            settings.depth_topic or None,
+            settings.depth_camera_info_topic or None,
+        )
+        self.cameras = choose_cameras(Path(path), topics, asked, all_cameras)
+        self._tf = [channel for channel in self._files.counts if channel.type == TF_TYPE]
+        self._statics = self._static_transforms()
+        frame_id = next(t.frame_id for t in topics if t.name == self.cameras[0].colour)
+        self._world_frame = frame_name(settings.world_frame) or self._find_root(frame_id)
+        wanted = {camera.colour for camera in self.cameras}
+        count = sum(n for channel, n in self._files.counts.items() if channel.topic in wanted)
+        duration_s = (self._files.end_ns - self._files.start_ns) / 1e9
         self.info = SourceInfo(
             name=Path(path).resolve().stem,
             frames=count or None,
             duration_s=duration_s,
             world_frame=self._world_frame or "map",
-            sensor=_sensor(custom),
-            description=f"rosbag2, {count} images on {', '.join(sorted(wanted))}, {duration_s:.1f} s",
+            sensor=_sensor(self._files.custom),
+            chosen=tuple(self._files.remarks),
+            description=f"bag, {count} images on {', '.join(sorted(wanted))}, {duration_s:.1f} s",
         )
 
     def stamp_of(self, name: str) -> int:
@@ -116,7 +115,7 @@ class BagSource:
         return nearest
 
     def frames(self) -> Iterator[Frame]:
-        """Frames as the FrameAssembler completes them. A bag that breaks off gives what it has, then SourceError."""
+        """Frames as the FrameAssembler completes them. A bag that breaks off gives what it has, and a doubt."""
         uncalibrated = [camera.colour for camera in self.cameras if camera.info is None]
         colour_only = [camera.colour for camera in self.cameras if camera.depth is None]
         chosen = self._settings
@@ -129,96 +128,71 @@ class BagSource:
         for static in self._statics:
             assembler.add_transform(*static, static=True)
         handlers = self._handlers(assembler)
-        broken: SourceError | None = None
-        try:
-            with self._open() as reader:
-                wanted = [c for c in reader.connections if (c.topic, c.msgtype) in handlers]
-                for connection, message in self._messages(reader, wanted, refused=assembler.refused):
-                    yield from handlers[connection.topic, connection.msgtype](message)
-        except SourceError as error:
-            broken = error
+        wanted = {channel for channel in self._files.counts if (channel.topic, channel.type) in handlers}
+        for channel, message in self._messages(wanted, refused=assembler.refused):
+            yield from handlers[channel.topic, channel.type](message)
         yield from assembler.flush()
-        if broken is not None:
-            raise broken
+        self._doubt("damaged_bag", "; ".join(self._files.remarks), WHAT_TO_DO)
 
     @cached_property
     def _stamps(self) -> list[int]:
         colours = {camera.colour for camera in self.cameras}
-        with self._open() as reader:
-            wanted = [c for c in reader.connections if c.topic in colours]
-            return sorted(messages.stamp_ns(m.header.stamp) for _, m in self._messages(reader, wanted))
+        wanted = {c for c in self._files.counts if c.topic in colours and c.type in IMAGE_TYPES}
+        return sorted(messages.stamp_ns(m.header.stamp) for _, m in self._messages(wanted))
 
-    @contextmanager
-    def _open(self) -> Iterator[Reader]:
-        """The bag, with whatever the libraries raise on damaged files turned into SourceError."""
-        try:
-            reader = Reader(self._path)
-            reader.open()
-        except Exception as error:  # parsers of damaged files raise anything
-            raise SourceError(f"{self._path} cannot be opened: {_words(error)}; {WHAT_TO_DO}") from error
-        try:
-            yield reader
-        finally:
-            reader.close()
+    def _doubt(self, kind: str, text: str, remedy: str, confidence: float = 1.0) -> None:
+        """Tell a doubt, each kind once."""
+        self.doubts[:] = [doubt for doubt in self.doubts if doubt.kind != kind]
+        if text:
+            self.doubts.append(Doubt(kind=kind, text=text, remedy=remedy, confidence=confidence))
 
     def _messages(
-        self,
-        reader: Reader,
-        connections: list[Connection],
-        stop: int | None = None,
-        refused: Counter[str] | None = None,
-    ) -> Iterator[tuple[Connection, Any]]:
+        self, channels: Collection[Channel], stop: int | None = None, refused: Counter[str] | None = None
+    ) -> Iterator[tuple[Channel, Any]]:
         """Decoded messages in order of recording, until ``stop``; those that do not decode are left out and counted."""
-        if not connections:
-            return
-        raw = reader.messages(connections, stop=stop)
-        while True:
+        for channel, _, data in self._files.messages(channels, stop):
             try:
-                connection, _, data = next(raw)
-            except StopIteration:
-                return
-            except Exception as error:  # parsers of damaged files raise anything
-                raise SourceError(f"{self._path} breaks off: {_words(error)}; {WHAT_TO_DO}") from error
-            try:
-                message = self._types.deserialize_cdr(data, connection.msgtype)
-            except (SerdeError, ValueError, KeyError, IndexError, AssertionError):
+                message = _decoded(channel, data)
+            except UNDECODABLE:
                 if refused is not None:
                     refused["undecodable_message"] += 1
                 continue
-            yield connection, message
+            yield channel, message
 
-    def _topics(self, reader: Reader) -> list[Topic]:
-        """Image and CameraInfo topics that hold at least one message, with what the first one says."""
-        topics = []
-        for connection in reader.connections:
-            if connection.msgtype in (*IMAGE_TYPES, INFO_TYPE):
-                first = next(self._messages(reader, [connection]), None)
-                if first is not None:
-                    encoding = str(getattr(first[1], "encoding", getattr(first[1], "format", "")))
-                    frame = frame_name(first[1].header.frame_id)
-                    topics.append(Topic(connection.topic, connection.msgtype, frame, encoding))
-        return topics
+    def _topics(self) -> list[Topic]:
+        """Image and CameraInfo topics that hold at least one message that decodes, with what the first one says."""
+        wanted = {c for c, count in self._files.counts.items() if c.type in (*IMAGE_TYPES, INFO_TYPE) and count}
+        topics: dict[Channel, Topic] = {}
+        for channel, message in self._messages(wanted):
+            if channel in topics:
+                continue
+            encoding = str(getattr(message, "encoding", getattr(message, "format", "")))
+            size = (int(message.width), int(message.height)) if hasattr(message, "width") else _size(message)
+            topics[channel] = Topic(channel.topic, channel.type, frame_name(message.header.frame_id), encoding, size)
+            if len(topics) == len(wanted):
+                break
+        return list(topics.values())
 
-    def _transforms(self, reader: Reader, static: bool, stop: int | None = None) -> Iterator[tuple[str, str, int, Any]]:
-        wanted = [c for c in reader.connections if c.msgtype == TF_TYPE and _is_static(c.topic) == static]
-        for _, message in self._messages(reader, wanted, stop):
+    def _transforms(self, static: bool, stop: int | None = None) -> Iterator[tuple[str, str, int, Any]]:
+        wanted = [channel for channel in self._tf if _is_static(channel.topic) == static]
+        for _, message in self._messages(wanted, stop):
             for stamped in message.transforms:
                 try:
                     yield messages.transform(stamped)
                 except InvalidTransform:
                     continue  # counted when the frames are read
 
-    def _static_transforms(self, reader: Reader) -> list[tuple[str, str, int, Any]]:
+    def _static_transforms(self) -> list[tuple[str, str, int, Any]]:
         """The first static transform of every frame."""
         first: dict[str, tuple[str, str, int, Any]] = {}
-        for static in self._transforms(reader, static=True):
+        for static in self._transforms(static=True):
             first.setdefault(frame_name(static[1]), static)
         return list(first.values())
 
-    def _find_root(self, reader: Reader, frame_id: str) -> str:
+    def _find_root(self, frame_id: str) -> str:
         """The fixed frame that the camera hangs below in the first seconds, map before odom; '' when there is none."""
         tree = TransformTree()
-        moving = self._transforms(reader, static=False, stop=reader.start_time + LOOK_FOR_ROOT_NS)
+        moving = self._transforms(static=False, stop=self._files.start_ns + LOOK_FOR_ROOT_NS)
         best = ""
         for is_static, transforms in ((True, iter(self._statics)), (False, moving)):
             for parent, child, stamp, T in transforms:
@@ -246,8 +220,8 @@ class BagSource:
             if camera.depth is not None:
                 add = assembler.add_depth_info
                 on(camera.depth_info, (INFO_TYPE,), _info_handler(add, camera.depth, camera.colour))
-        for topic in self._tf_topics:
-            on(topic, (TF_TYPE,), _transform_handler(assembler, _is_static(topic)))
+        for channel in self._tf:
+            on(channel.topic, (TF_TYPE,), _transform_handler(assembler, _is_static(channel.topic)))
 
         def counted(several: list[Callable[[Any], list[Frame]]]) -> Callable[[Any], list[Frame]]:
             def handle(message: Any) -> list[Frame]:
@@ -321,32 +295,26 @@ def _is_static(topic: str) -> bool:
     return topic.endswith("tf_static")
 
 
-def is_bag(path: Path) -> bool:
-    """Whether a path looks like a rosbag2."""
-    if path.is_dir():
-        return (path / "metadata.yaml").exists() or any(p.suffix in BAG_SUFFIXES for p in path.iterdir())
-    return path.suffix in BAG_SUFFIXES
+def _decoded(channel: Channel, data: bytes) -> Any:
+    """A message with the fields of ROS 2. What rosbags raises for damaged ones is in ``UNDECODABLE``."""
+    if not channel.ros1:
+        return ROS2.deserialize_cdr(data, channel.type)
+    message = ROS1.deserialize_ros1(data, channel.type)
+    if channel.type == INFO_TYPE:  # K, D, R and P have become small letters
+        return SimpleNamespace(**{name.lower(): value for name, value in vars(message).items()})
+    return message
 
 
-def _bag_file(path: Path) -> Path:
-    """What to hand to the reader: a folder with metadata.yaml, or the only storage file."""
-    if not path.exists():
-        raise SourceError(f"{path} does not exist")
-    if path.is_dir() and not (path / "metadata.yaml").exists():
-        files = sorted(p for p in path.iterdir() if p.suffix in BAG_SUFFIXES)
-        if len(files) != 1:
-            raise SourceError(
-                f"{path} holds {len(files)} .mcap or .db3 files, no metadata.yaml: `ros2 bag reindex {path}` makes one"
-            )
-        return files[0]
-    return path
+def _size(message: Any) -> tuple[int, int] | None:
+    """Size of a CompressedImage, px, as far as its bytes say."""
+    try:
+        return image_size(bytes(message.data))
+    except BadImage:
+        return None
 
 
-def _sensor(custom: dict[str, str]) -> SensorModel:
+def _sensor(custom: Mapping[str, Any]) -> SensorModel:
     """The sensor model that a bag written here carries, else the default one."""
     text = custom.get(SENSOR_KEY)
     return SensorModel() if text is None else sensor_from_yaml(yaml.safe_load(text), SENSOR_KEY)
 
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -14,7 +14,7 @@ from spatial_mllm_ros.sources.source import Source, SourceError
 UNDERSTOOD = """Understood are:
   an RGB-D folder (frame-*.color.jpg, .depth.png, .pose.txt, intrinsics.txt)
   a TUM RGB-D folder (rgb.txt, depth.txt, groundtruth.txt)
-  a rosbag2 (a folder with metadata.yaml, or a .mcap or .db3 file)
+  a bag of ROS 2 (a folder with metadata.yaml, or a .mcap or .db3 file) or of ROS 1 (.bag)
   a video (.mp4, .avi, .mkv, .mov, .webm ...), or a folder of .jpg or .png images
   rendered[:options], a simulated room"""
 
@@ -45,7 +45,8 @@ def open_source(spec: str, settings: Mapping[str, Any] | InputSettings = Mapping
 
 
 def _open_folder(path: Path, settings: InputSettings) -> Source | None:
-    from spatial_mllm_ros.sources.bag import BagSource, is_bag
+    from spatial_mllm_ros.sources.bag import BagSource
+    from spatial_mllm_ros.sources.bag_files import is_bag
     from spatial_mllm_ros.sources.folder import RgbdFolderSource, is_rgbd_folder
     from spatial_mllm_ros.sources.tum import TumFolderSource, is_tum_folder
     from spatial_mllm_ros.sources.video import IMAGE_SUFFIXES, ImageFolderSource
@@ -62,15 +63,14 @@ def _open_folder(path: Path, settings: InputSettings) -> Source | None:
 
 
 def _open_file(path: Path, settings: InputSettings) -> Source | None:
-    from spatial_mllm_ros.sources.bag import BAG_SUFFIXES, BagSource
+    from spatial_mllm_ros.sources.bag import BagSource
+    from spatial_mllm_ros.sources.bag_files import BAG_SUFFIXES
     from spatial_mllm_ros.sources.video import VIDEO_SUFFIXES, VideoSource
 
     if path.name == "metadata.yaml":
         return BagSource(path.parent, settings)
-    if path.suffix in BAG_SUFFIXES:
+    if path.name.endswith(BAG_SUFFIXES):
         return BagSource(path, settings)
-    if path.suffix == ".bag":
-        raise SourceError(f"{path} is a ROS 1 bag: convert it with `rosbags-convert --src {path} --dst FOLDER`")
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(path, settings)
     return None
