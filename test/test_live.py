@@ -24,7 +24,7 @@ from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
-from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
+from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame
@@ -391,6 +391,116 @@ def test_depth_on_another_clock_wipes_nothing(engines: Callable[..., LiveEngine]
     wait_for(lambda: engine.refused[stream(engine, Kind.DEPTH), "stamp_outlier"] >= 10)
     assert engine.resets == 0
     assert "1000.000 s before" in finding(engine, "input: depth").message
+
+
+# ---- which image, which moment, how old
+
+
+def depth_at(stamp_ns: int, camera_frame: str = "") -> Request:
+    return replace(DEPTH, points=(ImagePoint(stamp_ns, camera_frame, 16.0, 12.0),))
+
+
+def test_a_zero_stamp_means_the_latest_image(engines: Callable[..., LiveEngine]) -> None:
+    """As in ROS. The evidence says which image that was."""
+    engine, frames = engines(), small()
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == len(frames))
+    answers = [engine.ask(depth_at(stamp)).result(5) for stamp in (0, frames[-1].stamp_ns)]
+    assert plain(answers[0]) == plain(answers[1])
+    assert answers[0].evidence[0].stamp_ns == frames[-1].stamp_ns
+    box = Request("How tall is the object in <box0>?", boxes=(ImageBox(0, "", 2, 2, 30, 20),))
+    of_a_box = [
+        engine.ask(replace(box, boxes=(replace(box.boxes[0], stamp_ns=s),))).result(5) for s in (0, frames[-1].stamp_ns)
+    ]
+    assert plain(of_a_box[0]) == plain(of_a_box[1])
+    where = Request("Where was the camera at <t0>?", times=(0,))
+    assert engine.ask(where).result(5).pose.stamp_ns == frames[-1].stamp_ns
+    windowed = replace(depth_at(0), window_end=frames[2].stamp_ns)
+    assert engine.ask(windowed).result(5).evidence[0].stamp_ns == frames[2].stamp_ns
+
+
+def test_a_question_waits_for_an_image_that_is_on_its_way(engines: Callable[..., LiveEngine]) -> None:
+    """Questions overtake images on a busy machine; meanwhile others are answered, and it keeps no worker."""
+    engine, frames = engines(replace(BASIC, query_workers=1)), small()
+    play(engine, frames[:4])
+    wait_for(lambda: len(engine.memory) == 4)
+    early = engine.ask(depth_at(frames[5].stamp_ns))
+    moment = engine.ask(Request("Where was the camera at <t0>?", times=(frames[4].stamp_ns,)))
+    assert engine.ask(depth_at(frames[0].stamp_ns)).result(5).error_code is ErrorCode.NONE
+    assert not early.done()
+    assert not moment.done()
+    play(engine, frames[4:])
+    assert early.result(5).evidence[0].stamp_ns == frames[5].stamp_ns
+    assert moment.result(5).pose.stamp_ns == frames[4].stamp_ns
+
+
+def test_what_will_not_come_is_not_waited_for(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(), small(8)
+    begin = time.monotonic()
+    assert engine.ask(depth_at(START_NS)).result(5).error_code is ErrorCode.NO_FRAMES
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == 8)
+    for stamp in (frames[-1].stamp_ns + 3600 * SECOND, frames[3].stamp_ns + 50_000_000, START_NS - SECOND):
+        assert engine.ask(depth_at(stamp)).result(5).error_code is ErrorCode.INVALID_REQUEST
+    assert time.monotonic() - begin < 2.0
+
+
+def test_waiting_ends_within_the_time_limit(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(), small(4)
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == 4)
+    answer = engine.ask(replace(depth_at(frames[-1].stamp_ns + SECOND // 2), timeout=SECOND // 2)).result(1.5)
+    assert answer.error_code is ErrorCode.INVALID_REQUEST, "the answer is that of the memory, not a TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    "text", ["Where is the camera now?", "How high is the camera?", "How far is <p0> from the camera now?"]
+)
+def test_now_is_never_answered_with_an_old_pose(engines: Callable[..., LiveEngine], text: str) -> None:
+    clock = [0.0]
+    engine, frames = engines(replace(BASIC, level="fixed_frame"), monotonic=lambda: clock[0]), small()
+    play(engine, frames)
+    wait_for(lambda: len(engine.memory) == len(frames))
+    request = replace(depth_at(START_NS), question=text) if "<p0>" in text else Request(text)
+    assert engine.ask(request).result(5).error_code is ErrorCode.NONE
+    clock[0] = 17.0
+    answer = engine.ask(request).result(5)
+    assert answer.error_code is ErrorCode.NO_FRAMES
+    assert "17.0 s old" in answer.error_msg
+    assert engine.ask(TRAVELLED).result(5).error_code is ErrorCode.NONE, "that is not about now"
+    engine.update(replace(engine.settings, max_pose_age_s=20.0))
+    assert engine.ask(request).result(5).error_code is ErrorCode.NONE
+
+
+def test_images_without_poses_make_now_old(engines: Callable[..., LiveEngine]) -> None:
+    """The localiser is gone, the camera goes on: where it is, is not known."""
+    engine, frames = engines(replace(BASIC, image_queue=100), monotonic=lambda: 0.0), small(70)
+    play(engine, frames[:4])
+    play(engine, frames[4:], without=(Kind.TF,))
+    wait_for(lambda: engine.memory.refused["no_pose"] > 62)
+    answer = engine.ask(Request("Where is the camera now?")).result(5)
+    assert answer.error_code is ErrorCode.NO_FRAMES
+    assert "6.6 s old" in answer.error_msg
+
+
+def test_a_map_that_comes_after_odom_refuses_nothing(engines: Callable[..., LiveEngine]) -> None:
+    """The normal start of SLAM: the memory stays in the frame in which it began, and says so."""
+    engine = engines()
+    frames = [replace(f, world_frame="odom") for f in small(8)]
+    play(engine, frames[:4])
+    wait_for(lambda: len(engine.memory) == 4)
+    for frame in frames[4:]:
+        link = convert.tf_message([("map", "odom", frame.stamp_ns, from_quaternion((0, 0, 0, 1), (5, 0, 0)))], MAKE)
+        engine.offer(stream(engine, Kind.TF), over_the_wire(link))
+        play(engine, [frame])
+    wait_for(lambda: len(engine.memory) == 8)
+    assert not engine.memory.refused
+    told = finding(engine, "memory")
+    assert told.level is Level.WARN
+    assert "fixed_frame" in told.message
+    assert "map" in told.message
+    where = engine.ask(Request("Where is the camera now?", frame_id="map")).result(5)
+    assert where.pose.position[0] == pytest.approx(frames[-1].T_world_camera[0, 3] + 5)
 
 
 def test_one_transform_far_ahead_leaves_the_others_alone(engines: Callable[..., LiveEngine]) -> None:

@@ -76,7 +76,7 @@ def test_any_value_is_taken_or_refused_with_its_name(name: str, value: object) -
     except ParameterError:
         # does not fit the others
         related = ("pool_size", "core_size", "fixed_frame", "model_device", "model_encoder_runtime")
-        assert name in related or name.endswith(("_topic", "_pixels"))
+        assert name in related or name.endswith(("_topic", "_pixels", "_device"))
     else:
         assert type(getattr(settings, name)) is PARAMETERS[name].type
 

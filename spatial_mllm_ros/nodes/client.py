@@ -27,7 +27,7 @@ ANSWER_TIME_S = 30.0
 """The node's own limit by default."""
 GRACE_S = 5.0
 """A node answers TIMEOUT by itself when its limit passes; the client waits for that a little longer."""
-_ENDS = "How far is the camera now from where it started?"
+_ENDS = "How far did the camera move?"
 _AT = "Where was the camera at <t0>?"
 
 

@@ -37,12 +37,11 @@ from spatial_mllm_ros.nodes.dds import (
     Subscription,
     WorkerPool,
 )
-from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
-from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, without_effect
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
     KEYFRAMES_QOS,
@@ -52,6 +51,7 @@ from spatial_mllm_ros.nodes.qos import (
     qos_policy,
 )
 from spatial_mllm_ros.nodes.queries import OnText
+from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
@@ -96,11 +96,9 @@ class SpatialMllmDdsNode:
         self._subscriptions: dict[Stream, Subscription] = {}
         self._policies: dict[Stream, QosPolicy] = {}
         self._subscribing = threading.RLock()
-        self._mismatches: dict[Stream, str] = {}
         self._service: Any = None
         self._action: Any = None
         self._keyframes: Any = None
-        self._before: LiveStatus | None = None
         self._questions = 0
         self._idle = threading.Condition()
         self._namesakes_since: float | None = None
@@ -174,10 +172,9 @@ class SpatialMllmDdsNode:
         return Settings.from_values({name: self.parameters.get(name) for name in PARAMETERS})
 
     def _declared(self, given: Mapping[str, Any]) -> DeclaredParameters:
-        unknown = sorted(given.keys() - PARAMETERS.keys() - {USE_SIM_TIME})
-        unknown = [name for name in unknown if not name.startswith("qos_overrides.")]
-        if unknown:
-            log.warning("there are no parameters %s: they have no effect", ", ".join(unknown))
+        self._troubles = without_effect(given.keys() - PARAMETERS.keys() - {USE_SIM_TIME})
+        for trouble in self._troubles:
+            log.warning("%s", trouble)
         use_sim_time = given.get(USE_SIM_TIME, False)
         if not isinstance(use_sim_time, bool):
             raise ParameterError(f"{USE_SIM_TIME} must be a bool, not {use_sim_time!r}")
@@ -226,6 +223,8 @@ class SpatialMllmDdsNode:
                 self._publish_keyframes,
                 load_model=partial(load_model, interrupted=self.interrupted),
                 load_geometry=partial(load_geometry, interrupted=self.interrupted),
+                surroundings=Surroundings(self._full_name, self._published),
+                troubles=self._troubles,
             )
         except (ConfigurationError, ParameterError) as error:
             self.failure = str(error)
@@ -254,7 +253,6 @@ class SpatialMllmDdsNode:
 
     def on_activate(self) -> Result:
         assert self.engine is not None
-        self._before = None
         self.engine.start()
         for stream in self.engine.streams:
             self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
@@ -285,7 +283,6 @@ class SpatialMllmDdsNode:
             subscriptions = list(self._subscriptions.values())
             self._subscriptions.clear()
             self._policies.clear()
-            self._mismatches.clear()
         for subscription in subscriptions:  # unlocked: closing waits for callbacks, and one may wait for the lock
             subscription.close()
 
@@ -333,10 +330,19 @@ class SpatialMllmDdsNode:
                 self._subscribe(stream, instead)
                 return True
             remedy = mismatch_remedy(mismatch.topic, mismatch.policy, stream.qos_parameter)
-            if self._mismatches.get(stream) != remedy:
-                log.error("%s", remedy)
-            self._mismatches[stream] = remedy
+            if self.engine is not None:
+                self.engine.qos_mismatch(stream, remedy)
             return True
+
+    def _full_name(self, topic: str) -> str:
+        return self.node.arguments.resolve(self.node.name, topic, "topic")
+
+    def _published(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for endpoint in self.node.endpoints():
+            if endpoint.is_publisher:
+                found.setdefault(endpoint.topic, set()).add(endpoint.type_name)
+        return found
 
     def _now_ns(self) -> int:
         """The node's clock; the end of time while /clock has not told it, so that nothing counts as of the future."""
@@ -432,14 +438,7 @@ class SpatialMllmDdsNode:
         engine = self.engine
         if engine is None:
             return
-        status = engine.status()
-        found = findings(status, self._before)
-        self._before = status
-        for i, stream_status in enumerate(status.streams):
-            problem = self._mismatches.get(stream_status.stream)
-            if problem:
-                found[i] = with_problem(found[i], problem)
-        self._diagnostics.publish(convert.diagnostics_message(found, self.name, self.clock.now_ns(), self._make))
+        self._diagnostics.publish(convert.diagnostics_message(engine.diagnose(), self.name, self.clock.now_ns(), self._make))
 
     def _warn_of_namesakes(self) -> None:
         topic = self.node.name.expand("~/transition_event")

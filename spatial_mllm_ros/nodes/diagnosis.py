@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from enum import IntEnum
 
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometryStatus
 from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
+from spatial_mllm_ros.nodes.surroundings import Surroundings, large_images, why_silent
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 
 PATIENCE_S = 3.0
 """Silence of a camera that is worth a warning."""
+FEW = 0.5
+"""Share of a camera's CameraInfo rate below which its images are few."""
+OTHER_CLOCK_NS = 3600 * 10**9
+"""Stamps further apart are of different clocks."""
+SINCE_BOOT_NS = 10**17
+"""Smaller stamps (three years) count from a machine's start."""
 
 REMEDIES = {
     "no_pose": "the camera's pose at the image's stamp is not known: see the tf_ counts",
@@ -49,7 +57,7 @@ REMEDIES = {
     "tf_unknown_frame": "no transform names the camera's frame or the fixed frame: run a localiser, or set fixed_frame",
     "tf_not_connected": "the camera's frame and the fixed frame are in separate TF trees: publish what joins them",
     "tf_past": "images are older than the transforms remembered: raise tf_history_s, or the images come very late",
-    "tf_future": "transforms come too late: raise tf_wait_s",
+    "tf_future": "transforms come too late (raise tf_wait_s) or not any more (does the localiser run?)",
     "tf_gap": "transforms come too seldom to interpolate between: raise tf_max_gap_s, or publish them more often",
     "tf_loop": "two publishers on /tf contradict each other (a frame would be its own ancestor): stop one of them",
     "tf_invalid": "a transform is not a rigid one (its quaternion is not of length one, or a number is not finite)",
@@ -96,7 +104,10 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """One input. silent_s: seconds since the last message, None before the first. fault: the latest refusal."""
+    """One input. silent_s: seconds since the last message, None before the first. fault: the latest refusal.
+
+    mismatch: what to do about a quality of service because of which nothing can come; '' when there is none.
+    """
 
     stream: Stream
     received: int
@@ -106,6 +117,7 @@ class StreamStatus:
     silent_s: float | None
     refused: Mapping[str, int]
     fault: str = ""
+    mismatch: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,9 @@ class LiveStatus:
     """A snapshot of a live engine. running_s: None while it is stopped. Counts by reason are since the last reset.
 
     model_queries: questions that needed the model, or might have. Both None without a model. geometry: from colour, None
-    without.
+    without. texts: the latest case of a reason, in words. above: a frame that would be the fixed frame by now, '' when it is.
+    image_ns, tf_ns: newest stamps of images and of moving transforms, None before the first. troubles: what is wrong with the
+    node's own set-up.
     """
 
     running_s: float | None
@@ -153,30 +167,39 @@ class LiveStatus:
     model_queries: QueryStatus | None = None
     model: ModelStatus | None = None
     geometry: GeometryStatus | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    above: str = ""
+    image_ns: int | None = None
+    tf_ns: int | None = None
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of /diagnostics. ``values`` are as people read them."""
+    """One line of /diagnostics. ``values`` are as people read them. reason: a short word, the same while a fault lasts."""
 
     name: str
     level: Level
     message: str
     values: tuple[tuple[str, str], ...]
+    reason: str = ""
 
 
-def findings(status: LiveStatus, before: LiveStatus | None = None) -> list[Finding]:
-    """The state of inputs, geometry from colour, memory and questions, and of a model and its questions, in that order.
+def findings(
+    status: LiveStatus, before: LiveStatus | None = None, surroundings: Surroundings | None = None
+) -> list[Finding]:
+    """The state of inputs, geometry from colour, memory and questions, of a model and its questions, and of the set-up.
 
     before: an earlier snapshot; only what has grown since then counts as a fault, so that trouble long past is not told
-    for ever. None: everything counts.
+    for ever. None: everything counts. surroundings: what others publish, as far as the node knows.
     """
     return [
-        *(_input(s, status, before) for s in status.streams),
+        *(_input(s, status, before, surroundings) for s in status.streams),
         *_geometry(status, before),
         _memory(status, before),
         _questions(status, status.queries, before.queries if before else None, "questions", GEOMETRY_REMEDIES),
         *_model(status, before),
+        *_set_up(status),
     ]
 
 
@@ -191,40 +214,84 @@ def _grown(now: Mapping[str, int], before: Mapping[str, int] | None) -> dict[str
     return {key: (n if n > 0 else now[key]) for key, n in grown.items() if n > 0 or (n < 0 and now[key] > 0)}
 
 
-def _input(now: StreamStatus, status: LiveStatus, before: LiveStatus | None) -> Finding:
+def _input(
+    now: StreamStatus, status: LiveStatus, before: LiveStatus | None, surroundings: Surroundings | None
+) -> Finding:
     stream = now.stream
     earlier = next((s for s in before.streams if s.stream == stream), None) if before else None
-    level, message = Level.OK, f"{now.rate_hz:.1f} Hz" if now.received else "nothing yet"
+    level, message, reason = Level.OK, f"{now.rate_hz:.1f} Hz" if now.received else "nothing yet", ""
     patient = status.running_s is not None and status.running_s > PATIENCE_S
     refused = _grown(now.refused, earlier.refused if earlier else None)
     dropped = now.dropped - (earlier.dropped if earlier else 0)
+    beside = [s for s in status.streams if s.stream.camera == stream.camera and s.stream != stream and s.rate_hz > 0]
     if status.running_s is None:
         message = "the node is not active"
+    elif now.mismatch:
+        level, message, reason = Level.ERROR, now.mismatch, "qos"
     elif refused:
         reason = max(refused, key=lambda r: refused[r])
         level, message = Level.ERROR, f"{refused[reason]} refused ({reason}): {remedy(reason)}. Latest: {now.fault}"
-    elif patient and now.silent_s is None and stream.kind is not Kind.TF:
+    elif patient and now.silent_s is None and stream.kind is not Kind.TF_STATIC:
         needed = stream.kind in (Kind.COLOUR, Kind.CAMERA_INFO, Kind.DEPTH)
-        level = Level.WARN if needed else Level.OK
-        message = f"nothing has come on {stream.topic}: is it published? `ros2 topic info -v {stream.topic}`"
-    elif (
-        patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOUR, Kind.DEPTH)
-    ):
-        level, message = Level.WARN, f"nothing on {stream.topic} for {now.silent_s:.1f} s"
+        level, reason = Level.WARN if needed else Level.OK, "nothing"
+        message = (
+            f"nothing has come on {stream.topic}: is it published? `ros2 topic info -v {stream.topic}`"
+            if surroundings is None
+            else why_silent(stream, surroundings, bool(beside))
+        )
+    elif patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOUR, Kind.DEPTH):
+        level, message, reason = Level.WARN, f"nothing on {stream.topic} for {now.silent_s:.1f} s", "silent"
     elif dropped > 0:
-        level = Level.WARN
-        message = f"{dropped} dropped: the node is too slow for {now.rate_hz:.1f} Hz, or lower the camera's rate"
+        level, reason = Level.WARN, "dropped"
+        message = (
+            f"{dropped} dropped: the node is too slow for {now.rate_hz:.1f} Hz; lower the camera's rate or resolution, or "
+            "raise image_queue where it is only now and then"
+        )
+    elif patient and stream.kind in (Kind.COLOUR, Kind.DEPTH) and now.rate_hz < FEW * _info_rate(now, beside):
+        level, reason = Level.WARN, "few"
+        message = (
+            f"{now.rate_hz:.1f} Hz on {stream.topic}, but CameraInfo comes at {_info_rate(now, beside):.1f} Hz: "
+            f"{large_images(stream)}"
+        )
     values = [("topic", stream.topic), ("type", stream.message_type), ("rate_hz", f"{now.rate_hz:.2f}")]
     values += [("received", str(now.received)), ("dropped", str(now.dropped)), ("waiting", str(now.waiting))]
     values += [(f"refused_{reason}", str(n)) for reason, n in sorted(now.refused.items())]
     name = stream.kind.value if len({s.stream.camera for s in status.streams}) <= 2 else (
         f"{stream.kind.value} {stream.camera}".strip()
     )  # fmt: skip
-    return Finding(f"input: {name}", level, message, tuple(values))
+    return Finding(f"input: {name}", level, message, tuple(values), reason)
+
+
+def _info_rate(now: StreamStatus, beside: list[StreamStatus]) -> float:
+    """Hz of the CameraInfo of an image topic."""
+    kind = Kind.CAMERA_INFO if now.stream.kind is Kind.COLOUR else Kind.DEPTH_CAMERA_INFO
+    return max((s.rate_hz for s in beside if s.stream.kind is kind), default=0.0)
+
+
+def _set_up(status: LiveStatus) -> Iterator[Finding]:
+    if status.troubles:
+        yield Finding("set-up", Level.WARN, "; ".join(status.troubles), (), "set_up")
+
+
+def _other_clock(status: LiveStatus) -> str:
+    """That images and transforms are stamped by different clocks; '' when they are not."""
+    if status.image_ns is None or status.tf_ns is None or abs(status.image_ns - status.tf_ns) < OTHER_CLOCK_NS:
+        return ""
+    images, transforms = (_moment(stamp) for stamp in (status.image_ns, status.tf_ns))
+    return (
+        f"images and /tf are stamped by different clocks: images {images}, /tf {transforms}; have the driver stamp with the "
+        "system's time (or all with /clock)"
+    )
+
+
+def _moment(stamp_ns: int) -> str:
+    if stamp_ns < SINCE_BOOT_NS:
+        return f"{stamp_ns / 1e9:.3f} s, as since a machine's start"
+    return f"{stamp_ns / 1e9:.3f} s, which is {datetime.fromtimestamp(stamp_ns // 10**9, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
-    level, message = Level.OK, f"{status.frames} frames, {status.nbytes / 2**20:.0f} MiB"
+    level, message, reason = Level.OK, f"{status.frames} frames, {status.nbytes / 2**20:.0f} MiB", ""
     refused = _grown(status.refused, before.refused if before else None)
     remarks = _grown(
         {r: n for r, n in status.remarks.items() if r != "clock_reset"}, before.remarks if before else None
@@ -242,7 +309,16 @@ def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
             faults.pop("no_pose", None)
         reason = max(faults, key=lambda r: faults[r])
         level = Level.WARN if status.frames else Level.ERROR
-        message += f"; {reason} {faults[reason]} times: {remedy(reason)}"
+        why = (reason.startswith("tf_") and _other_clock(status)) or remedy(reason)
+        latest = f". Latest: {status.texts[reason]}" if reason in status.texts else ""
+        message += f"; {reason} {faults[reason]} times: {why}{latest}"
+    elif status.above:
+        level, reason = Level.WARN, "above"
+        message += (
+            f"; {status.above} is above {status.world_frame} in TF by now, but poses stay in {status.world_frame}, in which "
+            f"the memory began: what corrects {status.world_frame} in {status.above} does not correct the memory; set "
+            f"fixed_frame to {status.above}"
+        )
     values = [
         ("frames", str(status.frames)),
         ("memory_mib", f"{status.nbytes / 2**20:.1f}"),
@@ -256,7 +332,7 @@ def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
     values += [(f"refused_{reason}", str(n)) for reason, n in sorted(status.refused.items())]
     values += [(f"remark_{reason}", str(n)) for reason, n in sorted(status.remarks.items())]
     values += [(reason, str(n)) for reason, n in sorted(status.tf_counts.items())]
-    return Finding("memory", level, message, tuple(values))
+    return Finding("memory", level, message, tuple(values), reason)
 
 
 def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding]:
@@ -311,7 +387,8 @@ def _questions(
     status: LiveStatus, queries: QueryStatus, before: QueryStatus | None, name: str, remedies: Mapping[str, str]
 ) -> Finding:
     total = sum(queries.answered.values())
-    level, message = Level.OK, f"{total} answered, {queries.running} being answered, {queries.waiting} waiting"
+    level, reason = Level.OK, ""
+    message = f"{total} answered, {queries.running} being answered, {queries.waiting} waiting"
     if status.running_s is None:
         message = "the node is not active: questions get CANCELLED"
     else:
@@ -319,12 +396,12 @@ def _questions(
         for code, what in remedies.items():
             if new.get(code):
                 level = Level.WARN if code in ("BUSY", "TIMEOUT") else Level.ERROR
-                message = f"{new[code]} questions {what}"
+                message, reason = f"{new[code]} questions {what}", code
                 break
     values = [("waiting", str(queries.waiting)), ("running", str(queries.running))]
     values += [(f"p{p}_ms", f"{1000 * s:.1f}") for p, s in _percentiles(queries)]
     values += [(f"answered_{code}", str(n)) for code, n in sorted(_by_name(queries.answered).items())]
-    return Finding(name, level, message, tuple(values))
+    return Finding(name, level, message, tuple(values), reason)
 
 
 def _model(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding]:
@@ -348,8 +425,3 @@ def _percentiles(queries: QueryStatus) -> Iterator[tuple[int, float]]:
 
 def _by_name(answered: Mapping[ErrorCode, int]) -> dict[str, int]:
     return {code.name: n for code, n in answered.items()}
-
-
-def with_problem(finding: Finding, problem: str) -> Finding:
-    """The finding as an ERROR with another message: for what only the middleware knows, such as a mismatch of QoS."""
-    return replace(finding, level=Level.ERROR, message=problem)

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -30,12 +30,14 @@ from spatial_mllm_ros.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.rgb_geometry import Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
-from spatial_mllm_ros.nodes.diagnosis import LiveStatus, QueryStatus, StreamStatus
+from spatial_mllm_ros.nodes.diagnosis import Finding, Level, LiveStatus, QueryStatus, StreamStatus, findings
 from spatial_mllm_ros.nodes.geometry import LiveGeometry
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
+from spatial_mllm_ros.nodes.progress import Progress, at_latest
 from spatial_mllm_ros.nodes.queries import OnText, QueryPool
+from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.nodes.time_line import TimeLine
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
@@ -64,6 +66,9 @@ IDLE_S = 2.0
 """When nothing has come for so long, images that still wait for their depth or transform are taken in as they are."""
 
 LATEST_TRANSFORMS = 2000
+MOST_FAULTS = 4
+TELL_S, TELL_AGAIN_S = 1.0, 30.0
+"""Faults are looked for this often, and one that lasts is told in the log this often."""
 MODEL_WORKERS = 8
 """The model answers one question at a time; the others of these wait for it, or have geometry's answer meanwhile."""
 
@@ -101,7 +106,8 @@ class LiveEngine:
     offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
     on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
     called when the settings name a model; returns it loaded, or raises ConfigurationError. load_geometry: the same for the
-    predictor of geometry from colour.
+    predictor of geometry from colour. surroundings: what others publish, where the node knows. troubles: what is wrong with
+    the node's set-up, such as parameters that do not exist.
 
     Raises ConfigurationError when something named in the settings cannot be had. ``close`` it when it is done with.
     """
@@ -115,6 +121,8 @@ class LiveEngine:
         monotonic: Callable[[], float] = time.monotonic,
         load_model: Callable[[Settings], SpatialModel] = load_model,
         load_geometry: Callable[[Settings], ServedPredictor] = load_geometry,
+        surroundings: Surroundings | None = None,
+        troubles: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.on_keyframes = on_keyframes
@@ -141,9 +149,14 @@ class LiveEngine:
         self._inbox.close()
         self._handlers = {stream: self._handler(stream) for stream in self.streams}
         self._faults: dict[Stream, str] = {}
+        self._mismatches: dict[Stream, str] = {}
+        self._surroundings = surroundings
+        self._troubles = tuple(troubles)
+        self._diagnosed: LiveStatus | None = None
         self._infos: dict[Stream, CameraModel] = {}
         self._last_kept: dict[str, int] = {}
         jump_ns = int(settings.clock_reset_s * SECOND)
+        self._progress = Progress(monotonic)
         self._lines = {s.camera: TimeLine(jump_ns, self._refuse, monotonic) for s in self.streams}
         self._transforms: deque[tuple[str, str, int, Transform]] = deque(maxlen=LATEST_TRANSFORMS)
         """The moving ones that came last: those of a time line that begins anew come before it is believed."""
@@ -153,13 +166,13 @@ class LiveEngine:
         self._lifecycle = threading.RLock()
         self._scene_lock = threading.RLock()
         self._scene = self._new_scene(TransformTree(int(settings.tf_history_s * SECOND), 10_000, self._max_gap_ns))
-        self._pool = QueryPool(
-            self._answer, settings.query_workers, settings.query_queue, settings.timeout_s, monotonic
-        )
+
+        def pool(workers: int, queue: int) -> QueryPool:
+            return QueryPool(self._answer, workers, queue, settings.timeout_s, monotonic, self._can_be_answered)
+
+        self._pool = pool(settings.query_workers, settings.query_queue)
         at_once = min(MODEL_WORKERS, settings.model_queue + 1)
-        self._model_pool = QueryPool(
-            self._answer, at_once, settings.model_queue + 1 - at_once, settings.timeout_s, monotonic
-        )
+        self._model_pool = pool(at_once, settings.model_queue + 1 - at_once)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._started: float | None = None
@@ -182,6 +195,8 @@ class LiveEngine:
 
     def offer(self, stream: Stream, message: Any) -> None:
         """Hand over a message: appends to a queue, no more."""
+        if stream.kind is Kind.COLOUR and self.running:
+            self._progress.received(stream.camera, message)
         self._inbox.put(stream, message)
 
     def ask(self, request: Request, on_text: OnText | None = None) -> Future[Answer]:
@@ -200,6 +215,7 @@ class LiveEngine:
             self._threads = [
                 threading.Thread(target=self._ingest, args=(stop,), name="ingest", daemon=True),
                 threading.Thread(target=self._watch_keyframes, args=(stop,), name="keyframes", daemon=True),
+                threading.Thread(target=self._tell_faults, args=(stop,), name="faults", daemon=True),
             ]
             if self._backend is not None:
                 update = threading.Thread(
@@ -234,6 +250,8 @@ class LiveEngine:
                 if thread.is_alive():
                     log.warning("the %s thread has not ended yet", thread.name)
             self._threads = []
+            self._mismatches.clear()
+            self._diagnosed = None
 
     def close(self) -> None:
         """Stop, and free the models. There is no way back."""
@@ -260,6 +278,19 @@ class LiveEngine:
             log.warning("the clock was set back to %.3f s: waiting for images of that time", now_ns / 1e9)
             for line in self._lines.values():
                 line.clock_set_back(latest_ns)
+
+    def qos_mismatch(self, stream: Stream, remedy: str) -> None:
+        """Nothing can come on a stream because of a quality of service."""
+        if self._mismatches.get(stream) != remedy:
+            log.error("%s", remedy)
+        self._mismatches[stream] = remedy
+
+    def diagnose(self) -> list[Finding]:
+        """What is worth telling now; a fault is what has happened since this was asked last."""
+        status = self.status()
+        found = findings(status, self._diagnosed, self._surroundings)
+        self._diagnosed = status
+        return found
 
     def update(self, settings: Settings) -> None:
         """Take over the values that may change at any time. Raises ParameterError for a change of others."""
@@ -295,6 +326,7 @@ class LiveEngine:
                 inbox.silent_s(stream),
                 {reason: n for (s, reason), n in self.refused.items() if s == stream},
                 self._faults.get(stream, ""),
+                self._mismatches.get(stream, ""),
             )
             for stream in self.streams
         )
@@ -318,7 +350,21 @@ class LiveEngine:
             model_queries=None if self._model is None else _query_status(self._model_pool),
             model=None if self._model is None else self._model.status(),
             geometry=None if self._geometry is None else self._geometry.status(),
+            texts=dict(scene.assembler.texts),
+            above=self._above(),
+            image_ns=max((line.newest_ns for line in self._lines.values() if line.newest_ns is not None), default=None),
+            tf_ns=self._transforms[-1][2] if self._transforms else None,
+            troubles=self._troubles,
         )
+
+    def _above(self) -> str:
+        """The fixed frame that would be taken if the memory began now, if it is another than the memory's."""
+        with self._scene_lock:
+            scene = self._scene
+            cameras, world = scene.memory.cameras(), scene.memory.world_frame
+            root = scene.assembler.tree.root_of(cameras[0]) if cameras else None
+        return root if root and root != world and not self.settings.fixed_frame and self._geometry is None else ""
+
 
     # ---- taking messages in
 
@@ -433,6 +479,7 @@ class LiveEngine:
     def _remember(self, scene: _Scene, frames: list[Frame]) -> None:
         shortest = 1e9 / self.settings.max_frame_rate_hz if self.settings.max_frame_rate_hz else 0.0
         for frame in frames:
+            self._progress.taken(frame.camera_frame, frame.stamp_ns)
             last = self._last_kept.get(frame.camera_frame)
             # A camera's stamps jitter; a twentieth of its period is forgiven so that 30 Hz at most lets 30 Hz through.
             if shortest and last is not None and 0 <= frame.stamp_ns - last < 0.95 * shortest:
@@ -443,6 +490,9 @@ class LiveEngine:
                 self._last_kept[frame.camera_frame] = frame.stamp_ns
             elif scene.memory.add(frame) is not None:
                 self._last_kept[frame.camera_frame] = frame.stamp_ns
+        if frames:
+            for pool in (self._pool, self._model_pool):
+                pool.wake()
 
     def _update(self, update: Update) -> None:
         """Geometry from colour has something new; called in its thread, not after a reset."""
@@ -488,7 +538,14 @@ class LiveEngine:
         )
         level = np.eye(4) if s.level == "fixed_frame" else None
         query = SpatialQueryEngine(
-            memory, self._sensor, _query_config(s), level, self._lookup(tree), self._parser, self._backend
+            memory,
+            self._sensor,
+            _query_config(s),
+            level,
+            self._lookup(tree),
+            self._parser,
+            self._backend,
+            age_s=lambda stamp_ns: self._progress.age_s(stamp_ns, self._line_ns(stamp_ns), self._clock()),
         )
         return _Scene(self._new_assembler(tree), memory, query)
 
@@ -507,12 +564,28 @@ class LiveEngine:
 
         return lookup
 
+    def _line_ns(self, stamp_ns: int) -> int:
+        """Newest stamp (ns) of the images, whatever became of them; at least ``stamp_ns``."""
+        return max(stamp_ns, *(line.newest_ns or 0 for line in self._lines.values()))
+
+    def _can_be_answered(self, request: Request) -> bool:
+        waiting = any(self._inbox.waiting(stream) for stream in self.streams if stream.kind is Kind.COLOUR)
+        return not self._progress.on_its_way(request, waiting)
+
     def _answer(self, request: Request, cancelled: Callable[[], bool], on_text: OnText | None) -> Answer:
         scene = self._scene
-        answer = scene.query.answer(request, cancelled, on_text)
-        if answer.error_code is ErrorCode.NO_FRAMES and self._geometry is not None and not len(scene.memory):
-            return replace(answer, error_msg=f"{answer.error_msg}; {self._geometry.why_nothing()}")
+        answer = scene.query.answer(at_latest(request, scene.memory), cancelled, on_text)
+        if answer.error_code is ErrorCode.NO_FRAMES and not len(scene.memory):
+            why = [] if self._geometry is None else [self._geometry.why_nothing()]
+            return replace(answer, error_msg="; ".join([answer.error_msg, *why, *self._why_nothing()]))
         return answer
+
+    def _why_nothing(self) -> list[str]:
+        """Why no frame has come, as /diagnostics has it."""
+        found = findings(self.status(), None, self._surroundings)
+        faults = [f.message for f in found if f.level in (Level.WARN, Level.ERROR) and f.name != "questions"]
+        silent = [s.stream.topic for s in self.status().streams if not s.received and s.stream.kind is not Kind.TF_STATIC]
+        return faults[:MOST_FAULTS] or ([f"nothing has come yet on {', '.join(silent)}"] if silent else [])
 
     def _newest(self) -> int:
         """Stamp (ns) of the newest pose in memory, or of a newer image on its way; before everything without any."""
@@ -522,6 +595,7 @@ class LiveEngine:
 
     def _go_back(self, first_ns: int, last_ns: int) -> None:
         """The images have begun anew at an earlier time: forget what is of the later one, unless the settings say keep."""
+        self._progress.start_over()
         if self._newest() <= last_ns:
             return  # another camera has done it
         because = f"stamps jumped back to {first_ns / 1e9:.3f} s"
@@ -533,6 +607,7 @@ class LiveEngine:
                 tree.forget_after(BEFORE_EVERYTHING)
                 scene.assembler = self._new_assembler(tree)
                 scene.assembler.refused, scene.assembler.remarks = former.refused, former.remarks
+                scene.assembler.placed_in = former.placed_in
             else:
                 log.warning("%s: %d frames are forgotten (set on_clock_reset to keep them)", because, len(self.memory))
                 self.resets += 1
@@ -571,6 +646,29 @@ class LiveEngine:
                         return
             except Exception:  # the node keeps serving
                 log.exception("keyframes could not be published")
+
+    # ---- faults
+
+    def _tell_faults(self, stop: threading.Event) -> None:
+        """Faults in the log: at once, and again while they last."""
+        told: dict[tuple[str, str], float] = {}
+        before: LiveStatus | None = None
+        while not stop.wait(TELL_S):
+            try:
+                status = self.status()
+                found = findings(status, before, self._surroundings)
+                before = status
+            except Exception:  # the node keeps serving
+                log.exception("the node could not be diagnosed")
+                continue
+            now = self._monotonic()
+            for finding in found:
+                key = (finding.name, finding.reason)
+                if finding.level is Level.OK or now - told.get(key, -TELL_AGAIN_S) < TELL_AGAIN_S:
+                    continue
+                told[key] = now
+                level = logging.ERROR if finding.level is Level.ERROR else logging.WARNING
+                log.log(level, "%s: %s", finding.name, finding.message)
 
     def _update_context(self, backend: ModelBackend, stop: threading.Event) -> None:
         """Has the model encode the keyframes when they have changed."""
@@ -642,6 +740,7 @@ def _query_config(settings: Settings) -> QueryConfig:
         min_confidence=settings.min_confidence,
         moment_tolerance_s=settings.moment_tolerance_s,
         timeout_s=settings.timeout_s,
+        max_pose_age_s=settings.max_pose_age_s,
         max_keyframes=settings.keyframes_count,
         min_model_confidence=settings.min_model_confidence,
         wait_for_context=settings.model_context == "wait",

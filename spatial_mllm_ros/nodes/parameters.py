@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -305,6 +305,14 @@ class Settings:
         within=(0.0, 60.0),
         change=Change.ANY_TIME,
     )
+    max_pose_age_s: float = _is(
+        5.0,
+        "Questions about where the camera is now get a code that says how old its last pose is when that is older; 0: any "
+        "age.",
+        unit="s",
+        within=(0.0, 1e9),
+        change=Change.ANY_TIME,
+    )
     question_table: str = _is(
         "", "Files with more wordings of questions, separated by commas; they extend the built-in table."
     )
@@ -573,6 +581,18 @@ def _table() -> dict[str, Parameter]:
 
 PARAMETERS: dict[str, Parameter] = _table()
 """The table, by name, in the order in which people read it."""
+
+
+def without_effect(names: Iterable[str]) -> tuple[str, ...]:
+    """What to tell about given parameters that the node does not have."""
+    told = []
+    for name in sorted(names):
+        if name.startswith("qos_overrides."):
+            own = [p for p in PARAMETERS if p.endswith("_qos")]
+            told.append(f"{name} has no effect: set {', '.join(own)} and qos_depth instead")
+        else:
+            told.append(f"there is no parameter {name!r}{_did_you_mean(name)}: it has no effect")
+    return tuple(told)
 
 
 def _did_you_mean(name: str) -> str:

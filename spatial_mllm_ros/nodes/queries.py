@@ -21,6 +21,9 @@ AnswerFunction = Callable[[Request, Callable[[], bool], OnText | None], Answer]
 """(request, cancelled, on_text) -> answer; asks ``cancelled`` now and then and stops once it is true. on_text: given the
 text of an answer that is generated, piece by piece."""
 
+PATIENCE = 0.8
+"""Share of its time limit that a question waits for what it is about."""
+LOOK_S = 0.05
 GRACE_S = 0.1
 """An engine at work may overrun its limit by this much before it is answered for."""
 
@@ -45,6 +48,9 @@ class QueryPool:
     ``submit`` never waits. Its Future always gets an Answer, and in time: BUSY at once when ``queue`` questions wait for
     a worker already, TIMEOUT when the time limit passes (in the queue too, and even if ``answer`` does not come back),
     CANCELLED when the pool stops. Cancelling the Future gives the question up, also while it is being answered.
+
+    ready: whether a question can be answered now. One that cannot keeps no worker, and is looked at again after ``wake`` and
+    now and then, until most of its time is up.
     """
 
     def __init__(
@@ -54,7 +60,9 @@ class QueryPool:
         queue: int = 64,
         timeout_s: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
+        ready: Callable[[Request], bool] = lambda request: True,
     ) -> None:
+        self._ready = ready
         self._queue = queue
         self.timeout_s = timeout_s
         self.answered: Counter[ErrorCode] = Counter()
@@ -140,14 +148,21 @@ class QueryPool:
             self._resolve(query, refusal)
         return query.future
 
+    def wake(self) -> None:
+        """Something has come that a question may have waited for."""
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
     def _work(self) -> None:
         me = threading.current_thread()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopping)
-                if self._stopping or me not in self._threads:
-                    return
-                query = self._waiting.popleft()
+                while (query := self._next()) is None or self._stopping or me not in self._threads:
+                    if self._stopping or me not in self._threads:
+                        return
+                    self._changed.wait(LOOK_S if self._waiting else None)
+                self._waiting.remove(query)
                 query.begun = self._monotonic()
                 self._running.add(query)
             try:
@@ -156,6 +171,14 @@ class QueryPool:
                 with self._changed:
                     self._running.discard(query)
             self._resolve(query, answer)
+
+    def _next(self) -> _Query | None:
+        """The question that came first of those that can be answered."""
+        now = self._monotonic()
+        for query in self._waiting:
+            if now > query.asked + PATIENCE * (query.deadline - query.asked) or self._ready(query.request):
+                return query
+        return None
 
     def _answer_in_time(self, query: _Query) -> Answer:
         assert query.begun is not None

@@ -49,12 +49,11 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
 from spatial_mllm_ros.nodes import convert
-from spatial_mllm_ros.nodes.diagnosis import LiveStatus, findings, with_problem
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
-from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, help_text
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, help_text, without_effect
 from spatial_mllm_ros.nodes.qos import (
     DIAGNOSTICS_QOS,
     KEYFRAMES_QOS,
@@ -65,6 +64,7 @@ from spatial_mllm_ros.nodes.qos import (
     qos_policy,
 )
 from spatial_mllm_ros.nodes.queries import OnText
+from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
@@ -134,8 +134,6 @@ class SpatialMllmNode(LifecycleNode):
         self._action: Any = None
         self._keyframes: Any = None
         self._subscriptions_of: dict[Stream, Subscription] = {}
-        self._mismatches: dict[Stream, str] = {}
-        self._before: LiveStatus | None = None
         self._questions = 0
         self._last_question = -math.inf
         self.finalized = False
@@ -171,12 +169,10 @@ class SpatialMllmNode(LifecycleNode):
             raise ParameterError(f"the parameters do not fit together: {error}") from error
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.add_post_set_parameters_callback(self._on_parameters_set)
-        unknown = [
-            name for name in self._parameter_overrides if name not in PARAMETERS and not self.has_parameter(name)
-        ]
-        unknown = [name for name in unknown if not name.startswith("qos_overrides.")]
-        if unknown:
-            self.get_logger().warning(f"there are no parameters {', '.join(sorted(unknown))}: they have no effect")
+        unknown = [n for n in self._parameter_overrides if n not in PARAMETERS and not self.has_parameter(n)]
+        self._troubles = without_effect(unknown)
+        for trouble in self._troubles:
+            self.get_logger().warning(trouble)
 
     def settings(self) -> Settings:
         """The parameters as they are now."""
@@ -208,6 +204,8 @@ class SpatialMllmNode(LifecycleNode):
                 self._publish_keyframes,
                 load_model=partial(load_model, interrupted=self.interrupted),
                 load_geometry=partial(load_geometry, interrupted=self.interrupted),
+                surroundings=Surroundings(self.resolve_topic_name, self._published),
+                troubles=self._troubles,
             )
         except (ConfigurationError, ParameterError) as error:
             self.get_logger().error(f"cannot be configured: {error}")
@@ -237,7 +235,6 @@ class SpatialMllmNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._engine is not None
         result = super().on_activate(state)
-        self._before = None
         self._engine.start()
         for stream in self._engine.streams:
             self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
@@ -283,7 +280,6 @@ class SpatialMllmNode(LifecycleNode):
             for subscription in self._subscriptions_of.values():
                 self.destroy_subscription(subscription)
             self._subscriptions_of.clear()
-            self._mismatches.clear()
 
     def _dismantle(self, because: str) -> None:
         self._halt(because)
@@ -358,8 +354,12 @@ class SpatialMllmNode(LifecycleNode):
             self._subscribe(stream, instead)
             return
         name = qos_policy_name_from_kind(event.last_policy_kind)
-        self._mismatches[stream] = mismatch_remedy(topic, name, stream.qos_parameter)
-        self.get_logger().error(self._mismatches[stream])
+        if self._engine is not None:
+            self._engine.qos_mismatch(stream, mismatch_remedy(topic, name, stream.qos_parameter))
+
+    def _published(self) -> dict[str, list[str]]:
+        topics = self.get_topic_names_and_types()
+        return {topic: types for topic, types in topics if self.count_publishers(topic)}
 
     def _now_ns(self) -> int:
         """The node's clock; the end of time while /clock has not told it, so that nothing counts as of the future."""
@@ -453,15 +453,8 @@ class SpatialMllmNode(LifecycleNode):
         if engine is None:
             return
         self._warn_of_namesakes()
-        status = engine.status()
-        found = findings(status, self._before)
-        self._before = status
-        for i, stream_status in enumerate(status.streams):
-            problem = self._mismatches.get(stream_status.stream)
-            if problem:
-                found[i] = with_problem(found[i], problem)
         now = int(self.get_clock().now().nanoseconds)
-        self._diagnostics.publish(convert.diagnostics_message(found, self.get_fully_qualified_name(), now, MAKE))
+        self._diagnostics.publish(convert.diagnostics_message(engine.diagnose(), self.get_fully_qualified_name(), now, MAKE))
 
 
 class _LogBridge(logging.Handler):

@@ -45,7 +45,8 @@ class TimeLine:
         self._jump_ns = jump_ns
         self._refuse = refuse
         self._monotonic = monotonic
-        self._newest: int | None = None
+        self.newest_ns: int | None = None
+        """Of the images that were taken."""
         self._taken = 0.0
         self._held: list[_Held] = []
         self._witnesses: dict[Stream, int] = {}
@@ -63,7 +64,7 @@ class TimeLine:
         if stamp_ns <= 0:
             self._refuse(stream, "stamp_zero", f"a stamp of {stamp_ns / 1e9:.3f} s: the driver does not set it")
             return []
-        if self._newest is None or (self._is_on(stamp_ns) and not self._as_the_clock(stamp_ns)):
+        if self.newest_ns is None or (self._is_on(stamp_ns) and not self._as_the_clock(stamp_ns)):
             if stream.kind is Kind.COLOUR:
                 self._give_up()
                 self._go_on(stamp_ns)
@@ -77,28 +78,28 @@ class TimeLine:
             return []
         taken, self._held = self._held, []
         stamps = sorted(held.stamp_ns for held in taken)
-        if stamps[-1] < self._newest:
+        if stamps[-1] < self.newest_ns:
             self.back_to = stamps[0], stamps[-1]
-        self._clock_ns, self._newest = None, None
+        self._clock_ns, self.newest_ns = None, None
         self._go_on(stamps[-1])
         return [held.image for held in taken]
 
     def fits(self, stream: Stream, stamp_ns: int) -> bool:
         """Whether a CameraInfo's stamp is of the images' clock, as far as is known. It bears witness either way."""
         self._witnesses[stream] = stamp_ns
-        return stamp_ns > 0 and (self._newest is None or self._is_on(stamp_ns))
+        return stamp_ns > 0 and (self.newest_ns is None or self._is_on(stamp_ns))
 
     def _is_on(self, stamp_ns: int) -> bool:
-        assert self._newest is not None
+        assert self.newest_ns is not None
         passed_ns = int((self._monotonic() - self._taken) * SECOND)
-        return -self._jump_ns <= stamp_ns - self._newest <= self._jump_ns + 2 * passed_ns
+        return -self._jump_ns <= stamp_ns - self.newest_ns <= self._jump_ns + 2 * passed_ns
 
     def _as_the_clock(self, stamp_ns: int) -> bool:
         """Whether the clock was set back to where this stamp is."""
-        return self._clock_ns is not None and self._newest is not None and stamp_ns <= self._clock_ns < self._newest
+        return self._clock_ns is not None and self.newest_ns is not None and stamp_ns <= self._clock_ns < self.newest_ns
 
     def _go_on(self, stamp_ns: int) -> None:
-        self._newest = stamp_ns if self._newest is None else max(self._newest, stamp_ns)
+        self.newest_ns = stamp_ns if self.newest_ns is None else max(self.newest_ns, stamp_ns)
         self._taken = self._monotonic()
 
     def _is_another(self) -> bool:
@@ -118,8 +119,8 @@ class TimeLine:
             self._refuse_held(one)
 
     def _refuse_held(self, held: _Held) -> None:
-        assert self._newest is not None
-        by = (held.stamp_ns - self._newest) / 1e9
+        assert self.newest_ns is not None
+        by = (held.stamp_ns - self.newest_ns) / 1e9
         self._refuse(
             held.stream,
             "stamp_outlier",

@@ -35,7 +35,8 @@ class QueryConfig:
     min_confidence: a choice or a yes/no less certain than this is ABSTAINED. moment_tolerance_s: a moment means the
     frame at most this far from it. max_gap_s: poses are not interpolated across longer gaps. level_frames: frames used
     to find up, floor and ceiling. near_m: what "around the path" means. timeout_s: time limit where the request sets
-    none. max_keyframes: frames for a model's answer where the request sets none.
+    none. max_pose_age_s: older poses are not where the camera is now; 0: any age. max_keyframes: frames for a
+    model's answer where the request sets none.
 
     min_model_confidence: a model's answer less certain than this is ABSTAINED. wait_for_context: a model answers about
     the newest keyframes, also if it must encode them first; else about the last ones that it has encoded.
@@ -50,6 +51,7 @@ class QueryConfig:
     level_frames: int = 48
     near_m: float = 3.0
     timeout_s: float = 30.0
+    max_pose_age_s: float = 0.0
     max_keyframes: int = 16
     min_model_confidence: float = 0.1
     wait_for_context: bool = False
@@ -76,6 +78,8 @@ class Context:
     lookup: TransformLookup | None = None
     deadline: float = math.inf
     cancelled: Callable[[], bool] = field(default=lambda: False)
+    age_s: Callable[[int], float] = field(default=lambda stamp_ns: 0.0)
+    """Seconds from a stamp (ns) to the present; a recording has none."""
 
     # ---- what the question refers to
 
@@ -203,6 +207,19 @@ class Context:
         if not len(stamps):
             raise QueryError(ErrorCode.NO_FRAMES, "nothing was seen between window_start and window_end")
         return int(stamps[-1])
+
+    @property
+    def present(self) -> int:
+        """Stamp of the last pose, for what is asked about the camera as it is now. NO_FRAMES where that is too long ago."""
+        stamp_ns, limit = self.now, self.config.max_pose_age_s
+        age_s = 0.0 if self.request.window_end or not limit else self.age_s(stamp_ns)
+        if age_s > limit:
+            raise QueryError(
+                ErrorCode.NO_FRAMES,
+                f"where the camera is now is not known: its last pose is {age_s:.1f} s old, more than max_pose_age_s "
+                f"({limit:g} s); ask about a moment <t0>, or see /diagnostics for what keeps poses from coming",
+            )
+        return stamp_ns
 
     def camera_at(self, stamp_ns: int, name: str = "that moment") -> CameraErrors:
         """The camera's pose at a stamp, interpolated between its neighbours, with its error sources."""

@@ -108,7 +108,7 @@ class SpatialQueryEngine:
     T_zup_from_world: world to a frame with z up and the floor at z = 0, where that is known; else both are found in the
     frames. lookup: transforms to frames other than the fixed one and the cameras. parser: with wordings of one's own.
     model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what. unplaced:
-    images that came without poses, which a model is shown where the memory holds fewer.
+    images that came without poses, which a model is shown where the memory holds fewer. age_s: see Context.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class SpatialQueryEngine:
         parser: QuestionParser | None = None,
         model: ModelBackend | None = None,
         unplaced: UnplacedFrames | None = None,
+        age_s: Callable[[int], float] = lambda stamp_ns: 0.0,
     ) -> None:
         self.memory = memory
         self.sensor = sensor or SensorModel()
@@ -131,6 +132,7 @@ class SpatialQueryEngine:
         self.model = model
         self._lookup = lookup
         self._unplaced = unplaced
+        self._age_s = age_s
 
     def answer(
         self,
@@ -257,6 +259,7 @@ class SpatialQueryEngine:
             self._lookup,
             call.deadline,
             call.cancelled,
+            self._age_s,
         )
         context.check()
         answer = in_metres(HANDLERS[parsed.family](context), scale)

@@ -106,7 +106,8 @@ class FrameAssembler:
     counts it.
 
     tree: shared with whoever else looks up transforms. world_frame: the fixed frame of poses; empty: as
-    TransformTree.root_of finds it. colour_only: cameras that never wait for depth.
+    TransformTree.root_of finds it for the first frame with a pose, so that a map that comes later splits nothing.
+    colour_only: cameras that never wait for depth.
     uncalibrated: cameras without CameraInfo, whose frames have none.
 
     The ``add_...`` methods take messages' stamps (ns) and frame names and return the frames that are complete by then.
@@ -123,6 +124,10 @@ class FrameAssembler:
         self.tree = TransformTree() if tree is None else tree
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
+        self.texts: dict[str, str] = {}
+        """The latest case of a reason, in words: frames, seconds, sizes."""
+        self.placed_in = ""
+        """The fixed frame of the frames so far; '' before the first that has a pose."""
         self._world_frame = frame_name(world_frame)
         self._settings = settings or AssemblerSettings()
         self._colour_only = frozenset(colour_only)
@@ -257,17 +262,22 @@ class FrameAssembler:
                 if age <= self._settings.info_ahead_ns:
                     raise _Wait
                 self.refused["camera_size" if state.infos else "no_camera_info"] += 1
+                for info in state.infos[-1:]:
+                    self.texts["camera_size"] = (
+                        f"images of {colour.size[0]}x{colour.size[1]}, CameraInfo of {info.camera.width}x{info.camera.height}"
+                    )
                 return None
 
         with_depth = state.name not in self._colour_only
         matched = self._matching_depth(state, colour, waiting) if with_depth else None
-        world = self._world_frame or self.tree.root_of(colour.frame_id) or "map"
+        world = self._world_frame or self._root(colour.frame_id)
         try:
             T_world_camera = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
         except TransformError as error:
             if waiting:
                 raise _Wait from None
             T_world_camera, missing = None, error.reason
+            self.texts[missing] = f"{colour.frame_id} in {world} at {colour.stamp_ns / 1e9:.3f} s: {error}"
         depth = None
         if matched is not None:
             try:
@@ -279,13 +289,20 @@ class FrameAssembler:
             state.depths.remove(matched)
         elif with_depth:
             self.remarks["no_depth"] += 1
+            self.texts["no_depth"] = _nearest_depth(state, colour)
         if T_world_camera is None:
             self.remarks[missing] += 1
+        else:
+            self.placed_in = world
         try:
             return Frame(colour.stamp_ns, colour.frame_id, model, colour.image, depth, T_world_camera, world)
         except InvalidFrame as error:
             self.refused[error.reason] += 1
             return None
+
+    def _root(self, frame_id: str) -> str:
+        """The fixed frame: the one that frames were placed in so far, also when it hangs below another one by now."""
+        return self.placed_in or self.tree.root_of(frame_id) or "map"
 
     def _matching_depth(self, state: _Camera, colour: _Colour, waiting: bool) -> _Depth | None:
         """The depth image of that moment. Raises _Wait while a nearer one may come."""
@@ -314,7 +331,8 @@ class FrameAssembler:
             raise _Missing("depth_size" if matched.frame_id == colour.frame_id else "depth_not_registered")
         try:
             T_colour_depth = self._between(colour, matched, world)
-        except TransformError:
+        except TransformError as error:
+            self.texts["depth_not_registered"] = f"{matched.frame_id} in {colour.frame_id}: {error}"
             raise _Missing("depth_not_registered") from None
         return register_depth(matched.depth, depth_model, model, T_colour_depth)
 
@@ -329,6 +347,14 @@ class FrameAssembler:
         if colour.frame_id == matched.frame_id:
             return np.eye(4)
         return self.tree.lookup(colour.frame_id, matched.frame_id, colour.stamp_ns)
+
+
+def _nearest_depth(state: _Camera, colour: _Colour) -> str:
+    at = f"the image at {colour.stamp_ns / 1e9:.3f} s"
+    if not state.depths:
+        return f"{at}: no depth image waits"
+    by = min((d.stamp_ns - colour.stamp_ns for d in state.depths), key=abs)
+    return f"{at}: the nearest depth image is {abs(by) / 1e9:.3f} s {'later' if by > 0 else 'earlier'}"
 
 
 def _note_info(infos: list[_Info], info: _Info) -> None:

@@ -20,7 +20,7 @@ from spatial_mllm_ros.scene.uncertainty import Errors, propagate
 def direction(c: Context) -> Answer:
     """Direction of a point from the camera at a moment or now: front, left, back, right seen from above."""
     point, stored = c.point(0)
-    stamp = c.moment(0) if c.parsed.times else c.now
+    stamp = c.moment(0) if c.parsed.times else c.present
     label = f"<t{c.parsed.times[0]}>" if c.parsed.times else "now"
     camera = c.camera_at(stamp, label)
     level = c.level()

@@ -86,7 +86,7 @@ def moved_direction(c: Context) -> Answer:
 def camera_height(c: Context) -> Answer:
     """Height of the camera above the floor, at a moment or now."""
     level = c.level_with_floor()
-    stamp = c.moment(0) if c.parsed.times else c.now
+    stamp = c.moment(0) if c.parsed.times else c.present
     camera = c.camera_at(stamp)
     T = level.T_zup_from_world
     value = float(T[2, :3] @ camera.T_world_camera[:3, 3] + T[2, 3])
@@ -97,7 +97,7 @@ def camera_height(c: Context) -> Answer:
 
 def camera_position(c: Context) -> Answer:
     """Pose of the camera at a moment or now."""
-    stamp = c.moment(0) if c.parsed.times else c.now
+    stamp = c.moment(0) if c.parsed.times else c.present
     camera = c.camera_at(stamp)
     pose = c.pose(camera.T_world_camera, stamp)
     x, y, z = pose.position
@@ -127,8 +127,8 @@ def _interval(c: Context, whole: bool = False) -> tuple[int, int]:
     if len(times) >= 2:
         return times[0], times[1]
     if len(times) == 1:
-        return (c.start, times[0]) if c.parsed.from_start else (times[0], c.now)
-    return c.start, c.now
+        return (c.start, times[0]) if c.parsed.from_start else (times[0], c.present)
+    return c.start, c.present if "now" in c.request.question.lower().split() else c.now
 
 
 def _ends(c: Context, start: int, end: int) -> tuple[Evidence, ...]:

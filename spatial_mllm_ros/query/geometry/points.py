@@ -153,7 +153,7 @@ def _viewer(c: Context) -> tuple[CameraErrors, int, str] | None:
     if c.parsed.times:
         return c.camera_in_role(0), c.moment(0), f"<t{c.parsed.times[0]}>"
     if c.parsed.now:
-        return c.camera_at(c.now), c.now, "now"
+        return c.camera_at(c.present), c.now, "now"
     return None
 
 

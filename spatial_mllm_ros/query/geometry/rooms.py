@@ -130,7 +130,7 @@ def unseen(c: Context) -> Answer:
     if not look.where.any():
         return c.number(share, stddev, "", _best_frames(c, 2), "{}: there is nothing unseen")
     place, volume = look.largest()
-    camera = c.camera_at(c.now)
+    camera = c.camera_at(c.present)
     distance = float(np.linalg.norm(place - camera.T_world_camera[:3, 3]))
     words = f"{bearing_words(level, camera, place)} of the camera, {c.in_words(distance, _VOXEL_M, 'm')} away"
     evidence = c.moment_evidence(c.now, "now")
