@@ -424,6 +424,72 @@ def test_a_mismatch_is_told_with_its_remedy(make: Nodes, company: Company, caplo
     assert "Set colour_qos to sensor_data or auto" in caplog.text
 
 
+def test_a_topic_that_nobody_publishes_is_told_with_the_nearest_names(
+    make: Nodes, company: Company, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, in diagnostics, and in the answer to the first question."""
+    company.node.create_publisher(IMAGE, "/camera/color/image_rect")
+    company.node.create_publisher(IMAGE, "/rear/fisheye")
+    make()
+    wanted = "nobody publishes /camera/color/image_raw: did you mean /camera/color/image_rect? set colour_topic"
+    wait_for(lambda: wanted in company.diagnosis("input: colour"), lambda: company.diagnosis("input: colour"))
+    wait_for(lambda: wanted in caplog.text, "the log")
+    answer = company.client.ask("How high is the ceiling?")
+    assert answer.error_code is ErrorCode.NO_FRAMES
+    assert wanted in answer.error_msg
+
+
+def test_a_question_at_once_says_what_has_not_come_yet(make: Nodes, company: Company) -> None:
+    make()
+    answer = company.client.ask("How high is the ceiling?")
+    assert answer.error_code is ErrorCode.NO_FRAMES
+    assert "camera/color/image_raw" in answer.error_msg
+
+
+def test_a_topic_of_another_type_and_one_that_is_only_compressed_are_named(make: Nodes, company: Company) -> None:
+    company.node.create_publisher("std_msgs/msg/String", DEPTH)
+    company.node.create_publisher("sensor_msgs/msg/CompressedImage", f"{COLOUR}/compressed")
+    make()
+    wait_for(
+        lambda: "published as std_msgs/msg/String, but sensor_msgs/msg/Image" in company.diagnosis("input: depth"),
+        lambda: company.diagnosis("input: depth"),
+    )
+    wait_for(
+        lambda: "only /camera/color/image_raw/compressed: set colour_transport to compressed"
+        in company.diagnosis("input: colour"),
+        lambda: company.diagnosis("input: colour"),
+    )
+
+
+def test_images_that_get_lost_while_camera_info_comes_are_told(make: Nodes, company: Company) -> None:
+    """As large best-effort images do where the system's buffers are small."""
+    make()
+    company.node.create_publisher(IMAGE, COLOUR, "sensor_data")
+    for index in range(40):
+        company.send(frame(index), without=(Kind.COLOUR, Kind.DEPTH))
+        time.sleep(0.1)
+    told = company.diagnosis("input: colour")
+    assert "net.core.rmem_max" in told
+    assert "colour_transport: compressed" in told
+    assert "colour_qos: reliable" in told
+
+
+def test_misspelt_parameters_are_told_again_while_they_last(
+    make: Nodes, company: Company, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "/**:\n  ros__parameters:\n    colour_topc: a\n    qos_overrides:\n      /tf:\n        subscription:\n"
+        "          depth: 5\n"
+    )
+    make("--params-file", str(file))
+    assert "there is no parameter 'colour_topc', so it has no effect; did you mean 'colour_topic'?" in caplog.text
+    assert "qos_overrides./tf.subscription.depth has no effect: set colour_qos" in caplog.text
+    wait_for(lambda: "did you mean 'colour_topic'" in company.diagnosis("set-up"), lambda: str(company.diagnoses))
+    answer = company.client.ask("How high is the ceiling?")
+    assert "did you mean 'colour_topic'" in answer.error_msg
+
+
 def test_keyframes_are_kept_for_those_who_come_late(make: Nodes, company: Company) -> None:
     node = make()
     show(node, company)

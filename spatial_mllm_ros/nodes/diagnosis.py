@@ -19,6 +19,7 @@ PATIENCE_S = 3.0
 """Silence of a camera that is worth a warning."""
 FEW = 0.5
 """Share of a camera's CameraInfo rate below which its images are few."""
+SET_UP = "set-up"
 OTHER_CLOCK_NS = 3600 * 10**9
 """Stamps further apart are of different clocks."""
 SINCE_BOOT_NS = 10**17
@@ -270,7 +271,7 @@ def _info_rate(now: StreamStatus, beside: list[StreamStatus]) -> float:
 
 def _set_up(status: LiveStatus) -> Iterator[Finding]:
     if status.troubles:
-        yield Finding("set-up", Level.WARN, "; ".join(status.troubles), (), "set_up")
+        yield Finding(SET_UP, Level.WARN, "; ".join(status.troubles), (), "set_up")
 
 
 def _other_clock(status: LiveStatus) -> str:

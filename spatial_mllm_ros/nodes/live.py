@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.rgb_geometry import Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
-from spatial_mllm_ros.nodes.diagnosis import Finding, Level, LiveStatus, QueryStatus, StreamStatus, findings
+from spatial_mllm_ros.nodes.diagnosis import SET_UP, Finding, Level, LiveStatus, QueryStatus, StreamStatus, findings
 from spatial_mllm_ros.nodes.geometry import LiveGeometry
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
@@ -49,6 +50,7 @@ from spatial_mllm_ros.query.table import load_table
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import TransformTree
@@ -414,6 +416,7 @@ class LiveEngine:
         compressed = stream.message_type == COMPRESSED
 
         def colour(message: Any) -> None:
+            image: NDArray[np.uint8] | EncodedImage
             if compressed:
                 image, size = messages.compressed_colour(message)
             else:
@@ -582,7 +585,7 @@ class LiveEngine:
 
     def _why_nothing(self) -> list[str]:
         """Why no frame has come, as /diagnostics has it."""
-        found = findings(self.status(), None, self._surroundings)
+        found = sorted(findings(self.status(), None, self._surroundings), key=lambda f: f.name != SET_UP)
         faults = [f.message for f in found if f.level in (Level.WARN, Level.ERROR) and f.name != "questions"]
         silent = [s.stream.topic for s in self.status().streams if not s.received and s.stream.kind is not Kind.TF_STATIC]
         return faults[:MOST_FAULTS] or ([f"nothing has come yet on {', '.join(silent)}"] if silent else [])

@@ -591,7 +591,7 @@ def without_effect(names: Iterable[str]) -> tuple[str, ...]:
             own = [p for p in PARAMETERS if p.endswith("_qos")]
             told.append(f"{name} has no effect: set {', '.join(own)} and qos_depth instead")
         else:
-            told.append(f"there is no parameter {name!r}{_did_you_mean(name)}: it has no effect")
+            told.append(f"there is no parameter {name!r}, so it has no effect{_did_you_mean(name)}")
     return tuple(told)
 
 

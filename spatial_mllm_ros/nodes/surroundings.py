@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
@@ -74,7 +75,8 @@ def _meant(stream: Stream, topic: str, published: Mapping[str, Collection[str]])
             return f", only {topic}/{transport}: set {parameter} to {transport}"
     same = sorted(name for name, types in published.items() if stream.message_type in types)
     if not same:
-        return f", nor any topic of type {stream.message_type}: does the driver run, in this ROS_DOMAIN_ID?"
+        domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+        return f", nor any topic of type {stream.message_type}: does the driver run, in the same ROS_DOMAIN_ID ({domain})?"
     near = get_close_matches(topic, same, MOST_NAMES, LIKE)
     names = near or same[:MOST_NAMES]
     more = f" and {len(same) - len(names)} more" if not near and len(same) > len(names) else ""
