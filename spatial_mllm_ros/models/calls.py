@@ -148,7 +148,7 @@ class AskedModel(ABC):
         with self._changed:
             if self._unavailable:
                 raise ModelUnavailable(self._unavailable)
-            if not (self._context_frames if own is None else own):
+            if not (question.schema or (self._context_frames if own is None else own)):
                 raise no_frames()
             if len(self._calls) > self.queue:  # one of them is being answered
                 raise ModelBusy(f"{self.queue} questions are waiting for the model already: ask later")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from spatial_mllm_ros.models.cache import FeatureCache, RoomyCache
-from spatial_mllm_ros.models.generate import Writer
+from spatial_mllm_ros.models.generate import Allowed, Limits, Writer
 from spatial_mllm_ros.models.interface import ModelFrame, ModelQuestion
 from spatial_mllm_ros.models.prompts import QuestionTokens
 
@@ -64,6 +64,15 @@ class Encoder(Protocol):
 
     def question(self, question: ModelQuestion) -> QuestionTokens:
         """A question's tokens, which follow a context's, and those of its options' labels."""
+
+    def chat_head(self, question: ModelQuestion) -> tuple[int, ...]:
+        """Tokens of the first message of a question's chat; those of the others follow with ``question``."""
+
+    def text_context(self, token_ids: Sequence[int], limits: Limits) -> Context:
+        """A context of text alone. Run under ``torch.inference_mode``; raises what ``limits`` do."""
+
+    def allowed(self, schema: str) -> Allowed:
+        """What may be written next so that the whole is of a JSON Schema. ModelError where that cannot be had."""
 
     def writer(self, context: Context) -> Writer:
         """The language model going on from a context."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from spatial_mllm_ros.models.cache import RoomyCache
+from spatial_mllm_ros.models.constrained import JsonSchema
 from spatial_mllm_ros.models.context import Context, Steps, Store
-from spatial_mllm_ros.models.generate import PIECE, Writer
+from spatial_mllm_ros.models.generate import PIECE, Allowed, Limits, Writer, prefill
 from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion
 from spatial_mllm_ros.models.positions import rope_index
 from spatial_mllm_ros.models.precision import n_bytes
@@ -220,6 +221,21 @@ class VideoEncoder:
         return Writer(step, lambda: cache.length, cache.truncate)
 
     # Words.
+
+    def chat_head(self, question: ModelQuestion) -> tuple[int, ...]:
+        """Tokens of the first message of a question's chat."""
+        return self._prompts.chat(question.chat[:1])
+
+    def text_context(self, token_ids: Sequence[int], limits: Limits) -> Context:
+        """A context of text alone, without frames."""
+        context = Context((), RoomyCache(len(token_ids) + self._answer_room), 0, 0)
+        prefill(self.writer(context), token_ids, limits)
+        context.length = context.next_position = len(token_ids)
+        return context
+
+    def allowed(self, schema: str) -> Allowed:
+        """What may be written so that the whole is of a JSON Schema."""
+        return JsonSchema(self._tokenizer, schema, self.end_ids, self._model.get_input_embeddings().num_embeddings)
 
     def question(self, question: ModelQuestion) -> QuestionTokens:
         """A question's tokens, which follow the prefix."""

@@ -21,6 +21,9 @@ from spatial_mllm_ros.models.interface import (
 )
 from spatial_mllm_ros.models.warm import Stage, WarmContext, frame_ids, out_of_memory
 
+MAX_CONSTRAINED_TOKENS = 1024
+"""Tokens of an answer that is held to a schema at most: three times what the longest example of a query takes."""
+
 
 class ModelEngine:
     """One loaded model and what it has encoded. Single-threaded: one thread owns it and calls everything but ``status``.
@@ -33,6 +36,7 @@ class ModelEngine:
         """encoder: the loaded model, as ``context.make_encoder`` returns it."""
         self._encoder, self._options = encoder, options
         self._warm = WarmContext(encoder, options)
+        self._chat: tuple[tuple[int, ...], Context] | None = None
         self._answered = self._failed = 0
         self._lock = threading.Lock()
         self._report()
@@ -117,6 +121,7 @@ class ModelEngine:
 
     def drop_caches(self) -> None:
         """Free every cache, the contexts too; the context asked for last is encoded again in the steps that follow."""
+        self._chat = None
         self._warm.drop()
         self._warm.again()
         self._report()
@@ -131,7 +136,10 @@ class ModelEngine:
     ) -> Generated:
         limits.check()
         start = time.perf_counter_ns()
-        context, kind = self._context(wait, limits) if frames is None else self._own_context(frames, limits)
+        if question.schema:
+            context, kind = self._chat_context(question, limits)
+        else:
+            context, kind = self._context(wait, limits) if frames is None else self._own_context(frames, limits)
         encoded = time.perf_counter_ns()
         written, text = self._write(context, question, limits, on_text)
         return Generated(
@@ -146,6 +154,17 @@ class ModelEngine:
             first_token_ns=encoded - start + round(1e9 * written.first_token_s),
             generating_ns=time.perf_counter_ns() - encoded,
         )
+
+    def _chat_context(self, question: ModelQuestion, limits: Limits) -> tuple[Context, str]:
+        """The context of a chat's first message alone, which is the same again and again and so is kept."""
+        ids = self._encoder.chat_head(question)
+        if self._chat is not None and self._chat[0] == ids:
+            return self._chat[1], "warm"
+        self._chat = None
+        with torch.inference_mode():
+            context = self._encoder.text_context(ids, limits)
+        self._chat = (ids, context)
+        return context, "cold"
 
     def _context(self, wait: bool, limits: Limits) -> tuple[Context, str]:
         """The context that a question without frames of its own is about, and how it came by it."""
@@ -187,6 +206,7 @@ class ModelEngine:
         try:
             with torch.inference_mode():
                 prompt = encoder.question(question)
+                allowed = encoder.allowed(question.schema) if question.schema else None
                 if prompt.labels:
                     written = choose(writer, prompt.ids, prompt.labels, end_ids=encoder.end_ids, limits=limits)
                     text = question.choices[written.chosen]
@@ -198,9 +218,10 @@ class ModelEngine:
                     writer,
                     prompt.ids,
                     end_ids=encoder.end_ids,
-                    max_new_tokens=self._options.max_new_tokens,
+                    max_new_tokens=self._options.max_new_tokens if allowed is None else MAX_CONSTRAINED_TOKENS,
                     limits=limits,
                     stream=stream,
+                    allowed=allowed,
                 )
                 return written, stream.text
         finally:

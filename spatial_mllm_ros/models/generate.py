@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -48,6 +49,16 @@ class Limits:
             raise ModelCancelled("the question was given up")
         if time.monotonic() > self.deadline:
             raise ModelTimeout("the time limit passed before the model had answered")
+
+
+class Allowed(Protocol):
+    """What may be written next."""
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [vocabulary] with minus infinity for what may not come."""
+
+    def take(self, token_id: int) -> bool:
+        """A token was written; whether nothing may follow it."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +132,12 @@ def write(
     max_new_tokens: int,
     limits: Limits,
     stream: TextStream,
+    allowed: Allowed | None = None,
 ) -> Written:
     """The most probable token again and again, until an end token or ``max_new_tokens``.
 
-    prompt: tokens of the question, which the cache lacks. Limits are checked before every token.
+    prompt: tokens of the question, which the cache lacks. Limits are checked before every token. allowed: what the
+    answer is held to; probabilities are then given that.
     """
     start = time.perf_counter()
     first = math.nan
@@ -132,13 +145,17 @@ def write(
     probabilities: list[float] = []
     logits = prefill(writer, prompt, limits)
     while True:
-        probability, chosen = torch.softmax(logits.float(), -1).max(-1)
+        logits = logits.float() if allowed is None else allowed.mask(logits.float())
+        probability, chosen = torch.softmax(logits, -1).max(-1)
         ids.append(int(chosen))
         probabilities.append(float(probability))
         if len(ids) == 1:
             first = time.perf_counter() - start
         complete = ids[-1] in end_ids
-        if not complete:
+        if allowed is not None and not complete and allowed.take(ids[-1]):
+            stream.add(ids[-1])
+            complete = True
+        elif not complete:
             stream.add(ids[-1])
         if complete or len(ids) >= max_new_tokens:
             break

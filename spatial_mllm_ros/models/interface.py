@@ -80,10 +80,16 @@ class ModelFrame:
 
 @dataclass(frozen=True)
 class ModelQuestion:
-    """A question in words, and the options it is to choose from, if any."""
+    """A question in words, and the options it is to choose from, if any.
+
+    schema: a JSON Schema that the answer is held to, for what is asked of the language model alone: it needs no frames and
+    is shown none. chat: the (role, content) of a system message and whatever else comes before ``text`` then.
+    """
 
     text: str
     choices: tuple[str, ...] = ()
+    schema: str = ""
+    chat: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

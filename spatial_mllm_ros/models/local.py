@@ -160,7 +160,7 @@ class ModelLoop:
 
     def _ready(self, call: Call) -> bool:
         """Whether a call can be answered, or dropped, as things are."""
-        if call.given_up or call.frames is not None:
+        if call.given_up or call.frames is not None or call.question.schema:
             return True
         settled = self._next_context is None and not self._pending
         return self._finished >= call.context and (self._has_context or settled)
@@ -195,7 +195,7 @@ class ModelLoop:
         if begun >= call.deadline:
             call.tell(late())
             return
-        if call.frames is None and not self._context[1]:  # forgotten since it was asked
+        if call.frames is None and not self._context[1] and not call.question.schema:  # forgotten since it was asked
             call.tell(no_frames())
             return
         self._answering = True

@@ -160,6 +160,8 @@ class Prompts:
 
         Raises ValueError for a question without text, or with a single option.
         """
+        if question.schema:
+            return QuestionTokens(self.chat((*question.chat[1:], ("user", question.text)), open_answer=True))
         text = self._question_text(question)
         if not question.choices:
             return QuestionTokens(tuple(self._encode(text)))
@@ -170,6 +172,11 @@ class Prompts:
         shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*labels, strict=False)))
         ids = (*self._encode(text), *labels[0][:shared])
         return QuestionTokens(ids, tuple(tuple(label[shared:]) for label in labels))
+
+    def chat(self, messages: Sequence[tuple[str, str]], open_answer: bool = False) -> tuple[int, ...]:
+        """Token ids of messages (role, content) of a chat. open_answer: up to where the answer begins."""
+        text = "".join(f"{_START}{role}\n{self.neutralise(content)}{_END}\n" for role, content in messages)
+        return tuple(self._encode(text + (f"{_START}assistant\n" if open_answer else "")))
 
     def text(self, how: FrameFormat, stamps_ns: Sequence[int], size: tuple[int, int], question: ModelQuestion) -> str:
         """The whole prompt as text, up to where the answer begins: its tokens are those of the two parts."""

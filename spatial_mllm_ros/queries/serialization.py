@@ -7,6 +7,7 @@ A term is an object with its ``type`` and its fields, those at their defaults le
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from enum import Enum
@@ -19,6 +20,8 @@ from spatial_mllm_ros.queries.term import InvalidQuery, Term
 
 MAX_DEPTH = 12
 """Terms within terms at most; the deepest that can be expressed are seven."""
+MAX_ITEMS = 64
+"""Terms in a list at most."""
 
 SCHEMA_ID = "urn:spatial_mllm_ros:query"
 
@@ -124,8 +127,8 @@ def _value(data: Any, hint: Any, where: str, depth: int) -> Any:
         inner = [a for a in get_args(hint) if a is not type(None)]
         return None if data is None else _value(data, inner[0], where, depth)
     if origin is tuple:
-        if not isinstance(data, list | tuple) or len(data) > 64:
-            raise InvalidQuery(f"{where} must be a list of at most 64, not {_what(data)}")
+        if not isinstance(data, list | tuple) or len(data) > MAX_ITEMS:
+            raise InvalidQuery(f"{where} must be a list of at most {MAX_ITEMS}, not {_what(data)}")
         return tuple(_value(d, get_args(hint)[0], f"{where}[{i}]", depth) for i, d in enumerate(data))
     if issubclass(hint, Term):
         return _term(data, hint, where, depth)
@@ -138,12 +141,12 @@ def _value(data: Any, hint: Any, where: str, depth: int) -> Any:
             ) from None
     if hint is float and isinstance(data, int) and not isinstance(data, bool) and abs(data) < 2**1000:
         return float(data)
-    if type(data) is not hint:
+    if type(data) is not hint or (hint is float and not math.isfinite(data)):
         raise InvalidQuery(f"{where} must be {_NAMES[hint]}, not {_what(data)}")
     return data
 
 
-_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 
 def _what(data: Any) -> str:
@@ -157,10 +160,12 @@ def _schema_of(hint: Any) -> dict[str, Any]:
         inner = [a for a in get_args(hint) if a is not type(None)]
         return {"anyOf": [_schema_of(inner[0]), {"type": "null"}]}
     if origin is tuple:
-        return {"type": "array", "items": _schema_of(get_args(hint)[0]), "maxItems": 64}
+        return {"type": "array", "items": _schema_of(get_args(hint)[0]), "minItems": 2, "maxItems": MAX_ITEMS}
     if issubclass(hint, Enum):
         return {"enum": [e.value for e in hint], "description": (hint.__doc__ or "").strip()}
     if issubclass(hint, Term):
         options = [{"$ref": f"#/$defs/{c.type_name}"} for c in concrete(hint)]
         return options[0] if len(options) == 1 else {"anyOf": options}
-    return {"type": {bool: "boolean", int: "integer", float: "number", str: "string"}[hint]}
+    if hint is int:
+        return {"type": "integer", "minimum": 0}
+    return {"type": {bool: "boolean", float: "number", str: "string"}[hint]}
