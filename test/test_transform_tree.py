@@ -222,3 +222,82 @@ def test_a_robot_is_no_fixed_frame():
     assert tree.root_of("camera") == "mocap"
     tree.add("robot1/map", "robot1/camera", 0, shift(1), static=True)
     assert tree.root_of("robot1/camera") == "robot1/map"
+
+
+# ---- How uncertain an interpolated pose is
+
+
+def yaw(angle: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
+    return from_quaternion((0, 0, np.sin(angle / 2), np.cos(angle / 2)), (x, y, 0))
+
+
+def test_a_transform_at_its_own_stamp_and_a_steady_motion_add_nothing():
+    tree = TransformTree(max_gap_ns=None)
+    for second in range(6):
+        tree.add("map", "camera", second * SECOND, yaw(0.1 * second, 0.3 * second))
+    assert tree.stddev("map", "camera", 2 * SECOND) == (0.0, 0.0)
+    assert_allclose(tree.stddev("map", "camera", 2_500_000_000), (0, 0), atol=1e-7)
+
+
+def test_the_uncertainty_grows_into_the_gap_and_with_how_unevenly_the_frame_moves():
+    def at(share: float, bend: float) -> float:
+        tree = TransformTree(max_gap_ns=None)
+        for second in range(6):
+            tree.add("map", "camera", second * SECOND, yaw(0, 0.3 * second, bend * second**2))
+        return tree.stddev("map", "camera", round((2 + share) * SECOND))[0]
+
+    assert at(0.05, 0.1) < at(0.2, 0.1) < at(0.5, 0.1)
+    assert_allclose(at(0.5, 0.2), 2 * at(0.5, 0.1))
+    assert at(0.5, 0.1) > 0.1 / 4, "of a parabola the chord is bend / 4 off in the middle"
+
+
+def test_a_frame_that_starts_in_the_gap_and_one_without_neighbours():
+    tree = TransformTree(max_gap_ns=None)
+    for second, x in enumerate((0, 0, 0, 0.8, 0.8)):
+        tree.add("map", "camera", second * SECOND, yaw(0, x))
+    assert 0.15 < tree.stddev("map", "camera", 2_500_000_000)[0] < 0.4, "it is anywhere within 0.4 m of the middle"
+    alone = TransformTree(max_gap_ns=None)
+    alone.add("map", "camera", 0, yaw(0))
+    alone.add("map", "camera", SECOND, yaw(0.4, 0.8))
+    assert_allclose(alone.stddev("map", "camera", SECOND // 2), (0.2, 0.1))
+
+
+def test_a_long_silence_is_judged_at_its_own_pace():
+    """Thirty transforms a second say nothing of what happens in two seconds of silence; the two seconds before do."""
+    tree = TransformTree(max_gap_ns=None)
+    for k in [*range(61), *range(121, 181)]:
+        t = k / 30
+        tree.add("map", "camera", round(t * SECOND), yaw(0, 0, 0.1 * np.sin(1.5 * t)))
+    off = abs(0.1 * np.sin(1.5 * 3) - (0.1 * np.sin(1.5 * 2) + 0.1 * np.sin(1.5 * 121 / 30)) / 2)
+    assert off / 3 < tree.stddev("map", "camera", 3 * SECOND)[0] < 4 * off
+
+
+def test_rotations_act_over_the_distance_and_what_publishers_tell_counts():
+    tree = TransformTree()
+    tree.add("map", "odom", 0, yaw(0), static=True, stddev=(0.03, 0.01))
+    tree.add("odom", "base", 0, yaw(0), stddev=(0.04, 0.0))
+    tree.add("base", "camera", 0, yaw(0, 5.0), static=True)
+    assert_allclose(tree.stddev("map", "camera", 0), (np.sqrt(0.03**2 + 0.04**2 + 0.05**2), 0.01))
+    assert_allclose(tree.stddev("camera", "map", 0)[1], 0.01)
+
+
+def test_the_deviation_covers_what_interpolating_a_localiser_at_one_hertz_is_off_by():
+    """Walks that speed up, turn and stop: two thirds of the errors within one deviation or more, nearly all within three."""
+    rng = np.random.default_rng(5)
+    ratios = []
+    for _ in range(20):
+        knots = np.cumsum(rng.normal(0, 0.35, (40, 2)) * (rng.random((40, 1)) < 0.7), axis=0)
+        fine = np.arange(0, 39, 0.02)
+        x, y = (np.interp(fine, np.arange(40), np.convolve(k, [0.25, 0.5, 0.25], "same")) for k in knots.T)
+        begin = 17  # the knots lie between the transforms
+        tree = TransformTree(history_ns=2**62, max_gap_ns=None)
+        for k in range(begin, len(fine), 50):
+            tree.add("map", "camera", round(fine[k] * SECOND), yaw(0, x[k], y[k]))
+        for k in range(200 + begin, len(fine) - 250, 7):
+            stamp = round(fine[k] * SECOND)
+            error = tree.lookup("map", "camera", stamp)[:2, 3] - (x[k], y[k])
+            deviation = tree.stddev("map", "camera", stamp)[0]
+            if deviation > 1e-4:
+                ratios += list(np.abs(error) / deviation)
+    assert 0.68 < np.mean(np.array(ratios) < 1) < 0.95
+    assert np.mean(np.array(ratios) < 3) > 0.98

@@ -12,6 +12,9 @@ import numpy as np
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform, interpolate, invert
 
 SECOND = 1_000_000_000
+Stddev = tuple[float, float]
+"""One standard deviation of a pose: position along each axis, m, and rotation about each, rad."""
+NONE: Stddev = (0.0, 0.0)
 PREFERRED_ROOTS = ("map", "odom", "world")
 PART_OF_A_ROBOT = re.compile(r"base|body|chassis|footprint|robot|link$|camera|optical|imu|lidar|laser|sensor")
 RESTART_AFTER = 10
@@ -80,6 +83,7 @@ class _Edge:
     static: bool
     stamps: list[int] = field(default_factory=list)
     transforms: list[Transform] = field(default_factory=list)
+    stddevs: list[Stddev] = field(default_factory=list)
     too_old_in_a_row: int = 0
     ahead: tuple[int, Transform] | None = None
     """The latest transform, if it lies further ahead than the history is long: a slip, until the next one confirms it."""
@@ -111,10 +115,19 @@ class TransformTree:
         self._frames: dict[str, None] = {}  # in the order in which they were first heard of
         self.counts: Counter[str] = Counter()
 
-    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform, static: bool = False) -> None:
+    def add(
+        self,
+        parent: str,
+        child: str,
+        stamp_ns: int,
+        T_parent_child: Transform,
+        static: bool = False,
+        stddev: Stddev = NONE,
+    ) -> None:
         """Note where ``child`` is in ``parent`` at ``stamp_ns``, in any order; a repeated stamp replaces the former.
 
         T_parent_child: 4x4, metres; maps points of child to points of parent. static: holds at all times.
+        stddev: as its publisher tells it.
         Raises InvalidTransform for what is not a rigid transform or names no frame, TransformLoop for a loop.
         """
         parent, child = frame_name(parent), frame_name(child)
@@ -133,12 +146,12 @@ class TransformTree:
             self._frames.setdefault(parent)
             self._frames.setdefault(child)
         if static:
-            edge.stamps, edge.transforms = [stamp_ns], [T]
+            edge.stamps, edge.transforms, edge.stddevs = [stamp_ns], [T], [stddev]
         else:
-            self._insert(edge, stamp_ns, T)
+            self._insert(edge, stamp_ns, T, stddev)
 
-    def _insert(self, edge: _Edge, stamp_ns: int, T: Transform) -> None:
-        stamps, transforms = edge.stamps, edge.transforms
+    def _insert(self, edge: _Edge, stamp_ns: int, T: Transform, stddev: Stddev) -> None:
+        stamps, transforms, stddevs = edge.stamps, edge.transforms, edge.stddevs
         if stamps and stamp_ns < stamps[-1] - self._history_ns:
             self.counts["tf_too_old"] += 1
             edge.too_old_in_a_row += 1
@@ -147,6 +160,7 @@ class TransformTree:
             self.counts["tf_restarted"] += 1
             stamps.clear()
             transforms.clear()
+            stddevs.clear()
         edge.too_old_in_a_row = 0
         if stamps and stamp_ns > stamps[-1] + self._history_ns:
             former, edge.ahead = edge.ahead, (stamp_ns, T)
@@ -160,13 +174,14 @@ class TransformTree:
         at = len(stamps) if not stamps or stamp_ns > stamps[-1] else bisect_left(stamps, stamp_ns)
         if at < len(stamps) and stamps[at] == stamp_ns:
             self.counts["tf_repeated"] += 1
-            transforms[at] = T
+            transforms[at], stddevs[at] = T, stddev
             return
         stamps.insert(at, stamp_ns)
         transforms.insert(at, T)
+        stddevs.insert(at, stddev)
         drop = max(bisect_left(stamps, stamps[-1] - self._history_ns), len(stamps) - self._history_count)
         if drop > 0:
-            del stamps[:drop], transforms[:drop]
+            del stamps[:drop], transforms[:drop], stddevs[:drop]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
         """T_target_source at ``stamp_ns``: 4x4, maps points of source to points of target, metres.
@@ -188,6 +203,33 @@ class TransformTree:
                 f"below {list(up_source)[-1]}"
             )
         return invert(self._chain(common, target, stamp_ns)) @ self._chain(common, source, stamp_ns)
+
+    def stddev(self, target: str, source: str, stamp_ns: int) -> Stddev:
+        """Standard deviation of what ``lookup`` gives for the same arguments: origin of source in target (m, per axis),
+        and rotation (rad, per axis).
+
+        It is what the publishers tell of their transforms, and what interpolation adds: between two transforms it grows
+        with how unevenly the frame moves at that pace, see ``_gap_stddev``. The errors of rotations act over the
+        distance to the source's origin. Raises as ``lookup``.
+        """
+        target, source = frame_name(target), frame_name(source)
+        up_target, up_source = self._ancestors(target), self._ancestors(source)
+        common = next((name for name in up_source if name in up_target), None)
+        if common is None:
+            raise NotConnected(f"{target} and {source} are not connected")
+        origin = self._chain(common, source, stamp_ns)[:3, 3]
+        position = rotation = 0.0
+        for bottom in (target, source):
+            frame = bottom
+            while frame != common:
+                edge = self._edges[frame]
+                moved, turned = _edge_stddev(edge, stamp_ns)
+                if moved or turned:
+                    arm = float(np.linalg.norm(origin - self._chain(common, frame, stamp_ns)[:3, 3]))
+                    position += moved**2 + (turned * arm) ** 2
+                    rotation += turned**2
+                frame = edge.parent
+        return float(np.sqrt(position)), float(np.sqrt(rotation))
 
     def root_of(self, frame: str) -> str | None:
         """The fixed frame to place ``frame`` in, None when there is none.
@@ -216,7 +258,7 @@ class TransformTree:
         for child, edge in list(self._edges.items()):
             if not edge.static:
                 keep = bisect_right(edge.stamps, stamp_ns)
-                del edge.stamps[keep:], edge.transforms[keep:]
+                del edge.stamps[keep:], edge.transforms[keep:], edge.stddevs[keep:]
                 if not edge.stamps:
                     del self._edges[child]
         known = {name for child, edge in self._edges.items() for name in (child, edge.parent)}
@@ -261,6 +303,66 @@ class TransformTree:
                 t1 - t0,
             )
         return interpolate(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
+
+
+def _edge_stddev(edge: _Edge, stamp_ns: int) -> Stddev:
+    """Of an edge at a time that it holds: what is told of the transforms around it, and what interpolation adds."""
+    if edge.static:
+        return edge.stddevs[0]
+    after = bisect_left(edge.stamps, stamp_ns)
+    if edge.stamps[after] == stamp_ns:
+        return edge.stddevs[after]
+    told = np.maximum(edge.stddevs[after - 1], edge.stddevs[after])
+    moved, turned = np.hypot(told, _gap_stddev(edge, after, stamp_ns))
+    return float(moved), float(turned)
+
+
+def _gap_stddev(edge: _Edge, after: int, stamp_ns: int) -> Stddev:
+    """What interpolating between the transforms ``after - 1`` and ``after`` may be off by, judged by the edge itself.
+
+    With the gap's length T, the transform T before the gap, at its ends and T after it should lie on a line, too; how
+    far those at the ends are off it (d, rms) tells how unevenly the frame moves at that pace. A frame under constant
+    acceleration is d/4 off in the middle of the gap, one that starts or stops in the gap up to d; taken is d/2 in the
+    middle, and less towards the ends, as s (1 - s). Where there are transforms within T, what a chord across them is off
+    in its middle counts as well. Without any neighbour d is half the way between the ends.
+    """
+    begin, end = edge.stamps[after - 1], edge.stamps[after]
+    span = end - begin
+    T0, T1 = edge.transforms[after - 1], edge.transforms[after]
+    share = (stamp_ns - begin) / span
+    off = []
+    for time, outer, inner in ((begin - span, T1, T0), (end + span, T0, T1)):
+        nearest = min(max(time, edge.stamps[0]), edge.stamps[-1])
+        reach = (begin - nearest if time < begin else nearest - end) / span
+        if reach <= 0:
+            continue
+        line = interpolate(_within(edge, nearest), outer, reach / (1 + reach))
+        scale = 1 / reach if reach < 1 else 1.0  # closer by, less of a bend is seen
+        bend = np.array(_difference(line, inner)) * scale
+        if abs(bisect_left(edge.stamps, nearest) - bisect_left(edge.stamps, begin if time < begin else end)) > 1:
+            chord = interpolate(_within(edge, nearest), inner, 0.5)
+            middle = _within(edge, (nearest + (begin if time < begin else end)) // 2)
+            bend = np.maximum(bend, 2 * np.array(_difference(chord, middle)) * scale)
+        off.append(bend)
+    if not off:
+        off.append(np.array(_difference(T0, T1)) / 2)
+    moved, turned = 2 * share * (1 - share) * np.sqrt(np.mean(np.square(off), axis=0))
+    return float(moved), float(turned)
+
+
+def _within(edge: _Edge, stamp_ns: int) -> Transform:
+    """The edge at a time between its first and its last transform, across whatever gap."""
+    after = bisect_left(edge.stamps, stamp_ns)
+    if edge.stamps[after] == stamp_ns:
+        return edge.transforms[after]
+    t0, t1 = edge.stamps[after - 1], edge.stamps[after]
+    return interpolate(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
+
+
+def _difference(a: Transform, b: Transform) -> Stddev:
+    """Distance (m) and angle (rad) between two transforms."""
+    cosine = (float(np.trace(a[:3, :3].T @ b[:3, :3])) - 1) / 2
+    return float(np.linalg.norm(a[:3, 3] - b[:3, 3])), float(np.arccos(min(max(cosine, -1.0), 1.0)))
 
 
 def frame_name(name: str) -> str:
