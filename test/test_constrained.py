@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the extra 'model' is not installed")
 pytest.importorskip("transformers", reason="the extra 'model' is not installed")
-pytest.importorskip("llguidance", reason="the extra 'reader' is not installed")
 
+from spatial_mllm_ros.language.translation import BadReply, instructions, messages, reply_schema, translation_of
 from spatial_mllm_ros.models import engine as engines
 from spatial_mllm_ros.models.constrained import JsonSchema
 from spatial_mllm_ros.models.encoder import VideoEncoder
@@ -22,6 +22,8 @@ from spatial_mllm_ros.models.prompts import Prompts
 from spatial_mllm_ros.models.random_weights import build_random_model, make_config, make_tokenizer
 from spatial_mllm_ros.queries.serialization import from_json, json_schema
 from spatial_mllm_ros.queries.term import InvalidQuery
+
+pytest.importorskip("llguidance", reason="the extra 'reader' is not installed")
 
 SCHEMA = json.dumps(reply_schema())
 OPTIONS = ModelOptions("random", precision="float32", device="cpu", max_new_tokens=16, cache_mib=64)
