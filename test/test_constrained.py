@@ -1,5 +1,7 @@
 """Answers of a language model that are held to a schema."""
 
+# ruff: noqa: E402  what needs torch is imported once it is known to be there
+
 from __future__ import annotations
 
 import json
