@@ -322,3 +322,38 @@ def test_shuffled_arrival_gives_the_same_frames(data):
     assert kept == sorted(kept)
     assert len(kept) + s.refused.get("out_of_order", 0) == 6
     assert all(a != b for a, b in itertools.pairwise(kept))
+
+
+# ---- Frames that are not optical, cameras that do not move, other clocks
+
+
+def test_a_body_frame_is_turned_into_an_optical_one():
+    """Simulators stamp images with a frame whose x is forward."""
+    from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL
+
+    assert_allclose(T_BODY_OPTICAL @ (0, 0, 1, 1), (1, 0, 0, 1), atol=1e-12)
+    assert_allclose(T_BODY_OPTICAL @ (1, 0, 0, 1), (0, -1, 0, 1), atol=1e-12)
+    frames = []
+    for image_frame in ("optical", "body"):
+        assembler = FrameAssembler(settings=AssemblerSettings(image_frame=image_frame), colour_only=[""], uncalibrated=[""])
+        assembler.add_transform("map", "link", 0, np.eye(4), static=True)
+        frames += assembler.add_colour(0, "link", np.zeros((2, 2, 3), np.uint8), (2, 2)) + assembler.flush()
+    assert_allclose(frames[0].T_world_camera, np.eye(4))
+    assert_allclose(frames[1].T_world_camera, T_BODY_OPTICAL)
+
+
+def test_a_static_camera_needs_no_transforms():
+    assembler = FrameAssembler(settings=AssemblerSettings(static=True), colour_only=[""], uncalibrated=[""])
+    (frame,) = assembler.add_colour(7, "camera", np.zeros((2, 2, 3), np.uint8), (2, 2)) + assembler.flush()
+    assert_allclose(frame.T_world_camera, np.eye(4))
+    assert not assembler.remarks
+
+
+def test_another_clock_is_named_as_such():
+    """Images by the time of day, transforms by the time since the machine's start."""
+    now = 1_700_000_000_000_000_000
+    assembler = FrameAssembler(colour_only=[""], uncalibrated=[""])
+    assembler.add_transform("map", "camera", 40_000_000_000, np.eye(4))
+    assembler.add_colour(now, "camera", np.zeros((2, 2, 3), np.uint8), (2, 2))
+    assembler.flush()
+    assert "another clock (40.000 s, as since a machine's start; 1700000000.000 s" in assembler.texts["tf_future"]

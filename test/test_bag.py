@@ -194,31 +194,34 @@ def test_transforms_that_are_late_missing_or_contradictory(tmp_path):
         robot.colour(50)
         robot.tf(100, "map", "optical", 1.0, at=240)  # late, but in time
         robot.colour(300)
-        robot.colour(1400)  # by now the one at 300 has waited long enough
-        robot.tf(1450, "map", "optical", 2.0)  # too late for it, and too far from the one before
-        robot.tf(1500, "somewhere", "optical", 9.0)  # another parent
-        robot.colour(1510)
+        robot.colour(3400)  # by now the one at 300 has waited long enough
+        robot.tf(3450, "map", "optical", 2.0)  # too late for it, and too far from the one before
+        robot.tf(3500, "somewhere", "optical", 9.0)  # another parent
+        robot.colour(3510)
     source = BagSource(tmp_path / "bag")
     frames = list(source.frames())
-    assert [f.stamp_ns // MS for f in frames] == [50, 300, 1400, 1510]
+    assert [f.stamp_ns // MS for f in frames] == [50, 300, 3400, 3510]
     assert_allclose(frames[0].T_world_camera[0, 3], 0.5)
     assert [f.T_world_camera is None for f in frames] == [False, True, True, True]
     assert sum(source.remarks.values()) == 3
     assert set(source.remarks) <= {"tf_future", "tf_gap", "tf_not_connected", "tf_past"}
 
 
-def test_a_slow_localiser_can_be_allowed(tmp_path):
-    """map -> odom once a second is too slow to trust unasked, but some are content with it."""
+def test_a_localiser_at_one_hertz_is_interpolated_with_a_deviation_that_grows_in_the_gap(tmp_path):
     with Robot(tmp_path / "bag") as robot:
         robot.info(0)
-        for ms in range(0, 3000, 100):
+        for ms in range(0, 5001, 100):
             if ms % 1000 == 0:
-                robot.tf(ms, "map", "optical", ms / 1000)
+                robot.tf(ms, "map", "optical", 0.1 * (ms / 1000) ** 2)
             robot.colour(ms)
-    strict, lenient = BagSource(tmp_path / "bag"), BagSource(tmp_path / "bag", InputSettings(tf_max_gap_s=0))
-    assert sum(f.T_world_camera is None for f in strict.frames()) == 27
-    assert strict.remarks == {"tf_gap": 18, "tf_future": 9}
-    assert sum(f.T_world_camera is None for f in lenient.frames()) == 9
+    frames = list(BagSource(tmp_path / "bag").frames())
+    assert all(f.T_world_camera is not None for f in frames)
+    assert frames[20].pose_stddev is None, "at a transform's own stamp"
+    deviations = [f.pose_stddev[0] for f in frames[21:26]]
+    assert deviations == sorted(deviations)
+    assert 0.1 / 4 < deviations[-1] < 0.2, "a chord of this parabola is 0.025 m off in its middle"
+    strict = BagSource(tmp_path / "bag", InputSettings(tf_max_gap_s=0.5))
+    assert sum(f.T_world_camera is None for f in strict.frames()) == 45
 
 
 def test_repeated_and_backward_stamps(tmp_path):

@@ -75,7 +75,7 @@ def test_outside_the_history_is_an_error_that_says_how_far():
     tree = TransformTree()
     tree.add("map", "base", 1 * SECOND, shift(1))
     tree.add("map", "base", 1 * SECOND + 1000, shift(2))
-    with pytest.raises(ExtrapolationIntoPast, match=r"0\.250 s newer") as past:
+    with pytest.raises(ExtrapolationIntoPast, match=r"0\.250 s later than the time asked") as past:
         tree.lookup("map", "base", SECOND * 3 // 4)
     assert (past.value.by_ns, past.value.reason) == (SECOND // 4, "tf_past")
     with pytest.raises(ExtrapolationIntoFuture) as future:

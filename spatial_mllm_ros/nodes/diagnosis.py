@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from enum import IntEnum
 
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometryStatus
@@ -13,6 +12,7 @@ from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
 from spatial_mllm_ros.nodes.surroundings import Surroundings, large_images, why_silent
 from spatial_mllm_ros.queries.codes import ErrorCode
+from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, moment_words
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 
 PATIENCE_S = 3.0
@@ -20,10 +20,6 @@ PATIENCE_S = 3.0
 FEW = 0.5
 """Share of a camera's CameraInfo rate below which its images are few."""
 SET_UP = "set-up"
-OTHER_CLOCK_NS = 3600 * 10**9
-"""Stamps further apart are of different clocks."""
-SINCE_BOOT_NS = 10**17
-"""Smaller stamps (three years) count from a machine's start."""
 
 REMEDIES = {
     "no_pose": "the camera's pose at the image's stamp is not known: see the tf_ counts",
@@ -278,17 +274,11 @@ def _other_clock(status: LiveStatus) -> str:
     """That images and transforms are stamped by different clocks; '' when they are not."""
     if status.image_ns is None or status.tf_ns is None or abs(status.image_ns - status.tf_ns) < OTHER_CLOCK_NS:
         return ""
-    images, transforms = (_moment(stamp) for stamp in (status.image_ns, status.tf_ns))
+    images, transforms = (moment_words(stamp) for stamp in (status.image_ns, status.tf_ns))
     return (
         f"images and /tf are stamped by different clocks: images {images}, /tf {transforms}; have the driver stamp with the "
         "system's time (or all with /clock)"
     )
-
-
-def _moment(stamp_ns: int) -> str:
-    if stamp_ns < SINCE_BOOT_NS:
-        return f"{stamp_ns / 1e9:.3f} s, as since a machine's start"
-    return f"{stamp_ns / 1e9:.3f} s, which is {datetime.fromtimestamp(stamp_ns // 10**9, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:

@@ -208,7 +208,11 @@ class Settings:
     )
     tf_history_s: float = _is(30.0, "Transforms are remembered for this long.", unit="s", within=(0.1, 3600.0))
     tf_max_gap_s: float = _is(
-        0.5, "Transforms further apart than this are not interpolated between.", unit="s", within=(0.0, 60.0)
+        2.0,
+        "Transforms further apart than this are not interpolated between; poses in between are the less certain the less "
+        "evenly the camera moves.",
+        unit="s",
+        within=(0.0, 60.0),
     )
     clock_reset_s: float = _is(
         5.0,

@@ -14,8 +14,8 @@ from spatial_mllm_ros.nodes.dds import DdsNode, Publisher, QosProfile
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.pose import Transform, invert
-from spatial_mllm_ros.sources.bag_writer import BASE, LINK, T_BASE_LINK, T_LINK_OPTICAL
+from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, invert
+from spatial_mllm_ros.sources.bag_writer import BASE, LINK, T_BASE_LINK
 from spatial_mllm_ros.sources.compressed import PNG
 from spatial_mllm_ros.sources.pacing import paced
 from spatial_mllm_ros.sources.source import Source, SourceError
@@ -74,7 +74,7 @@ class FrameMessages:
         if self._mounted or camera in (base, link, frame.world_frame) or frame.world_frame in (base, link):
             return None
         self._mounted = camera
-        static = [(base, link, frame.stamp_ns, T_BASE_LINK), (link, camera, frame.stamp_ns, T_LINK_OPTICAL)]
+        static = [(base, link, frame.stamp_ns, T_BASE_LINK), (link, camera, frame.stamp_ns, T_BODY_OPTICAL)]
         return convert.tf_message(static, self._make)
 
     def of(self, frame: Frame) -> Iterator[tuple[Kind, Any]]:
@@ -96,7 +96,7 @@ class FrameMessages:
         T = T_world_camera if self._T_fixed_world is None else self._T_fixed_world @ T_world_camera
         child = frame.camera_frame
         if child == self._mounted:
-            child, T = self._base, T @ invert(T_BASE_LINK @ T_LINK_OPTICAL)
+            child, T = self._base, T @ invert(T_BASE_LINK @ T_BODY_OPTICAL)
         return convert.tf_message([(frame.world_frame, child, frame.stamp_ns, T)], self._make)
 
     def _colour(self, frame: Frame, head: Any) -> Any:

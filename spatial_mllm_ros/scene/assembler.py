@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel
+from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, apart_words
 from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, invert
+from spatial_mllm_ros.scene.inputs import BODY, OPTICAL
+from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, InvalidTransform, Transform, invert
 from spatial_mllm_ros.scene.registration import register_depth
-from spatial_mllm_ros.scene.transform_tree import TransformError, TransformTree, frame_name
+from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformError, TransformTree, frame_name
 
 MILLISECOND = 1_000_000
 Depth = NDArray[np.uint16] | NDArray[np.float32]
@@ -24,13 +26,14 @@ Depth = NDArray[np.uint16] | NDArray[np.float32]
 
 @dataclass(frozen=True)
 class AssemblerSettings:
-    """Tolerances, all in nanoseconds of the images' own stamps.
+    """Assumptions about the input, and tolerances in nanoseconds of the images' own stamps.
 
     pair_tolerance_ns: furthest stamps of a colour and a depth image that are still one moment.
     wait_ns: how much newer a camera's data may get while an image waits for its depth or its transforms.
     info_ahead_ns: how much later the first CameraInfo may come than an image that it is used for.
     clock_reset_ns: a jump backwards by more means that the clock was set back, not that an image is late.
     queue_size: images of one kind and camera that wait at most; then the oldest is dropped.
+    image_frame, static: see InputSettings.
     """
 
     pair_tolerance_ns: int = 20 * MILLISECOND
@@ -38,6 +41,8 @@ class AssemblerSettings:
     info_ahead_ns: int = 1000 * MILLISECOND
     clock_reset_ns: int = 5000 * MILLISECOND
     queue_size: int = 60
+    image_frame: str = OPTICAL
+    static: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +186,17 @@ class FrameAssembler:
         return self._ready()
 
     def add_transform(
-        self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform, static: bool = False
+        self,
+        parent: str,
+        child: str,
+        stamp_ns: int,
+        T_parent_child: Transform,
+        static: bool = False,
+        stddev: Stddev = NO_STDDEV,
     ) -> list[Frame]:
         """A transform, as for TransformTree.add; an impossible one is counted, not raised."""
         try:
-            self.tree.add(parent, child, stamp_ns, T_parent_child, static)
+            self.tree.add(parent, child, stamp_ns, T_parent_child, static, stddev)
         except TransformError as error:
             self.refused[error.reason] += 1
         except InvalidTransform:
@@ -261,22 +272,26 @@ class FrameAssembler:
             if model is None:
                 if age <= self._settings.info_ahead_ns:
                     raise _Wait
+                model = self._of_another_clock(state, colour)
+            if model is None:
                 self.refused["camera_size" if state.infos else "no_camera_info"] += 1
                 for info in state.infos[-1:]:
                     self.texts["camera_size"] = (
-                        f"images of {colour.size[0]}x{colour.size[1]}, CameraInfo of {info.camera.width}x{info.camera.height}"
+                        f"images of {colour.size[0]}x{colour.size[1]}, CameraInfo of {info.camera.width}x{info.camera.height}, "
+                        f"the latest {apart_words(colour.stamp_ns, info.stamp_ns)} than the image"
                     )
                 return None
 
         with_depth = state.name not in self._colour_only
         matched = self._matching_depth(state, colour, waiting) if with_depth else None
         world = self._world_frame or self._root(colour.frame_id)
+        T_world_camera, stddev = None, NO_STDDEV
         try:
-            T_world_camera = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
+            T_world_camera, stddev = self._pose(world, colour)
         except TransformError as error:
             if waiting:
                 raise _Wait from None
-            T_world_camera, missing = None, error.reason
+            missing = error.reason
             self.texts[missing] = f"{colour.frame_id} in {world} at {colour.stamp_ns / 1e9:.3f} s: {error}"
         depth = None
         if matched is not None:
@@ -295,7 +310,16 @@ class FrameAssembler:
         else:
             self.placed_in = world
         try:
-            return Frame(colour.stamp_ns, colour.frame_id, model, colour.image, depth, T_world_camera, world)
+            return Frame(
+                colour.stamp_ns,
+                colour.frame_id,
+                model,
+                colour.image,
+                depth,
+                T_world_camera,
+                world,
+                None if stddev == NO_STDDEV else stddev,
+            )
         except InvalidFrame as error:
             self.refused[error.reason] += 1
             return None
@@ -303,6 +327,23 @@ class FrameAssembler:
     def _root(self, frame_id: str) -> str:
         """The fixed frame: the one that frames were placed in so far, also when it hangs below another one by now."""
         return self.placed_in or self.tree.root_of(frame_id) or "map"
+
+    def _pose(self, world: str, colour: _Colour) -> tuple[Transform, Stddev]:
+        """T_world_camera and what it may be off by. Raises TransformError."""
+        if self._settings.static:
+            return np.eye(4), NO_STDDEV
+        T = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
+        stddev = self.tree.stddev(world, colour.frame_id, colour.stamp_ns)
+        return (T @ T_BODY_OPTICAL if self._settings.image_frame == BODY else T), stddev
+
+    def _of_another_clock(self, state: _Camera, colour: _Colour) -> CameraModel | None:
+        """The latest CameraInfo of the image's size where all are stamped by another clock than the images."""
+        fitting = [info for info in state.infos if (info.camera.width, info.camera.height) == colour.size]
+        if not fitting or min(abs(info.stamp_ns - colour.stamp_ns) for info in fitting) < OTHER_CLOCK_NS:
+            return None
+        self.remarks["info_clock"] += 1
+        self.texts["info_clock"] = f"CameraInfo is {apart_words(colour.stamp_ns, fitting[-1].stamp_ns)} than the image"
+        return fitting[-1].camera
 
     def _matching_depth(self, state: _Camera, colour: _Colour, waiting: bool) -> _Depth | None:
         """The depth image of that moment. Raises _Wait while a nearer one may come."""
@@ -334,6 +375,8 @@ class FrameAssembler:
         except TransformError as error:
             self.texts["depth_not_registered"] = f"{matched.frame_id} in {colour.frame_id}: {error}"
             raise _Missing("depth_not_registered") from None
+        if self._settings.image_frame == BODY:
+            T_colour_depth = invert(T_BODY_OPTICAL) @ T_colour_depth @ T_BODY_OPTICAL
         return register_depth(matched.depth, depth_model, model, T_colour_depth)
 
     def _between(self, colour: _Colour, matched: _Depth, world: str) -> Transform:
@@ -353,8 +396,8 @@ def _nearest_depth(state: _Camera, colour: _Colour) -> str:
     at = f"the image at {colour.stamp_ns / 1e9:.3f} s"
     if not state.depths:
         return f"{at}: no depth image waits"
-    by = min((d.stamp_ns - colour.stamp_ns for d in state.depths), key=abs)
-    return f"{at}: the nearest depth image is {abs(by) / 1e9:.3f} s {'later' if by > 0 else 'earlier'}"
+    nearest = min((d.stamp_ns for d in state.depths), key=lambda stamp: abs(stamp - colour.stamp_ns))
+    return f"{at}: the nearest depth image is {apart_words(colour.stamp_ns, nearest)}"
 
 
 def _note_info(infos: list[_Info], info: _Info) -> None:

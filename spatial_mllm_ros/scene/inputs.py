@@ -34,7 +34,8 @@ class InputSettings:
         instead of TF up to the fixed frame; '': none.
     static: the camera does not move, and no pose is needed: every image is taken at the origin of the fixed frame.
     sync_tolerance_s: color and depth whose stamps differ by at most this belong together.
-    tf_max_gap_s: transforms further apart than this are not interpolated between; 0: however far apart.
+    tf_max_gap_s: transforms further apart than this are not interpolated between; 0: however far apart. Poses
+        in between are the less certain the less evenly the camera moves.
     image_rate_hz: rate of images that come without stamps.
 
     Raises ValueError, which names the field, for values that cannot be.
@@ -54,7 +55,7 @@ class InputSettings:
     pose_topic: str = ""
     static: bool = False
     sync_tolerance_s: float = 0.02
-    tf_max_gap_s: float = 0.5
+    tf_max_gap_s: float = 2.0
     image_rate_hz: float = 30.0
 
     def __post_init__(self) -> None:

@@ -38,6 +38,10 @@ def from_quaternion(xyzw: ArrayLike, translation: ArrayLike = (0.0, 0.0, 0.0)) -
     return make_transform(Rotation.from_quat(q / norm).as_matrix(), t)
 
 
+T_BODY_OPTICAL = from_quaternion((-0.5, 0.5, -0.5, 0.5))
+"""REP-103: from x forward, y left, z up to the optical z forward, x right, y down, at the same place."""
+
+
 def to_quaternion(T: Transform) -> NDArray[np.float64]:
     """Rotation of T as a unit quaternion (x, y, z, w) with w >= 0."""
     q = Rotation.from_matrix(T[:3, :3]).as_quat()

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from spatial_mllm_ros.scene.clocks import apart_words
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform, interpolate, invert
 
 SECOND = 1_000_000_000
 Stddev = tuple[float, float]
 """One standard deviation of a pose: position along each axis, m, and rotation about each, rad."""
-NONE: Stddev = (0.0, 0.0)
+NO_STDDEV: Stddev = (0.0, 0.0)
 PREFERRED_ROOTS = ("map", "odom", "world")
 PART_OF_A_ROBOT = re.compile(r"base|body|chassis|footprint|robot|link$|camera|optical|imu|lidar|laser|sensor")
 RESTART_AFTER = 10
@@ -122,7 +123,7 @@ class TransformTree:
         stamp_ns: int,
         T_parent_child: Transform,
         static: bool = False,
-        stddev: Stddev = NONE,
+        stddev: Stddev = NO_STDDEV,
     ) -> None:
         """Note where ``child`` is in ``parent`` at ``stamp_ns``, in any order; a repeated stamp replaces the former.
 
@@ -289,13 +290,15 @@ class TransformTree:
         if after == len(stamps):
             by = stamp_ns - stamps[-1]
             raise ExtrapolationIntoFuture(
-                f"{name}: the latest transform is {_seconds(by)} older than the time asked", by
+                f"{name}: the latest transform is {apart_words(stamp_ns, stamps[-1])} than the time asked", by
             )
         if stamps[after] == stamp_ns:
             return edge.transforms[after]
         if after == 0:
             by = stamps[0] - stamp_ns
-            raise ExtrapolationIntoPast(f"{name}: the first transform is {_seconds(by)} newer than the time asked", by)
+            raise ExtrapolationIntoPast(
+                f"{name}: the first transform is {apart_words(stamp_ns, stamps[0])} than the time asked", by
+            )
         t0, t1 = stamps[after - 1], stamps[after]
         if self._max_gap_ns is not None and t1 - t0 > self._max_gap_ns:
             raise TransformGap(

@@ -121,7 +121,11 @@ class BagSource:
         chosen = self._settings
         tree = TransformTree(max_gap_ns=round(chosen.tf_max_gap_s * 1e9) or None)
         patient = AssemblerSettings(
-            pair_tolerance_ns=round(chosen.sync_tolerance_s * 1e9), wait_ns=WAIT_NS, queue_size=QUEUE_SIZE
+            pair_tolerance_ns=round(chosen.sync_tolerance_s * 1e9),
+            wait_ns=max(WAIT_NS, round(chosen.tf_max_gap_s * 1.1e9)),  # until the transform behind a gap
+            queue_size=QUEUE_SIZE,
+            image_frame=chosen.image_frame,
+            static=chosen.static,
         )
         assembler = FrameAssembler(tree, self._world_frame, patient, colour_only, uncalibrated)
         self.refused, self.remarks = assembler.refused, assembler.remarks

@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.pose import Transform, from_quaternion, invert, to_quaternion
+from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, from_quaternion, invert, to_quaternion
 from spatial_mllm_ros.sources.bag import SENSOR_KEY
 from spatial_mllm_ros.sources.calibration import ns_to_seconds, sensor_to_yaml
 from spatial_mllm_ros.sources.compressed import PNG
@@ -25,8 +25,6 @@ from spatial_mllm_ros.sources.writers import Progress, depth_in_mm, encode_png, 
 BASE, LINK = "base_link", "camera_link"
 T_BASE_LINK = from_quaternion((0, 0, 0, 1), (0.2, 0.0, 0.5))
 """Where the camera sits on the imagined robot; poses of the camera do not depend on it."""
-T_LINK_OPTICAL = from_quaternion((-0.5, 0.5, -0.5, 0.5))
-"""REP-103: from x forward, y left, z up to the optical z forward, x right, y down."""
 
 FOREVER = QosTime(9223372036, 854775807)
 TYPES = {
@@ -119,7 +117,7 @@ class _Bag:
             T_map_camera = (
                 frame.T_world_camera if self._T_map_world is None else self._T_map_world @ frame.T_world_camera
             )
-            T_map_base = T_map_camera @ invert(T_BASE_LINK @ T_LINK_OPTICAL)
+            T_map_base = T_map_camera @ invert(T_BASE_LINK @ T_BODY_OPTICAL)
             self._transforms("/tf", stamp, [(frame.world_frame, BASE, T_map_base)])
         if frame.image is not None:
             self._write_colour(frame, stamp, header)
@@ -128,7 +126,7 @@ class _Bag:
         self.count += 1
 
     def _write_mount(self, frame: Frame) -> None:
-        mount = [(BASE, LINK, T_BASE_LINK), (LINK, frame.camera_frame, T_LINK_OPTICAL)]
+        mount = [(BASE, LINK, T_BASE_LINK), (LINK, frame.camera_frame, T_BODY_OPTICAL)]
         self._transforms("/tf_static", self._stamp(frame), mount)
 
     def _write_colour(self, frame: Frame, stamp: int, header: Any) -> None:
