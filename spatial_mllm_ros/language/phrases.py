@@ -1,0 +1,634 @@
+"""Phrases: things, moments, spans, quantities, and what can be added to a question ("from <p1>", "at <t0>", "in feet")."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spatial_mllm_ros.language.chart import ANYTHING, Chart, Grammar, Several
+from spatial_mllm_ros.language.scales import ADJECTIVES, COMPARATIVES, NOUNS, SUPERLATIVES
+from spatial_mllm_ros.queries.asks import Comparison
+from spatial_mllm_ros.queries.measures import Ends, Metric
+from spatial_mllm_ros.queries.moments import AfterStart, Ago, ClockTime, MarkedMoment, Moment, Now, Span, Stamp, Start
+from spatial_mllm_ros.queries.operands import (
+    Box,
+    Camera,
+    Ceiling,
+    Floor,
+    NearestWall,
+    Object,
+    Operand,
+    Origin,
+    Pick,
+    Point,
+    Position,
+    Robot,
+    Room,
+    Where,
+)
+from spatial_mllm_ros.queries.term import Term
+from spatial_mllm_ros.queries.units import AREA, LENGTH, TIME, UNITS, VOLUME
+
+LEXICON: dict[str, list[str]] = yaml.load((Path(__file__).parent / "lexicon.yaml").read_text("utf-8"), yaml.BaseLoader)
+SILENT = [tuple(p.split()) for p in LEXICON.pop("SILENT")]
+NAMEABLE = frozenset(LEXICON.pop("NAMEABLE"))
+ROOMS = (
+    "kitchen, bathroom, bedroom, living room, hallway, hall, corridor, office, garage, basement, attic, dining room, toilet,"
+    " study, lounge, storage room, laundry room, lobby, pantry, nursery, guest room, entrance hall, workshop, cellar"
+).split(", ")
+LONGEST_NAME = 4
+
+GRAMMAR = Grammar(LEXICON)
+says = GRAMMAR.says
+
+
+def rebuilt(term: Any, change: Any) -> Any:
+    """A term with ``change`` applied to each of its parts, innermost first."""
+    if isinstance(term, tuple):
+        return tuple(rebuilt(t, change) for t in term)
+    if not isinstance(term, Term):
+        return term
+    parts = {f.name: rebuilt(getattr(term, f.name), change) for f in dataclasses.fields(term)}
+    same = all(parts[f.name] is getattr(term, f.name) for f in dataclasses.fields(term))
+    return change(term if same else dataclasses.replace(term, **parts))
+
+
+# ---- marks, names, numbers
+
+
+def _token(kind: str, make: Any) -> None:
+    @GRAMMAR.native(kind, [f"@{kind}"])
+    def read(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+        yield at + 1, make(chart.tokens[at]), 0
+
+
+_token("p", lambda token: Point(index=int(token.value)))
+_token("box", lambda token: Box(index=int(token.value)))
+_token("t", lambda token: MarkedMoment(index=int(token.value)))
+_token("number", lambda token: token.value)
+_token("clock", lambda token: int(token.value))
+
+
+@GRAMMAR.native("name", [ANYTHING])
+def _name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """Up to four words that are nothing else: (name in the singular, whether it was plural)."""
+    words: list[str] = []
+    while at < len(chart.tokens) and len(words) < LONGEST_NAME and is_name(chart, at):
+        words.append(chart.tokens[at].text)
+        at += 1
+        if len(words[-1]) > 1 and not words[-1].endswith("ly"):
+            *before, last = words
+            single = singular(last)
+            yield at, (" ".join([*before, single]), single != last), len(words)
+
+
+def is_name(chart: Chart, at: int) -> bool:
+    """Whether a token can be part of a name."""
+    token = chart.tokens[at]
+    return token.kind == "word" and token.text[0].isalpha() and (token.text not in chart.grammar.words or token.text in NAMEABLE)
+
+
+def singular(word: str) -> str:
+    """A noun in the singular; what is no plain plural stays."""
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("shelves", "knives", "halves", "leaves")):
+        return word[:-3] + "f" if word.endswith(("shelves", "halves", "leaves")) else word[:-3] + "fe"
+    if word.endswith(("ches", "shes", "xes", "sses")):
+        return word[:-2]
+    if word.endswith("s") and not word.endswith(("ss", "us", "is", "ous")) and len(word) > 3:
+        return word[:-1]
+    return {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse"}.get(word, word)
+
+
+_COUNTS = "one two three four five six seven eight nine ten eleven twelve".split()
+GRAMMAR.table("count", {w: float(i + 1) for i, w in enumerate(_COUNTS)} | {"fifteen": 15.0, "twenty": 20.0, "thirty": 30.0, "fifty": 50.0, "hundred": 100.0})  # fmt: skip
+GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate("second third fourth fifth sixth".split())} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
+GRAMMAR.table("unit", {w: u.key for u in UNITS.values() for w in u.words if u.key and w not in ("s", "h", "l", "m", '"')}
+              | {"sqm": "m2", "sqft": "ft2", "m2": "m2", "cm2": "cm2", "ft2": "ft2", "meters squared": "m2", "metres squared": "m2", "cms": "cm", "m3": "m3", "cubic metres": "m3", "cubic meters": "m3"})  # fmt: skip
+GRAMMAR.table("symbol", {"s": "s", "h": "h", "l": "l", "m": "m", "in": "in", '"': "in", "'": "ft"})
+
+
+@says("amount", "{number}", "{count}")
+def _amount(value: float) -> float:
+    return value
+
+
+@says("amount", "half [a|an]")
+def _half() -> float:
+    return 0.5
+
+
+@says("amount", "a quarter of a")
+def _quarter() -> float:
+    return 0.25
+
+
+@says("amount", "one and a half", "{amount_number} and a half")
+def _and_half(whole: float | None = None) -> float:
+    return (whole or 1.0) + 0.5
+
+
+@says("amount_number", "{number}", "{count}")
+def _amount_number(value: float) -> float:
+    return value
+
+
+@says("amount", "(a|an)")
+def _a() -> float:
+    return 1.0
+
+
+@says("quantity", "{amount} {unit}", "{amount} {symbol}")
+def _quantity(value: float, unit: str) -> tuple[float, str]:
+    return value, unit
+
+
+@says("quantity", "{amount_number} {unit} and a half")
+def _quantity_and_half(value: float, unit: str) -> tuple[float, str]:
+    return value + 0.5, unit
+
+
+@says("quantity", "{amount_number} ({unit}|{symbol}) [and] {amount_number} [({unit}|{symbol})]")
+def _compound(a: float, unit: str, b: float, small: str | None) -> tuple[float, str] | None:
+    """5 ft 3 in, 1 m 80, 2 minutes and 30 seconds."""
+    small = small or {"m": "cm", "ft": "in"}.get(unit)
+    if small is None or small not in UNITS or UNITS[small].kind != UNITS[unit].kind or UNITS[small].factor >= UNITS[unit].factor:
+        return None
+    value = a + b * UNITS[small].factor / UNITS[unit].factor
+    return (value, unit) if 0 <= b * UNITS[small].factor < UNITS[unit].factor else None
+
+
+def si(quantity: tuple[float, str]) -> float:
+    """A quantity in SI (and degrees)."""
+    value, unit = quantity
+    factor = UNITS[unit].factor
+    return round(math.degrees(value * factor) if UNITS[unit].kind == "angle" and unit != "deg" else value if unit == "deg" else value * factor, 12)  # fmt: skip
+
+
+# ---- moments and spans
+
+
+@says("moment", "[the] [time|moment|instant|timestamp|point in time] {t}", "[the] time of {t}", "the moment of {t}")
+def _marked(moment: Moment) -> Moment:
+    return moment
+
+
+@says("moment", "now", "right now", "present", "currently", "current", "the moment", "this moment", "the present", "just now", "today", "this very moment", "presently")  # fmt: skip
+def _now() -> Moment:
+    return Now()
+
+
+@says("moment", "[the] [very] START [of [the|this] RECORDING]", "first", "the first (image|frame)", "DET START")
+def _start() -> Moment:
+    return Start()
+
+
+@says("moment", "the end [of [the] RECORDING]", "the (latest|last|newest|most recent) (image|frame|picture)")
+def _end() -> Moment:
+    return Now()
+
+
+@says("moment", "{clock} [oclock|hours] [{half_day}] [{day}]", "{number} {half_day} [{day}]", "{number} oclock [{day}]")
+def _clock(value: float, half: Any = None, day: Any = None) -> Moment | None:
+    if isinstance(value, float):
+        if value != int(value) or not 0 <= value <= 24:
+            return None
+        value = value * 3600
+    if isinstance(half, int) and day is None and half in (0, 1):
+        half, day = None, half
+    seconds = int(value)
+    if half is not None:
+        if not 3600 <= seconds < 13 * 3600:
+            return None
+        seconds = seconds % (12 * 3600) + (12 * 3600 if half == "pm" else 0)
+    return ClockTime(hour=seconds // 3600, minute=seconds // 60 % 60, second=seconds % 60, days_ago=day)
+
+
+GRAMMAR.table("half_day", {"am": "am", "pm": "pm", "a m": "am", "p m": "pm", "in the morning": "am", "in the afternoon": "pm", "in the evening": "pm"})  # fmt: skip
+GRAMMAR.table("day", {"today": 0, "yesterday": 1})
+
+
+@says("moment", "{day} at {moment}", "{number} days ago at {moment}")
+def _day_at(day: float, moment: Moment) -> Moment | None:
+    return dataclasses.replace(moment, days_ago=int(day)) if isinstance(moment, ClockTime) and moment.days_ago is None else None
+
+
+@says("moment", "{quantity} ago", "{quantity} before now", "{quantity} earlier than now")
+def _ago(quantity: tuple[float, str]) -> Moment | None:
+    return Ago(seconds=si(quantity)) if UNITS[quantity[1]].kind == TIME else None
+
+
+@says("moment", "{quantity} (after|from) [the] START [of the RECORDING]", "{quantity} into the RECORDING", "{quantity} in")
+def _after_start(quantity: tuple[float, str]) -> Moment | None:
+    return AfterStart(seconds=si(quantity)) if UNITS[quantity[1]].kind == TIME else None
+
+
+@says("moment", "stamp {number} ns", "the stamp {number} ns")
+def _stamp(value: float) -> Moment:
+    return Stamp(stamp_ns=int(value))
+
+
+@says("when", "(at|on|by|as of|of|for|in|during|to) {moment}", "at the time of {moment}", "when it was {moment}", "(@|in|from) {moment}",
+      "[at] the time {moment}", "at its pose at {moment}", "at (that|the) moment {moment}")  # fmt: skip
+def _when(moment: Moment) -> Moment | None:
+    return moment
+
+
+@says("when", "now", "right now", "currently", "today", "presently", "just now", "from now", "by now")
+def _when_now() -> Moment:
+    return Now()
+
+
+@says("when", "{quantity} ago", "{day} at {clock_moment}")
+def _when_ago(quantity: Any, moment: Moment | None = None) -> Moment | None:
+    return _day_at(quantity, moment) if moment is not None else _ago(quantity)
+
+
+@says("clock_moment", "{moment}")
+def _clock_moment(moment: Moment) -> Moment | None:
+    return moment if isinstance(moment, ClockTime) else None
+
+
+@says("shot", "(in|on|into|onto|within|at|for|to|through) [the|that|your] [camera 's|colour|color|rgb] IMAGE [TAKEN|which was TAKEN|that was TAKEN] [of|at|from|for|in|by [the camera] at] {moment}",
+      "(in|on|into|to|for|within) [the] {moment} (IMAGE|view)", "(in|on|into) the IMAGE [of|from] the camera [at] {moment}", "(in|on|into) the CAMERA 's IMAGE [at|from|of] {moment}",
+      "(in|on) the IMAGE the CAMERA took at {moment}", "(in|from|at) the view at {moment}")  # fmt: skip
+def _shot(moment: Moment) -> Moment:
+    return moment
+
+
+@says("when", "{shot}")
+def _when_shot(moment: Moment) -> Moment:
+    return moment
+
+
+@says("span", "between {moment} and {moment}", "from {moment} (to|until|till|up to|through) {moment}", "{moment} (to|until|-|and) {moment}",
+      "(during|in|over) the (time|period|interval|span) (from|between) {moment} (to|and|until) {moment}", "[of] {moment} {moment}", "during {moment} to {moment}")  # fmt: skip
+def _span(begin: Moment, end: Moment) -> Span | None:
+    return Span(begin=begin, end=end) if begin != end and not isinstance(begin, Now) else None
+
+
+@says("span", "[ever] since {moment}", "after {moment}", "since {moment} until now", "starting (from|at) {moment}", "[counting] from {moment} on", "from {moment} until now")
+def _since(moment: Moment) -> Span | None:
+    return Span(begin=moment, end=Now()) if moment != Now() else None
+
+
+@says("span", "(until|till|up to|before|up until|prior to|by) {moment}", "from the START (until|to) {moment}")
+def _until(moment: Moment) -> Span | None:
+    return Span(begin=Start(), end=moment) if moment != Start() else None
+
+
+@says("span", "(in|during|over|within|for) the (last|past|previous) {quantity}", "(in|during|over) the (last|past) {unit}")
+def _last(quantity: Any) -> Span | None:
+    value = quantity if isinstance(quantity, tuple) else (1.0, quantity)
+    return Span(begin=Ago(seconds=si(value)), end=Now()) if UNITS[value[1]].kind == TIME else None
+
+
+@says("span", "(in|during|over|within) the first {quantity}")
+def _first(quantity: Any) -> Span | None:
+    return Span(begin=Start(), end=AfterStart(seconds=si(quantity))) if UNITS[quantity[1]].kind == TIME else None
+
+
+@says("span", "so far", "ever", "until now", "up to now", "till now", "yet", "to date", "by now", "since the START [of the RECORDING]",
+      "(over|during|in|throughout|for) [the|this] [whole|entire|complete|full] RECORDING", "from START to end", "since [it|you|we|the camera|the robot] BEGAN", "since the [very] START", "from the START (to|until) (now|the end)")  # fmt: skip
+def _ever() -> Span:
+    return Span(begin=Start(), end=Now())
+
+
+# ---- things
+
+
+def near_wall() -> Operand:
+    return NearestWall()
+
+
+@says("thing", "{mark}")
+def _thing_mark(mark: Operand) -> Operand:
+    return mark
+
+
+@says("mark", "{p}", "[DET] [marked|queried|clicked|given|specified|selected] POINT [at|of|marked|marked by|number|called|in|with] {p}", "[DET] [object|thing|item|surface|spot] [at|marked|marked by|under] {p}", "[DET] {name} (at|marked|marked by|marked with|marked as) {p}", "[DET] {name} {p}",
+      "[DET] POINT POINT [at] {p}", "what [is|lies] at {p}", "whatever is at {p}", "[DET] (point|spot|pixel|place) marked by {p}", "the one at {p}", "the surface [point] (at|of) {p}", "[DET] {name} [that is|which is] shown at {p}", "the real world point [at] {p}", "[DET] THING [that is|which is|lying|located|seen] at {p}")  # fmt: skip
+def _mark_point(*values: Any) -> Operand | None:
+    return values[-1]
+
+
+@says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING ENCLOSED [DET] [box] {box}", "[DET] {name} ENCLOSED {box}", "[DET] {name} {box}", "[DET] THING {box}", "[DET] THING [that|which] (is|lies) (in|inside|within) {box}",
+      "what [is|lies] (in|inside|within) [the box] {box}", "whatever is (in|inside|within) {box}", "what [the box] {box} ENCLOSES", "[DET] {name} that {box} ENCLOSES", "[DET] THING [that|which] {box} ENCLOSES", "[DET] contents of [the box] {box}", "the box 's (content|contents) {box}", "the one in {box}", "[DET] bounding box {box}", "[DET] {name} ENCLOSED the box {box}", "{box} 's (content|contents|object)", "whatever {box} ENCLOSES", "the box labelled {box}", "what is ENCLOSED {box}")  # fmt: skip
+def _mark_box(*values: Any) -> Operand | None:
+    return values[-1]
+
+
+@says("thing", "[DET] CAMERA", "[DET] (robot|rover|drone) 's CAMERA", "[the CAMERA of] the CAMERA [of the robot]", "the CAMERA that (saw|took|sees|recorded) (it|them|the image|both)", "ME", "(my|your|our) CAMERA", "the CAMERA which (saw|took) it", "the CAMERA itself", "[the] robot camera", "it 's CAMERA")  # fmt: skip
+def _camera() -> Operand:
+    return Camera()
+
+
+@says("thing", "[DET] ROBOT", "[DET] ROBOT itself", "the ROBOT base", "the base of the ROBOT")
+def _robot() -> Operand:
+    return Robot(at=Now())
+
+
+@says("place", "{owner} [current|own|latest|present|initial] (position|location|pose|place|viewpoint|spot|standpoint)",
+      "the [current|present] (position|location|pose|place|viewpoint|standpoint) of {owner}", "{owner}")  # fmt: skip
+def _place(owner: Operand) -> Operand:
+    return owner
+
+
+@says("owner", "[DET] CAMERA [POSS]", "the ROBOT 's CAMERA POSS", "[DET] ROBOT [POSS]", "ME", "it", "(its|my|your|our)", "the image", "the frame")
+def _owner() -> Operand:
+    return Camera()
+
+
+@says("thing", "{place} (at|of|in|by|from|for) {moment}", "{place} {moment_mark}", "{owner} {moment_mark} (position|location|pose|place)", "where {owner} (was|is|had been|stood|stands|were|are|am) [at|in] {moment}", "the (place|position|pose|point|spot) where {owner} was [at] {moment}", "that at {moment}", "the (position|pose|location) at {moment}", "the (position|pose|location) of {moment}", "at {moment_mark}", "(its|my|your|our|the) {moment_mark} (position|pose|location)", "the (position|location|pose) [that] {owner} had at {moment}", "where it was {moment_mark}", "what it was at {moment}", "where {owner} was {ago_moment}")  # fmt: skip
+def _camera_at(*values: Any) -> Operand | None:
+    return Camera(at=values[-1])
+
+
+@says("ago_moment", "{quantity} ago")
+def _ago_moment(quantity: Any) -> Moment | None:
+    return _ago(quantity)
+
+
+@says("moment_mark", "{t}")
+def _moment_mark(moment: Moment) -> Moment:
+    return moment
+
+
+@says("thing", "where {owner} (is|are|am|stands|stand) [now|currently|right now|at the moment]", "HERE", "{owner} (present|current|latest|most recent) (position|location|pose|place|view)", "the (present|current|latest) (position|location|pose) of {owner}", "the (current|present|latest) (position|location|pose)",
+      "{owner} (position|pose) (now|right now)", "(where we are|where i am|where you are)")  # fmt: skip
+def _camera_now(_: Any = None) -> Operand:
+    return Camera(at=Now())
+
+
+@says("thing", "{owner} (first|initial|starting|start|original) (position|location|pose|place|point|spot)", "[DET] (starting|start|initial) (position|point|location|pose|place) [of {owner}]", "(where|the place where|the point where|the place|the spot where|from where|the position where|the location where) {owner} BEGAN [out|off] [from]",
+      "{owner} START", "the (place|point) {owner} BEGAN [from]", "[the] START [of {owner} [path|trajectory|trip|journey|route]]", "where [the] RECORDING BEGAN", "the (place|point|spot|position) where [the] RECORDING BEGAN", "the origin of {owner} (path|trajectory|route|track)", "the START of the RECORDING", "{owner} origin", "its START")  # fmt: skip
+def _camera_start(*_: Any) -> Operand:
+    return Camera(at=Start())
+
+
+@says("thing", "[the] FLOOR")
+def _floor() -> Operand:
+    return Floor()
+
+
+@says("thing", "[the|this] CEILING", "the room 's CEILING", "the CEILING (of|in) the SPACE", "the CEILING [above|overhead]", "{room} CEILING", "{room} 's CEILING", "the CEILING in here", "the CEILING here")
+def _ceiling(*_: Any) -> Operand:
+    return Ceiling()
+
+
+@says("thing", "[the] (nearest|closest) wall", "the wall (nearest|closest) to it", "the nearest of the walls")
+def _wall() -> Operand:
+    return NearestWall()
+
+
+@says("thing", "{room}")
+def _thing_room(room: Operand) -> Operand:
+    return room
+
+
+GRAMMAR.table("roomname", {name: name for name in ROOMS})
+
+
+@says("room", "(the|this|our|my|your) [whole|entire|current] SPACE [that (we|i|you) are in|here|around us|around me]", "SPACE")
+def _room() -> Operand:
+    return Room()
+
+
+@says("room", "[the|this|our|my|your] {roomname}")
+def _named_room(name: str) -> Operand:
+    return Room(name=name)
+
+
+@says("thing", "[the] origin [of the [fixed] [frame|world|map]]", "the (map|world|fixed frame) [frame] 's origin", "the (map|world) origin")
+def _origin() -> Operand:
+    return Origin()
+
+
+@says("thing", "the origin of [the] [frame] {frame_name} [frame]")
+def _origin_of(name: str) -> Operand:
+    return Origin(frame_id=name)
+
+
+@GRAMMAR.native("frame_name", [ANYTHING])
+def _frame_name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """A frame's name: joined by underscores or slashes in the text, so that it is one word."""
+    token = chart.tokens[at] if at < len(chart.tokens) else None
+    if token is not None and token.kind == "word" and token.text.isidentifier() and token.text not in ("the", "a", "this", "image", "camera", "video"):  # fmt: skip
+        yield at + 1, token.text, 0
+
+
+@says("thing", "[the] [position|point|place] {number} {number} [{number}] [m|metres|meters]", "x {number} y {number} [z {number}]")
+def _position(x: float, y: float, z: float | None) -> Operand:
+    return Position(x=x, y=y, z=z or 0.0)
+
+
+@says("thing", "(it|this|that|this one|this point|that point|the point|the marked point|this box|the box|the marked object|this object|this thing)")
+def _it() -> Operand:
+    return IT
+
+
+IT = Object(name="it", object_id="?")
+"""The one mark of the request that "it" means; the reader puts it in."""
+
+_PICKS = {"nearest": Pick.NEAREST, "closest": Pick.NEAREST, "farthest": Pick.FARTHEST, "furthest": Pick.FARTHEST, "most distant": Pick.FARTHEST,
+          "largest": Pick.LARGEST, "biggest": Pick.LARGEST, "smallest": Pick.SMALLEST, "other": Pick.OTHER, "all": Pick.ALL, "any": Pick.ANY}  # fmt: skip
+GRAMMAR.table("pick", _PICKS)
+RELATIONS = {
+    Where.LEFT_OF: "left of, to the left of, on the left of, on the left side of, to the left hand side of, on the left hand side of",
+    Where.RIGHT_OF: "right of, to the right of, on the right of, on the right side of, on the right hand side of",
+    Where.IN_FRONT_OF: "in front of, ahead of",
+    Where.BEHIND: "behind, in back of, at the back of",
+    Where.ABOVE: "above, over, directly above, right above",
+    Where.BELOW: "below, under, beneath, underneath, directly below",
+    Where.ON: "on, on top of, upon, atop, standing on, lying on",
+    Where.INSIDE: "in, inside, within, inside of",
+    Where.NEXT_TO: "next to, beside, by, adjacent to, alongside, right next to, directly next to, against, near, close to",
+    Where.SAME_SURFACE: "on the same surface as, on the same plane as",
+}
+GRAMMAR.table("rel", {w: where for where, words in RELATIONS.items() for w in words.split(", ")})
+
+
+@says("noun", "{name}")
+def _noun(name: tuple[str, bool]) -> tuple[str, bool]:
+    return name
+
+
+@says("noun", "(object|thing|item)")
+def _any_noun() -> tuple[str, bool]:
+    return "", False
+
+
+@says("noun", "(objects|things|items)")
+def _any_nouns() -> tuple[str, bool]:
+    return "", True
+
+
+@says("object", "[the|my|your] {noun}")
+def _object(noun: tuple[str, bool]) -> Operand | None:
+    name, plural = noun
+    return Object(name=name, pick=Pick.ALL if plural else Pick.THE_ONE) if name else None
+
+
+@says("object", "(a|an|any|some) {noun}", "any of the {noun}")
+def _some_object(noun: tuple[str, bool]) -> Operand | None:
+    return Object(name=noun[0], pick=Pick.ANY) if noun[0] else None
+
+
+@says("object", "[the|all|any] {pick} [the] {noun} [to {thing}|from {thing}]", "the {noun} (nearest|closest) to {thing}")
+def _picked(*values: Any) -> Operand | None:
+    if isinstance(values[0], tuple):
+        return Object(name=values[0][0], pick=Pick.NEAREST, to=values[1])
+    pick, (name, plural), to = values
+    if (plural and pick is not Pick.ALL) or (to is not None and pick not in (Pick.NEAREST, Pick.FARTHEST)):
+        return None
+    return Object(name=name, pick=pick, to=to) if name or pick is not Pick.OTHER else None
+
+
+@says("thing", "{object}")
+def _thing_object(thing: Object) -> Operand:
+    return thing
+
+
+@says("thing", "{object} [that is|which is|standing|lying] {rel} {simple}", "{object} between {simple} and {simple}")
+def _qualified(thing: Object, where: Any, to: Any) -> Operand | None:
+    if isinstance(where, Operand):
+        return None
+    return dataclasses.replace(thing, where=where, to=to) if thing.to is None and where is not Where.SAME_SURFACE else None
+
+
+@says("thing", "[DET] (object|thing|item) [that is|which is] {rel} {simple}")
+def _thing_beside(where: Where, to: Any) -> Operand | None:
+    return Object(where=where, to=to) if where not in (Where.ON, Where.INSIDE, Where.SAME_SURFACE) or isinstance(to, Object) else None
+
+
+@says("simple", "{mark}", "{object}", "{room}")
+def _simple(thing: Operand) -> Operand:
+    return thing
+
+
+@says("simple", "[the] FLOOR")
+def _simple_floor() -> Operand:
+    return Floor()
+
+
+@says("simple", "[the] CAMERA", "ME")
+def _simple_camera() -> Operand:
+    return Camera()
+
+
+@says("list", "[both] [DET] [two|three|four|five] [POINT|boxes|THING|of] {each} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}")
+def _list(first: Operand, more: tuple[Any, ...], last: Operand) -> tuple[Operand, ...] | None:
+    things = (first, *more, last)
+    return things if len(set(things)) == len(things) else None
+
+
+@says("more", ", {each}", "and {each}", "or {each}")
+def _more(thing: Operand) -> Operand:
+    return thing
+
+
+@says("each", "{thing}", "for {thing}", "[DET] [one|object|thing|point|spot|item] (at|in) {mark}", "to {thing}", "with {thing}")
+def _each(thing: Operand) -> Operand:
+    return thing
+
+
+# ---- what can be added
+
+
+GRAMMAR.table("comparison", {
+    w: c for c, words in {
+        Comparison.MORE: "more than, over, above, greater than, larger than, bigger than, longer than, exceeding, beyond, farther than, further than, upwards of, higher than, in excess of",
+        Comparison.LESS: "less than, under, below, fewer than, smaller than, shorter than, nearer than, closer than, lower than",
+        Comparison.AT_MOST: "at most, no more than, not more than, up to, within, maximum, no further than, no farther than, not further than, not farther than, not over, no longer than, no greater than, not longer than, not larger than, no larger than, no bigger than, no higher than, not higher than, no wider than, not wider than",
+        Comparison.AT_LEAST: "at least, no less than, not less than, minimum, not under, no smaller than, no fewer than, not closer than, no closer than, not nearer than, no shorter than",
+        Comparison.ABOUT: "about, around, exactly, equal to, the same as, as much as, precisely, near to",
+    }.items() for w in words.split(", ")
+})  # fmt: skip
+FLIPPED = {Comparison.MORE: Comparison.LESS, Comparison.LESS: Comparison.MORE, Comparison.AT_MOST: Comparison.AT_LEAST, Comparison.AT_LEAST: Comparison.AT_MOST, Comparison.ABOUT: Comparison.ABOUT}  # fmt: skip
+
+
+@says("bound", "{comparison} {quantity}", "{quantity}")
+def _bound(*values: Any) -> tuple[Any, ...]:
+    return (values[0], values[1]) if len(values) == 2 else (Comparison.ABOUT, values[0])
+
+
+@says("bound", "{quantity} or (more|farther|further|longer|higher|above)", "{quantity} at least")
+def _or_more(quantity: Any) -> tuple[Any, ...]:
+    return Comparison.AT_LEAST, quantity
+
+
+@says("bound", "{quantity} or (less|nearer|closer|shorter|below|under)", "{quantity} at most")
+def _or_less(quantity: Any) -> tuple[Any, ...]:
+    return Comparison.AT_MOST, quantity
+
+
+@says("bound", "between {quantity} and {quantity}", "from {quantity} to {quantity}", "{quantity} to {quantity}")
+def _within(low: Any, high: Any) -> tuple[Any, ...]:
+    return low, high
+
+
+@says("bound", "between {amount_number} and {quantity}", "{amount_number} to {quantity}")
+def _within_short(low: float, high: Any) -> tuple[Any, ...]:
+    return (low, high[1]), high
+
+
+def arg(role: str, *patterns: str, cost: int = 0) -> Any:
+    """Decorator of what can be added to a question; its role is what the bag keeps it under."""
+
+    def add(action: Any) -> Any:
+        def tagged(*values: Any) -> Any:
+            value = action(*values)
+            return None if value is None else Several((role, v) for v in value) if isinstance(value, Several) else (role, value)
+
+        return says("arg", *patterns, cost=cost)(tagged)
+
+    return add
+
+
+def same(*values: Any) -> Any:
+    """The last value."""
+    return values[-1]
+
+
+arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measured|counted|starting|starting out|seen|as seen] from {thing}", "from {thing} (on|over|away)", "(compared with|compared to|relative to|with respect to) {thing}", "from {thing} 's (standpoint|point of view|position|perspective|viewpoint|pose|location)")(same)  # fmt: skip
+arg("to", "[over|up|away|all the way] (to|until) {thing}", "to (reach|get to|touch|hit) {thing}", "with {thing}")(same)
+arg("of", "(of|for|at|in|on|by) {thing}", "of {list}", "that {thing} has", "for {list}", "POSS {thing}")(same)
+arg("between", "[in] between {list}", "from {each} (to|and) {each}", "(connecting|joining|separating) {list}", "(connecting|joining) {each} (to|with|and) {each}", "reaching from {each} to {each}")(
+    lambda *v: v[0] if len(v) == 1 else tuple(v)
+)
+arg("above", "[up|high|higher|located] (above|over) [the level of] {thing}", "(off|from|over) [the] {floor}", "up from {thing}", "(with respect to|relative to) the {floor}")(same)
+arg("below", "[down] (below|beneath|under|underneath) {thing}", "down from {thing}")(same)
+arg("time", "{when}", "when {owner} was at its pose at {moment}", "with the CAMERA (at its|where it was at|at) {moment} [pose]")(same)
+arg("span", "{span}")(same)
+arg("unit", "[stated|expressed|given|quoted|measured|answer|respond|reply|in terms of|and answer] in [unit|units of] {unit}", "in {unit_in}", "[the|a] (answer|number|value|result) in {unit}", "{bare_unit}", "[answer] with a number in {unit}", "in {unit} and {unit}", "to the nearest {unit}", "as a {unit}", "as {unit}")(lambda *v: v[0])  # fmt: skip
+says("unit_in", "{symbol}")(lambda s: s if s != "in" else None)
+says("bare_unit", "{unit}", cost=1)(same)
+arg("metric", "horizontally", "(ignoring|disregarding|neglecting|regardless of|without|not counting|leaving out|excluding|irrespective of|without counting|not considering|setting aside|leaving aside) [the|their|any|its] (height|heights|height difference|height differences|vertical|elevation|difference in height|differences in height|vertical difference|vertical component|vertical distance|altitude)",
+    "[as] [seen|viewed|looking|measured|looked at] from (above|the top|overhead|a bird 's eye view|top|straight above|directly above)", "(on|in|over|along|across|as seen on) [the|a] (floor|ground|floor plan|floorplan|map of the floor|horizontal plane|ground plane|floor plane|plan view|top view|map|top down view|bird 's eye view|2d map|plan|ground plan|xy plane|top down map)",
+    "in a top (view|down view)", "on the level", "in (plan|the horizontal|the horizontal direction|2d|the plane|two dimensions)", "if you look straight down", "looking straight down", "(when|if) projected (on|onto|to|down to|down onto) the (floor|ground|floor plane|ground plane)", "bird 's eye", "a bird 's eye view", "looking down from above", "if you look down from above", "regardless of their heights", "projected onto the floor", "when both are projected onto the floor", "measured horizontally", "measured along the floor", "measured on the floor", "in the horizontal plane", "in a horizontal direction")(lambda: Metric.HORIZONTAL)  # fmt: skip
+arg("metric", "vertically", "in (height|the vertical|the vertical direction|elevation)", "measured vertically", "along the vertical")(lambda: Metric.VERTICAL)
+arg("metric", "[measured] in a (straight line|beeline|bee line|direct line)", "as the crow flies", "(in|as|along|on) a straight line", "straight", "directly", "in a beeline", "in 3d", "in 3d space", "through the air", "straight through the air", "in space", "in three dimensions", "in three dimensional space", "line of sight", "straight line", "in direct line", "point to point", "in real life", "in reality", "in the real world", "net", "measured straight")(lambda: Metric.STRAIGHT)  # fmt: skip
+arg("ends", "(at|between|measured at|measuring from|measured from|from|measured between|taking) [the|their] (nearest|closest) point[s] [of each object|of each|of both|to each other|of the objects]".replace("[s]", ""), "(at|between|measured at|measuring from|measured from|from|measured between) [the|their] (nearest|closest) (points|edges|parts) [of each object|of each|of both|of the objects]", "edge to edge", "at the nearest point", "at their closest", "surface to surface")(lambda: Ends.NEAREST)  # fmt: skip
+arg("ends", "(between|measured between|from|measured from) [the|their] (centers|centres) [of each object|of each|of both]", "(center to center|centre to centre)", "measured (center to center|centre to centre)", "from center to center", "from centre to centre")(lambda: Ends.CENTERS)  # fmt: skip
+arg("frame", "in [the] [coordinates of] [frame] {frame_name} (frame|coordinates|coordinate system)", "in [the] frame {frame_name}", "in the coordinates of [the] {frame_name}", "in the coordinate (system|frame) of [the] {frame_name}")(same)
+arg("total", "in (total|all|sum)", "altogether", "all told", "overall", "along (its|the|the whole|my|your|our|this) PATH", "measured along (its|the) PATH", "all in all", "along the way", "counting every (step|metre|meter|detour)", "summing up every step", "with all (detours|turns|bends)", "not the straight line", "not as the crow flies", "not in a straight line", "cumulatively", "following every bend", "including (all|every) (detours|detour|loops)")(lambda: True)  # fmt: skip
+says("floor", "FLOOR", "FLOOR (surface|level)")(lambda: Floor())
+GRAMMAR.table("adj", ADJECTIVES)
+GRAMMAR.table("more_adj", COMPARATIVES)
+GRAMMAR.table("most_adj", SUPERLATIVES)
+GRAMMAR.table("scale_noun", NOUNS)
+DIMENSIONLESS = {LENGTH, AREA, VOLUME}
+
+
+def speakable(name: str) -> bool:
+    """Whether a name is read as one: up to four lower-case words that are nothing else, in the singular."""
+    words = name.split(" ")
+    if not 0 < len(words) <= LONGEST_NAME or singular(words[-1]) != words[-1] or words[-1].endswith("ly") or len(words[-1]) < 2:
+        return False
+    return all(w.isalpha() and w.isascii() and w == w.lower() and (w not in GRAMMAR.words or w in NAMEABLE) for w in words)

@@ -1,0 +1,194 @@
+"""Words that measure: far and near, high, wide, deep …, each with the measure that it makes of the things it is said of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from spatial_mllm_ros.queries.measures import (
+    Bearing,
+    Depth,
+    Dimension,
+    Distance,
+    Extent,
+    Height,
+    Measure,
+    Slope,
+    Speed,
+)
+from spatial_mllm_ros.queries.operands import (
+    Box,
+    Camera,
+    Ceiling,
+    Floor,
+    NearestWall,
+    Object,
+    Operand,
+    Point,
+    Position,
+    Robot,
+    Room,
+)
+
+MORE, LESS = 1, -1
+
+
+def _forms(scale: str, sign: int, words: str) -> dict[str, tuple[str, int]]:
+    return {word.strip(): (scale, sign) for word in words.split(",")}
+
+
+ADJECTIVES = (
+    _forms("far", MORE, "far, far away, far off, far apart, distant, remote, away, apart, far removed, far out, distant from one another")
+    | _forms("far", LESS, "near, close, close together, near together, close by")
+    | _forms("high", MORE, "high, elevated, high up, up high, far up")
+    | _forms("high", LESS, "low")
+    | _forms("tall", MORE, "tall")
+    | _forms("wide", MORE, "wide, broad, wide from side to side, wide across")
+    | _forms("wide", LESS, "narrow")
+    | _forms("long", MORE, "long, long from end to end")
+    | _forms("short", LESS, "short")
+    | _forms("deep", MORE, "deep, deep into the image, deep in the image, deep into the scene, deep in the scene, far along the optical axis, far along the viewing axis, deep in the camera frame, deep in the view, deep in the picture, far along the camera 's axis, deep into the view, far along the camera axis, deep in the room, deep into the picture, far into the image, far into the scene, far from the image plane, far from the camera plane, far along the camera 's optical axis, far along the z axis, far in z, far along z, far in depth")
+    | _forms("deep", LESS, "shallow")
+    | _forms("big", MORE, "big, large, great, big in size, spacious")
+    | _forms("big", LESS, "small")
+    | _forms("steep", MORE, "steep, inclined, tilted, sloped")
+    | _forms("fast", MORE, "fast, quick")
+    | _forms("fast", LESS, "slow, slowly")
+)
+COMPARATIVES = (
+    _forms("far", MORE, "farther, further, farther away, further away, farther off, further off, farther out, further out, more distant, more remote, less close, less near, farther back, further back, more far away, more far, any further, any further off, any farther, any further away, less nearby, further behind, farther behind")
+    | _forms("far", LESS, "nearer, closer, less far, less distant, less far away, less remote, closer by, nearer by, any closer, any nearer")
+    | _forms("high", MORE, "higher, higher up, more elevated, further up, farther up, farther above the floor, further above the floor, upper, higher above the floor, higher off the floor, higher up above the floor, higher above the ground, further above the ground, higher off the ground, farther from the floor, further from the floor, nearer to the ceiling, closer to the ceiling, higher from the floor, farther off the floor, further off the floor, farther above the ground, nearer the ceiling")
+    | _forms("high", LESS, "lower, lower down, less high, further down, farther down, less elevated, closer to the floor, nearer to the floor, nearer the floor, closer to the ground, nearer to the ground, less high above the floor, lower above the floor, further from the ceiling, farther from the ceiling, less far above the floor, nearer the ground, less high up")
+    | _forms("tall", MORE, "taller")
+    | _forms("wide", MORE, "wider, broader")
+    | _forms("wide", LESS, "narrower, less wide")
+    | _forms("long", MORE, "longer")
+    | _forms("short", LESS, "shorter")
+    | _forms("deep", MORE, "deeper")
+    | _forms("deep", LESS, "shallower, less deep")
+    | _forms("in", MORE, "deeper in the scene, deeper into the scene, deeper in the image, deeper into the image, deeper in the view, deeper in the room, deeper into the room")
+    | _forms("in", LESS, "less deep in the scene, less deep into the scene, less deep in the image")
+    | _forms("big", MORE, "bigger, larger")
+    | _forms("big", LESS, "smaller")
+    | _forms("steep", MORE, "steeper")
+    | _forms("fast", MORE, "faster")
+    | _forms("fast", LESS, "slower")
+)
+SUPERLATIVES = (
+    _forms("far", MORE, "farthest, furthest, farthest away, furthest away, most distant, most remote, least close, least near, farthest off, furthest off, farthest out, furthest back, farthest back, remotest, furthest out")
+    | _forms("far", LESS, "nearest, closest, least far, least distant, least far away, nearest by, foremost, closest by")
+    | _forms("high", MORE, "highest, topmost, uppermost, highest up, most elevated, highest above the floor, highest off the floor, farthest from the floor, furthest from the floor, nearest to the ceiling, closest to the ceiling, farthest above the floor, furthest above the floor, furthest up")
+    | _forms("high", LESS, "lowest, lowermost, closest to the floor, nearest to the floor, nearest the floor, lowest down, closest to the ground, nearest to the ground, furthest down, farthest from the ceiling, least high")
+    | _forms("tall", MORE, "tallest")
+    | _forms("wide", MORE, "widest, broadest")
+    | _forms("wide", LESS, "narrowest")
+    | _forms("long", MORE, "longest")
+    | _forms("short", LESS, "shortest")
+    | _forms("deep", MORE, "deepest")
+    | _forms("deep", LESS, "shallowest, least deep")
+    | _forms("big", MORE, "biggest, largest")
+    | _forms("big", LESS, "smallest")
+    | _forms("steep", MORE, "steepest")
+)
+NOUNS = {
+    word.strip(): scale
+    for scale, words in {
+        "far": "distance, separation, gap, spacing, range, distances, slant range, space, offset, separation distance, range value, ray length, radial distance, slant distance, clearance, dist, length of the ray, length of the viewing ray, line of sight distance, length of the line of sight, line, length of the line, length of the straight line, length of the segment, length of a straight line, straight line, distance along the ray, interval",
+        "height": "height, heights, vertical extent, vertical size, vertical dimension, vertical measurement, real height",
+        "high": "elevation, altitude, vertical position, height level, z height, height above the floor, height above ground, height coordinate, vertical coordinate, elevations",
+        "wide": "width, breadth, widths, shorter side, shortest side, shorter dimension, horizontal width, wideness, shorter horizontal side, shortest dimension",
+        "long": "length, lengths, longest side, longer side, longest dimension, longer dimension, long side, longer horizontal side, horizontal length",
+        "deep": "depth, z, z value, z coordinate, z depth, depth value, depth reading, z distance, depth measurement, depths, depth coordinate, camera z, distance along the optical axis, distance along the viewing axis, optical axis distance, depth component, z component, distance in z, depth along the optical axis, depth along the camera axis, depth along z, distance along z",
+        "volume": "volume",
+        "area": "floor area, floor space, area, square footage, footprint, ground area, floor surface, floor surface area, floor size",
+        "surface": "surface area",
+        "steep": "slope, steepness, inclination, tilt, incline, gradient",
+        "fast": "speed, velocity",
+        "bearing": "horizontal angle, bearing angle",
+    }.items()
+    for word in words.split(",")
+}
+
+_SIDES = {"wide": Dimension.WIDTH, "long": Dimension.LENGTH, "tall": Dimension.HEIGHT, "height": Dimension.HEIGHT}
+_SIDES |= {"volume": Dimension.VOLUME, "big": Dimension.VOLUME, "area": Dimension.FLOOR_AREA, "surface": Dimension.SURFACE_AREA}
+EXTENDED = (Box, Object, Room)
+PLACED = (Point, Camera, Robot, Position, Ceiling)
+
+
+def distance(a: Operand, b: Operand) -> Measure | None:
+    """How far two things are apart; from floor or ceiling it is a height."""
+    if isinstance(b, Floor) or isinstance(a, Ceiling):
+        return Height(of=a, above=b)
+    if isinstance(a, Floor) or isinstance(b, Ceiling):
+        return Height(of=b, above=a)
+    if isinstance(a, NearestWall):
+        a, b = b, a
+    return None if isinstance(a, Camera | Room | Floor) and a == b else Distance(a=a, b=b)
+
+
+def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
+    """What a scale measures of the things in ``bag``: subject ``subj`` (or ``of``), ``from``, ``to``, ``between``, ``above`` …
+
+    Every entry of the bag must have its role, else there is nothing.
+    """
+    roles = dict(bag)
+    if "of" in roles and "subj" not in roles:
+        roles["subj"] = roles.pop("of")
+    keys, subject = frozenset(roles), roles.get("subj")
+    made = list(_made(scale, keys, subject, roles))
+    yield from (m for m in made if m is not None)
+
+
+def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[Measure | None]:
+    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall") and isinstance(x, Operand):
+        yield Height(of=x, above=roles["above"])
+    elif keys == {"subj", "below"} and scale in ("far", "high") and isinstance(x, Operand):
+        yield Height(of=roles["below"], above=x)
+    elif keys == {"subj", "from"} and scale in ("high", "height", "tall") and isinstance(roles["from"], Floor):
+        yield Height(of=x)
+    elif scale in ("far", "in"):
+        yield from _apart(keys, x, roles)
+    elif scale == "bearing" and keys == {"subj", "from"} and isinstance(x, Operand):
+        yield Bearing(of=x, viewer=roles["from"])
+    elif keys != {"subj"} or not isinstance(x, Operand):
+        return
+    elif scale == "high" and isinstance(x, Object):
+        yield from (Height(of=x), Extent(of=x, dimension=Dimension.HEIGHT))
+    elif scale in ("high", "height", "tall") and isinstance(x, PLACED) and (scale != "tall" or isinstance(x, Ceiling)):
+        yield Height(of=x)
+    elif scale == "high" and isinstance(x, Box | Room):
+        yield Extent(of=x, dimension=Dimension.HEIGHT)
+    elif scale == "area" and isinstance(x, Floor):
+        yield Extent(of=Room(), dimension=Dimension.FLOOR_AREA)
+    elif scale == "short" and isinstance(x, EXTENDED):
+        yield from (Extent(of=x, dimension=d) for d in (Dimension.HEIGHT, Dimension.LENGTH))
+    elif scale in _SIDES and isinstance(x, EXTENDED) and (scale != "area" or isinstance(x, Room)):
+        yield Extent(of=x, dimension=_SIDES[scale])
+    elif scale == "deep" and isinstance(x, Point):
+        yield Depth(of=x)
+    elif scale == "deep" and isinstance(x, EXTENDED):
+        sides = (Extent(of=x, dimension=d) for d in (Dimension.LENGTH, Dimension.WIDTH))
+        yield from (*sides, *([] if isinstance(x, Room) else [Depth(of=x)]))
+    elif scale == "steep" and isinstance(x, Point | Box | Object | Floor):
+        yield Slope(at=x)
+    elif scale == "fast" and isinstance(x, Camera | Robot):
+        yield Speed()
+
+
+def _apart(keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[Measure | None]:
+    pair = None
+    if keys == {"between"}:
+        pair = roles["between"]
+    elif keys == {"subj"} and isinstance(x, tuple) and len(x) == 2:
+        pair = x
+    elif keys in ({"subj", "from"}, {"subj", "to"}) and isinstance(x, Operand):
+        pair = (x, roles.get("from", roles.get("to")))
+    elif keys == {"from", "to"}:
+        pair = (roles["from"], roles["to"])
+    elif keys in ({"subj"}, {"to"}):
+        one = roles.get("subj", roles.get("to"))
+        if isinstance(one, Operand) and not isinstance(one, Camera | Robot | Floor | Ceiling | Room):
+            pair = (one, Camera())
+    if isinstance(pair, tuple) and len(pair) == 2:
+        yield distance(*pair)

@@ -1,0 +1,841 @@
+"""Sentences: what is asked of the things, moments and quantities of ``phrases``. ``read`` in reader.py begins here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from spatial_mllm_ros.language.chart import Several
+from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, rebuilt, same, says, si
+from spatial_mllm_ros.language.scales import COMPARATIVES, LESS, MORE, SUPERLATIVES, distance, measures
+from spatial_mllm_ros.queries import asks
+from spatial_mllm_ros.queries.asks import (
+    AppearanceOrder,
+    Ask,
+    Changed,
+    Compare,
+    Comparison,
+    Difference,
+    Dimensions,
+    Direction,
+    Exists,
+    Extreme,
+    Find,
+    Fits,
+    FreePlace,
+    LineOfSight,
+    Locate,
+    Mean,
+    MotionDirection,
+    Moving,
+    Occupancy,
+    Occupied,
+    Open,
+    Order,
+    Pixel,
+    Property,
+    Reachable,
+    Relation,
+    RoomOf,
+    Route,
+    Seen,
+    Side,
+    SurfaceNormal,
+    Threshold,
+    Unseen,
+    Value,
+    Viewpoint,
+    Visible,
+    Visited,
+    Which,
+    Within,
+)
+from spatial_mllm_ros.queries.measures import (
+    Angle,
+    Axis,
+    Clearance,
+    ClosestApproach,
+    Count,
+    Countable,
+    Depth,
+    Dimension,
+    Distance,
+    Elapsed,
+    Ends,
+    Event,
+    Extent,
+    Heading,
+    Height,
+    MeanSpeed,
+    Measure,
+    Metric,
+    ObjectCount,
+    PassageWidth,
+    PathLength,
+    RouteLength,
+    SeenCount,
+    SeenDistance,
+    SeenTime,
+    Shift,
+    Slope,
+    Speed,
+    TimeSpent,
+    Turn,
+    UnseenFraction,
+    unit_of,
+)
+from spatial_mllm_ros.queries.moments import WHOLE, MarkedMoment, Moment, Now, Span, Start
+from spatial_mllm_ros.queries.operands import (
+    Box,
+    Camera,
+    Ceiling,
+    Floor,
+    NearestWall,
+    Object,
+    Operand,
+    Pick,
+    Point,
+    Robot,
+    Room,
+    Where,
+)
+from spatial_mllm_ros.queries.query import Query, value_unit
+from spatial_mllm_ros.queries.term import InvalidQuery
+from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
+
+FLOATING = ("time", "span", "unit", "metric", "ends", "frame", "total")
+"""What can be added to a question of any form; the rest of a bag are the things that it measures."""
+
+Args = Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A sentence that is understood and that no query can be made of. ``reason``: why, and what can be asked."""
+
+    reason: str
+
+
+def bag_of(*args: Any) -> dict[str, Any] | None:
+    """What was added, by role; None where a role is there twice with different values."""
+    bag: dict[str, Any] = {}
+    for arg in args:
+        for role, value in arg if isinstance(arg, tuple) and (not arg or isinstance(arg[0], tuple)) else (arg,) if arg else ():
+            if bag.get(role, value) != value:
+                return None
+            bag[role] = value
+    return bag
+
+
+def parted(bag: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A bag's things, and what floats."""
+    return {k: v for k, v in bag.items() if k not in FLOATING}, {k: v for k, v in bag.items() if k in FLOATING}
+
+
+def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query | None:
+    """The query of what is asked with what floats put in its place; None where something has none."""
+    unit, frame_id = floats.get("unit") or "", floats.get("frame") or ""
+    for role, place in (("time", _at), ("span", _over), ("metric", _by), ("ends", _between)):
+        if role in floats:
+            changed = place(ask, floats[role])
+            if changed is None:
+                return None
+            ask = changed
+    if "total" in floats and not _total(ask):
+        return None
+    try:
+        query = Query(ask=settled(ask), negated=negated, unit=unit, frame_id=frame_id)
+    except InvalidQuery:
+        return None
+    if frame_id and not isinstance(ask, Locate | Direction | SurfaceNormal | MotionDirection | Route | FreePlace):
+        return None
+    return query if not unit or _fits(query, unit) else None
+
+
+def _total(ask: Ask) -> bool:
+    return isinstance(ask, Value) and isinstance(ask.of, PathLength | TimeSpent | Turn | UnseenFraction | Elapsed | Extent)
+
+
+def _fits(query: Query, unit: str) -> bool:
+    ask, kind = query.ask, UNITS[unit].kind
+    if isinstance(ask, Difference) and not ask.ratio:
+        return UNITS[unit_of(ask.a)].kind == kind
+    if isinstance(ask, Mean):
+        return UNITS[unit_of(ask.of[0])].kind == kind
+    if isinstance(ask, Dimensions | Locate | Direction | MotionDirection):
+        return kind == "length"
+    return value_unit(query) in UNITS and UNITS[value_unit(query)].kind == kind and isinstance(ask, Value | Extreme)
+
+
+def _replaced(ask: Ask, change: Any) -> Ask | None:
+    """``ask`` with a change to some part; None where nothing changes."""
+    new = rebuilt(ask, change)
+    return new if new != ask else None
+
+
+def _at(ask: Ask, moment: Moment) -> Ask | None:
+    """At a moment: of the camera, or of what else is asked at one."""
+    hit = []
+
+    def change(term: Any) -> Any:
+        if (isinstance(term, Camera) and term.at is None) or (isinstance(term, Robot) and term.at == Now()):
+            hit.append(term)
+            return replace(term, at=moment)
+        if isinstance(term, Visible | Moving | Heading | Speed) and term.at == Now():
+            hit.append(term)
+            return replace(term, at=moment)
+        if isinstance(term, Depth) and term.at is None:
+            hit.append(term)
+            return replace(term, at=moment)
+        return term
+
+    new = rebuilt(ask, change)
+    return new if hit else None
+
+
+def _over(ask: Ask, span: Span) -> Ask | None:
+    hit = []
+
+    def change(term: Any) -> Any:
+        if hasattr(term, "span") and term.span == WHOLE:
+            hit.append(term)
+            return replace(term, span=span)
+        return term
+
+    new = rebuilt(ask, change)
+    return new if hit else None
+
+
+def _by(ask: Ask, metric: Metric) -> Ask | None:
+    hit = []
+
+    def change(term: Any) -> Any:
+        if isinstance(term, Distance) and term.metric in (Metric.STRAIGHT, metric):
+            hit.append(term)
+            return replace(term, metric=metric)
+        if metric is Metric.VERTICAL and isinstance(term, Height | Extent):
+            hit.append(term)
+        if metric is Metric.STRAIGHT and isinstance(term, Height):
+            hit.append(term)
+        return term
+
+    new = rebuilt(ask, change)
+    return new if hit else None
+
+
+def _between(ask: Ask, ends: Ends) -> Ask | None:
+    hit = []
+
+    def change(term: Any) -> Any:
+        if isinstance(term, Distance):
+            hit.append(term)
+            return replace(term, ends=ends)
+        return term
+
+    new = rebuilt(ask, change)
+    return new if hit else None
+
+
+def settled(ask: Ask) -> Ask:
+    """The camera of no moment is that of the marked image; where nothing is marked it is that of now."""
+
+    def marked(term: Any) -> bool:
+        found = []
+        rebuilt(term, lambda t: (found.append(t), t)[1] if isinstance(t, Point | Box) else t)
+        return bool(found)
+
+    def now(term: Any) -> Any:
+        return Camera(at=Now()) if isinstance(term, Camera) and term.at is None else term
+
+    def change(term: Any) -> Any:
+        if isinstance(term, Height | Locate | ClosestApproach | Reachable | Route | RouteLength | Clearance | RoomOf):
+            return rebuilt_parts(term, now)
+        if isinstance(term, Measure) and not marked(term):
+            return rebuilt_parts(term, now)
+        return term
+
+    def rebuilt_parts(term: Any, f: Any) -> Any:
+        return replace(term, **{x.name: rebuilt(getattr(term, x.name), f) for x in dataclasses.fields(term)})
+
+    ask = rebuilt(ask, change)
+    return ask if marked(ask) else rebuilt(ask, now)
+
+
+def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole: bool = False) -> Several:
+    """Queries for the value of a scale, with all that was added."""
+    if bag is None:
+        return Several()
+    core, floats = parted(bag)
+    unit = floats.get("unit")
+    made: list[Ask] = []
+    subject = core.get("subj", core.get("of"))
+    if scale == "big" and len(core) == 1 and isinstance(subject, Box | Object | Room | Floor):
+        if isinstance(subject, Floor):
+            subject = Room()
+            unit = unit or "m2"
+        area = unit in UNITS and UNITS[unit].kind in (AREA, VOLUME)
+        if area and UNITS[unit].kind == AREA and not isinstance(subject, Room):
+            return Several()
+        made = [Value(of=Extent(of=subject, dimension=Dimension.FLOOR_AREA if UNITS[unit].kind == AREA else Dimension.VOLUME))] if area else [Dimensions(of=subject)]  # fmt: skip
+    else:
+        made = [Value(of=m) for m in measures(scale, core)]
+    return Several(q for q in (finished(a, floats, negated) for a in made) if q is not None)
+
+
+# ---- measures as noun phrases
+
+
+says("pre", "[DET] (current|present|latest)")(lambda: ("time", Now()))
+says("pre", "(horizontal|lateral|2d|ground|planar|top view|map|floor plan)")(lambda: ("metric", Metric.HORIZONTAL))
+says("pre", "vertical")(lambda: ("metric", Metric.VERTICAL))
+says("pre", "(straight line|straight|euclidean|direct|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)", "straight line point to point", "metric 3d", "real 3d")(lambda: ("metric", Metric.STRAIGHT))
+says("pre", "camera", "camera - to")(lambda: ("", None))
+says("pre", "{t}")(lambda t: ("time", t))
+
+
+def noun_phrase(*parts: Any) -> tuple[str, tuple[Any, ...]] | None:
+    scale = next(p for p in parts if isinstance(p, str))
+    given = [p for p in parts if not isinstance(p, str) and p is not None]
+    bag = bag_of(*(p if isinstance(p, tuple) else ("subj", p) for p in given))
+    if bag is None:
+        return None
+    bag.pop("", None)
+    exact = bag.get("metric")
+    if exact is Metric.STRAIGHT and scale not in ("far", "in"):
+        bag.pop("metric")
+    return scale, tuple(bag.items())
+
+
+says("measured", "[DET] {pre}* {scale_noun} {arg}*")(noun_phrase)
+
+
+@says("measured", "{thing} POSS {pre}* {scale_noun} {arg}*", "{thing} {pre}* {scale_noun} {arg}*")
+def _of_thing(thing: Operand, *rest: Any) -> Any:
+    return noun_phrase(("subj", thing), *rest)
+
+
+@says("measured", "[DET] {pre}* {scale_noun} {list} {arg}*", "[DET] {scale_noun} {thing} {thing} {arg}*", "[DET] {pre}* {scale_noun} {thing} to {thing} {arg}*",
+      "[DET] {thing} to {thing} {scale_noun} {arg}*", "{pre}* {scale_noun} {thing} {arg}*", "[DET] {pre}* {scale_noun} [that] [is|lies|there is] {arg}*")  # fmt: skip
+def _listed(*parts: Any) -> Any:
+    things = [p for p in parts if isinstance(p, Operand)]
+    rest = [p for p in parts if not isinstance(p, Operand)]
+    lists = [p for p in rest if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    rest = [p for p in rest if p not in lists]
+    if lists:
+        return noun_phrase(("between", lists[0]), *rest) if len(lists[0]) == 2 else None
+    return noun_phrase(("between", tuple(things)) if len(things) == 2 else ("subj", things[0]) if things else (), *rest)
+
+
+WHAT = "(what BE|what BE|which BE|GIVE|GIVE me|what would be|what about|how MUCH BE|how MUCH would|what do you get for|what do you measure for|what value has|how many|is there a number for|please GIVE|what BE be)"
+
+
+@says("core", f"{{arg}}* [{WHAT}] {{measured}}", "{arg}* {measured} BE (what|which value|closest to which value|how much)", "{measured} [BE] (how large|how big|how much)",
+      "{arg}* what {measured} BE", "{arg}* GIVE what {measured} BE", "{arg}* {measured} what BE it")  # fmt: skip
+def _value(*parts: Any) -> Any:
+    (scale, bag) = parts[-1]
+    merged = bag_of(bag, *parts[:-1])
+    return values({"height": "high", "tall": "high"}.get(scale, scale), merged) if _is_placed(merged) else values(scale, merged)
+
+
+def _is_placed(bag: dict[str, Any] | None) -> bool:
+    subject = (bag or {}).get("subj", (bag or {}).get("of"))
+    return isinstance(subject, Point | Camera | Robot | Ceiling)
+
+
+# ---- how far, how high, how many metres …
+
+
+says("how", "how {adj}", "[at|by|from] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(lambda adj: (adj[0], ""))
+says("how", "how many {unit} {adj}", "what {unit} {adj}", "how many {unit} BE it {adj}")(lambda unit, adj: (adj[0], unit))
+says("how", "how many {unit} [is it|are there|is there|of cable|of path]", "[by] how many {unit}")(lambda unit: ({"length": "far", "angle": "turn", "time": "time", "area": "area", "volume": "volume"}.get(UNITS[unit].kind, "none"), unit))
+says("how", "[at|by|in|from] (what|which) [DET] {scale_noun}", "how much [of a] {scale_noun}", "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}", "(what|which) (real|exact|vertical) {scale_noun}", "what BE the {scale_noun}", "how much", "how large a {scale_noun}")(lambda noun="far": (noun, ""))
+
+
+BEING = "(BE|DO|HAVE|CAN|would|will)"
+
+
+@says("core", f"{{arg}}* {{how}} {{arg}}* {BEING} {{thing}} [LIE|have|has|measure|from it] {{arg}}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
+      "{arg}* {thing} BE [LIE] {arg}* {how} {arg}*", "{arg}* {thing} {how} {arg}*", "{arg}* {thing} LIE {arg}* {how} {arg}*", f"{{arg}}* [of] {{arg}}* {{how}} {BEING} {{arg}}* {{thing}} LIE {{arg}}*",
+      f"{{arg}}* {{how}} {{arg}}* {BEING} {{list}} [LIE|from each other|from one another|to each other|from eachother] {{arg}}* [apart]", "{arg}* {how} {arg}* {list} (BE|LIE) [from each other|from one another|to each other] {arg}* [apart]",
+      "{arg}* {list} {how} [apart] {arg}*", "{arg}* {list} BE {how} {arg}*", "{arg}* {how} BE {list} [from each other|from one another] {arg}*")  # fmt: skip
+def _how(*parts: Any) -> Any:
+    how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str) and p[0] not in FLOATING and p[0] != "frame")
+    things = [p for p in parts if isinstance(p, Operand) or (isinstance(p, tuple) and p and isinstance(p[0], Operand))]
+    rest = [p for p in parts if p is not how and p not in things and p is not None]
+    return _how_value(how, bag_of(("subj", things[0]), *rest))
+
+
+@says("core", "{arg}* {how} [BE (it|there)|would it be|(lies|lie|is|are) [there]|(separate|separates|separated)|DO (lie|separate)|BE there|(is there|are there)|can be measured|BE] {arg}*")
+def _how_it(*parts: Any) -> Any:
+    how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str))
+    return _how_value(how, bag_of(*(p for p in parts if p is not how and p is not None)))
+
+
+@says("core", "{how} (separate|separates|separated|is between|are between) {list} {arg}*", "{how} (separate|separates|separated) {thing} from {thing} {arg}*", "what separates {list} {arg}*", "what separates {thing} from {thing} {arg}*")
+def _separate(*parts: Any) -> Any:
+    how = parts[0] if isinstance(parts[0], tuple) and isinstance(parts[0][0], str) else ("far", "")
+    pair = next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), None) or tuple(p for p in parts if isinstance(p, Operand))
+    return _how_value(how, bag_of(("between", pair), parts[-1]))
+
+
+def _how_value(how: tuple[str, str], bag: dict[str, Any] | None) -> Any:
+    scale, unit = how
+    if bag is None or (unit and bag.get("unit", unit) != unit):
+        return None
+    if unit:
+        bag["unit"] = unit
+    if _is_placed(bag) and scale == "height":
+        scale = "high"
+    return values(scale, bag)
+
+
+@says("core", "{arg}* [GIVE] (what|which) [are|is] [DET] {pre}* (size|dimensions|measurements|extents|extent|sizes|dims) {arg}*", "{arg}* [GIVE|what is|what are|which are] [DET] {pre}* SIZE {arg}*", "{arg}* [GIVE|what is|what are|which are] {thing} POSS SIZE {arg}*", "{arg}* [GIVE|what is|what are] {thing} SIZE {arg}*",
+      "{arg}* (what|which) (size|dimensions|measurements) (is|are|does|do|has|have) {thing} [have|has] {arg}*", "{arg}* what (does|do) {thing} measure {arg}*", "{arg}* GIVE (what size|how big) {thing} is {arg}*", "(measure|size up) {thing} {arg}*", "{thing} what size {arg}*")  # fmt: skip
+def _size(*parts: Any) -> Any:
+    things = [p for p in parts if isinstance(p, Operand)]
+    bag = bag_of(*(("subj", t) for t in things), *(p for p in parts if not isinstance(p, Operand) and p is not None))
+    if bag:
+        bag.pop("", None)
+        if bag.get("metric") is Metric.STRAIGHT:
+            bag.pop("metric")
+    return values("big", bag)
+
+
+# ---- yes or no
+
+
+def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[Ask]:
+    """Whether a scale says more (or less) of one thing than of another, or than a quantity."""
+    comparison = Comparison.MORE if sign == MORE else Comparison.LESS
+    if isinstance(than, tuple) and len(than) == 2 and isinstance(than[0], float):
+        for m in measures(scale, bag):
+            yield from bounded(m, (comparison, than))
+        return
+    other = dict(bag)
+    for role, thing in than:
+        role = role if role in other or role == "subj" else next((r for r in ("from", "to") if r in other), role)
+        other[role] = thing
+    pairs = zip(measures(scale, bag), measures(scale, other), strict=False)
+    for a, b in pairs:
+        if type(a) is type(b) and a != b:
+            yield Compare(a=a, comparison=comparison, b=b)
+
+
+def bounded(measure: Measure, bound: tuple[Any, ...]) -> Iterator[Ask]:
+    """Whether a measure is within bounds."""
+    unit = unit_of(measure)
+    low = bound[0]
+    quantities = [b for b in bound if isinstance(b, tuple)]
+    if any(UNITS[q[1]].kind != UNITS[unit].kind for q in quantities):
+        return
+    inside = [convert(si(q), "deg" if UNITS[q[1]].kind == "angle" else _SI[UNITS[q[1]].kind], unit) for q in quantities]
+    if isinstance(low, Comparison):
+        yield Threshold(of=measure, comparison=low, value=round(inside[0], 12))
+    else:
+        yield Within(of=measure, low=round(inside[0], 12), high=round(inside[1], 12))
+
+
+_SI = {"length": "m", "area": "m2", "volume": "m3", "time": "s", "speed": "m/s", "ratio": "", "count": "count"}
+
+
+def all_finished(found: Iterable[Ask], floats: dict[str, Any], negated: bool = False) -> Several:
+    return Several(q for q in (finished(a, floats, negated) for a in found) if q is not None)
+
+
+@says("than", "than {thing} [BE|DO]")
+def _than(thing: Operand) -> Any:
+    return (("subj", thing),)
+
+
+says("than", "than {quantity}")(same)
+says("than", "than from {thing}", "than that from {thing}")(lambda t: (("from", t),))
+says("than", "than to {thing}", "than the distance to {thing}", "than that to {thing}")(lambda t: (("to", t),))
+says("than", "than that of {thing}", "than the one (of|at|in) {thing}")(lambda t: (("subj", t),))
+says("than", "than {when}", "than it was {when}")(lambda t: (("time", t),))
+
+
+@says("core", "{arg}* BE {thing} [NOT] [LIE] [much] {more_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE [NOT] [LIE] {more_adj} {arg}* {than} {arg}*", "{arg}* DO {thing} [NOT] LIE {more_adj} {arg}* {than} {arg}*", "{arg}* {thing} LIE {more_adj} {arg}* {than} {arg}*",
+      "{arg}* {thing} {more_adj} {arg}* {than} {arg}*", "{arg}* BE n't {thing} {more_adj} {arg}* {than} {arg}*")  # fmt: skip
+def _more(*parts: Any) -> Any:
+    return _compare(parts, False)
+
+
+@says("core", "{arg}* BE {thing} not {more_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE (not|n't) {more_adj} {arg}* {than} {arg}*")
+def _not_more(*parts: Any) -> Any:
+    return _compare(parts, True)
+
+
+def _compare(parts: tuple[Any, ...], negated: bool) -> Any:
+    thing = next(p for p in parts if isinstance(p, Operand))
+    at = next(i for i, p in enumerate(parts) if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int))
+    (scale, sign), than = parts[at], parts[-2]
+    bag = bag_of(("subj", thing), *(p for i, p in enumerate(parts) if i not in (at, len(parts) - 2) and not isinstance(p, Operand)))
+    if bag is None or than is None:
+        return None
+    core, floats = parted(bag)
+    return all_finished(compared(scale, sign, core, than), floats, negated)
+
+
+# ---- measures, finished: (measure, what still floats)
+
+
+def measure_of(measure: Measure | None, *args: Any) -> tuple[Measure, tuple[Any, ...]] | None:
+    """A measure with time, span, metric and ends in their place."""
+    bag = bag_of(*args)
+    if measure is None or bag is None or any(k not in FLOATING for k in bag):
+        return None
+    unit, total = bag.pop("unit", None), bag.pop("total", None)
+    query = finished(Value(of=measure), bag)
+    if query is None or not isinstance(query.ask, Value):
+        return None
+    floats = tuple((k, v) for k, v in (("unit", unit), ("total", total)) if v is not None)
+    return query.ask.of, floats
+
+
+def mover_says(name: str, *patterns: str) -> Any:
+    """Patterns in which {mover} is the camera or robot that moves."""
+    return says(name, *patterns)
+
+
+says("mover", "[DET] CAMERA", "[DET] ROBOT", "ME", "it", "[DET] ROBOT 's CAMERA")(lambda: True)
+
+
+@says("m", "{measured}")
+def _m_scale(measured: Any) -> Any:
+    scale, bag = measured
+    core, floats = parted(dict(bag))
+    scale = {"height": "high", "tall": "high"}.get(scale, scale) if _is_placed(core) else scale
+    return Several(x for x in (measure_of(m, tuple(floats.items())) for m in measures(scale, core)) if x)
+
+
+def m(*patterns: str, cost: int = 0) -> Any:
+    """Decorator of a measure's noun phrase; ``{arg}*`` at the end is handled here, the action gets the rest."""
+
+    def add(action: Any) -> Any:
+        def act(*values: Any) -> Any:
+            made = action(*values[:-1])
+            many = made if isinstance(made, Several) else (made,)
+            return Several(x for x in (measure_of(one, values[-1]) for one in many if one is not None) if x)
+
+        return says("m", *(f"[DET] {p} {{arg}}*" for p in patterns), cost=cost)(act)
+
+    return add
+
+
+m("depth of {thing}", "depth at {thing}")(lambda x: Depth(of=x) if isinstance(x, Point | Box | Object) else None)
+m("height of {thing} above {thing}", "height [that] {thing} (is at|has|is) above {thing}")(lambda x, y: Height(of=x, above=y))
+m("angle at {thing} between {thing} and {thing}")(lambda v, x, y: Angle(a=x, vertex=v, b=y))
+m("angle between {list} (at|seen from|as seen from|viewed from|from) {thing}", "angle (at|seen from|from) {thing} [,] between {list}", "angle that {list} make at {thing}")(
+    lambda x, y: (Angle(a=x[0], vertex=y, b=x[1]) if len(x) == 2 else None) if isinstance(x, tuple) else (Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
+)
+m("angle between {thing} {thing} and {thing}", "angle {thing} {thing} {thing}")(lambda x, v, y: Angle(a=x, vertex=v, b=y))
+
+
+@m("(bearing|horizontal angle) of {thing} from {thing} [facing {thing}]")
+def _bearing(x: Operand, viewer: Operand, facing: Any) -> Any:
+    from spatial_mllm_ros.queries.measures import Bearing
+
+    return Bearing(of=x, viewer=viewer, facing=facing)
+
+
+m("(slope|inclination|tilt|steepness) of [the surface at] {thing}", "(slope|inclination|tilt) at {thing}")(lambda x: Slope(at=x))
+m("[total|overall|whole|entire] (length|distance) of [the|its|your|my] [CAMERA|ROBOT] [POSS] PATH [of the (CAMERA|ROBOT)]", "[{owner}|CAMERA|ROBOT] [total|overall] PATH length", "length of the [whole|entire|total] PATH", "[total|overall|cumulative|accumulated|whole] distance [that] [{mover}] [was|has|had] (TRAVEL|moved|went|come) [by {mover}]", "[total|overall|whole|cumulative] (travel|travelled|traveled|driven|walked) distance [of {mover}]",
+  "(mileage|odometer distance|arc length of [DET] [CAMERA|ROBOT] [POSS] PATH)", "(length of {owner} PATH|length of the PATH {mover} (took|TRAVEL|went|MOVE)|length of the PATH taken by {mover}|length of the PATH TRAVEL [by {mover}]|length of the PATH that {mover} (took|TRAVEL|MOVE))", "(total|cumulative|overall) (length of {owner} PATH|movement of {mover})", "{owner} PATH 's length", "distance TRAVEL [by {mover}]", "distance {mover} TRAVEL", "distance that {mover} TRAVEL")(lambda *_: PathLength())  # fmt: skip
+m("angle [that|which] {mover} [has] TURN [to the left|left]", "angle {mover} [has] TURN [by]", "(rotation|turn|rotation angle|turning angle|change (of|in) (orientation|heading|direction|viewing direction)|heading change|orientation change|angular change|angle of rotation|amount of rotation|rotational motion|change of orientation) [angle] [of {mover}]", "{owner} (rotation|turn|change of heading|heading change|orientation change|change (of|in) (orientation|heading|direction))", "difference in (heading|orientation|viewing direction) [of {mover}]", "angle between {owner} (orientations|headings|viewing directions|orientation|heading|view directions)", "(angular|rotational) (displacement|difference|change|motion) [of {mover}]")(lambda *_: Turn())  # fmt: skip
+m("angle [that|which] {mover} TURN (to the left|left)", "left turn of {mover}")(lambda *_: Turn(about_up=True))
+GRAMMAR.table("axis", {w: a for a, ws in {Axis.FORWARD: "forward, forwards, ahead", Axis.LEFT: "leftward, left, to the left, leftwards", Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
+m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: Shift(axis=axis))
+m("(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}", "{owner} (heading|yaw|yaw angle|heading angle)")(lambda *_: Heading())
+m("(speed|velocity) of {mover}", "{owner} (speed|velocity)", "current speed [of {mover}]")(lambda *_: Speed())
+m("(mean|average) (speed|velocity) [of {mover}]", "{owner} (mean|average) (speed|velocity)")(lambda *_: MeanSpeed())
+m("time [that] {mover} [was|has|had|spent] (stood still|standing still|still|stopped|stationary|not moving)")(lambda *_: TimeSpent(moving=False))
+m("time [that] {mover} [was|has|had|spent] (MOVE|TRAVEL|moving)")(lambda *_: TimeSpent(moving=True))
+m("closest approach of {mover} to {thing}", "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}")(lambda _, x: ClosestApproach(to=x))
+m("[least|closest] distance [that|at which|from which] {thing} was seen [from]")(lambda x: SeenDistance(of=x))
+
+
+def elapsed(args: Any) -> Any:
+    bag = bag_of(args)
+    span = (bag or {}).pop("span", None)
+    return None if bag is None or span is None or span == WHOLE else measure_of(Elapsed(span=span), tuple(bag.items()))
+
+
+says("m", "[the] (time|duration|elapsed time|time difference|time span|time interval|time gap|period) [of time] [that] [elapsed|passed|went by|there is|lies|lay] {arg}*")(elapsed)
+GRAMMAR.table("event", {"first": Event.FIRST, "last": Event.LAST, "for the first time": Event.FIRST, "for the last time": Event.LAST, "initially": Event.FIRST, "most recently": Event.LAST, "finally": Event.LAST, "earliest": Event.FIRST, "first time": Event.FIRST, "last time": Event.LAST, "latest": Event.LAST, "the first time": Event.FIRST, "the last time": Event.LAST, "most recent": Event.LAST, "first of all": Event.FIRST, "very first": Event.FIRST, "very last": Event.LAST})  # fmt: skip
+m("time (when|at which|that) {thing} was {event} SEEN", "{event} (time|moment|instant|image|frame|sighting|observation|appearance) [at which|when|that|in which|of] [the camera|we|you] [SAW|saw] {thing} [was|is|be] [SEEN]")(
+    lambda *v: SeenTime(of=next(x for x in v if isinstance(x, Operand)), event=next(x for x in v if isinstance(x, Event)))
+)
+m("time since {thing} was {event} SEEN")(lambda x, e: SeenTime(of=x, event=e, ago=True))
+GRAMMAR.table("counted", {w: c for c, ws in {Countable.FRAMES: "frames, images, pictures", Countable.KEYFRAMES: "keyframes, key frames", Countable.ROOMS: "rooms", Countable.DOORS: "doors", Countable.WALLS: "walls"}.items() for w in ws.split(", ")})  # fmt: skip
+m("number of {counted}")(lambda c: Count(of=c))
+m("number of objects that are {thing}")(lambda x: ObjectCount(of=x) if isinstance(x, Object) else None)
+m("[total] number of {counted_object}")(lambda x: ObjectCount(of=x))
+m("number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}", "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE")(lambda x: SeenCount(of=x))
+m("unseen fraction of [the|this] SPACE")(lambda: UnseenFraction())
+m("clearance around {thing}", "free space around {thing}")(lambda x: Clearance(of=x))
+m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: Clearance(of=x, ahead=True))
+
+
+@m("[DET|shortest] (length|distance) of [the] [shortest] (route|way|path) from {thing} to {thing} [{radius}]", "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]", "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]")
+def _route_length(start: Operand, goal: Operand, radius: float | None) -> Measure:
+    return RouteLength(start=start, goal=goal, radius_m=radius or 0.0)
+
+
+says("radius", "for a robot (of|with [a]) radius [of] {quantity}", "with [a] [robot] radius [of] {quantity}", "for a [robot of] {quantity} radius")(lambda q: si(q) if UNITS[q[1]].kind == "length" else None)
+m("width of the passage [of] {thing}", "width of the passage from {thing} to {thing}", "width of the passage between {thing} and {thing}")(lambda *v: PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
+
+
+@says("counted_object", "{noun} [that are|which are|there are|standing|lying] {rel} {simple}", "{noun}", "(objects|things|items) {rel} {simple}")
+def _counted_object(noun: Any, where: Any = None, to: Any = None) -> Any:
+    if isinstance(noun, Where):
+        return Object(pick=Pick.ALL, where=noun, to=where) if where is not Where.SAME_SURFACE else None
+    return Object(name=noun[0], pick=Pick.ALL, where=where, to=to) if where is not Where.SAME_SURFACE else None
+
+
+# ---- sentences of measures
+
+
+@says("core", "{arg}* [what BE|GIVE|GIVE me|what about|how much BE|how long BE|how (big|large|great|high) BE] {m}")
+def _value_of(args: Any, of: Any) -> Any:
+    bag = bag_of(args, of[1])
+    return None if bag is None else all_finished([Value(of=of[0])], bag)
+
+
+@says("ms", "{m} {more_m}* (and|or) {m}")
+def _ms(first: Any, more: Any, last: Any) -> Any:
+    bag = bag_of(*(x[1] for x in (first, *more, last)))
+    return None if bag is None else (tuple(x[0] for x in (first, *more, last)), tuple(bag.items()))
+
+
+says("more_m", "{m} ,")(same)
+says("more_m", ", {m}")(same)
+
+
+@says("core", "{arg}* (what BE|GIVE) the (mean|average) of {ms} {arg}*")
+def _mean(a: Any, ms: Any, b: Any) -> Any:
+    bag = bag_of(a, ms[1], b)
+    return None if bag is None else all_finished([Mean(of=ms[0])], bag)
+
+
+@says("core", "{arg}* (what BE|GIVE) the (mean|average) {scale_noun} (of|to) {list} {arg}*")
+def _mean_of(a: Any, scale: str, things: Any, b: Any) -> Any:
+    return over_list(lambda of: [Mean(of=of)], scale, "subj", things, a, b)
+
+
+def over_list(make: Any, scale: str, role: str, things: Any, *args: Any) -> Any:
+    """What is made of one measure of each of several things."""
+    bag = bag_of(*args)
+    if bag is None:
+        return None
+    core, floats = parted(bag)
+    columns = [list(measures(scale, {**core, role: thing})) for thing in things]
+    if len({len(c) for c in columns}) != 1:
+        return None
+    found = []
+    for of in zip(*columns, strict=True):
+        if len({type(x) for x in of}) == 1:
+            found += make(tuple(of))
+    return all_finished(found, floats)
+
+
+@says("core", "[by] how much BE {m} (more|larger|greater|bigger|higher|longer) than {m}")
+def _difference(x: Any, y: Any) -> Any:
+    bag = bag_of(x[1], y[1])
+    return None if bag is None else all_finished([Difference(a=x[0], b=y[0])], bag)
+
+
+@says("core", "how many times {m} BE {m}")
+def _ratio(y: Any, x: Any) -> Any:
+    return all_finished([Difference(a=x[0], b=y[0], ratio=True)], {})
+
+
+@says("core", "{arg}* BE {m} [NOT] {bound}", "{arg}* BE {m} {bound} {arg}*", "{m} BE {bound}")
+def _threshold(*parts: Any) -> Any:
+    i = next(k for k, p in enumerate(parts) if isinstance(p, tuple) and p and isinstance(p[0], Measure))
+    of, bound, rest = parts[i], parts[i + 1], (*parts[:i], *parts[i + 2 :])
+    bag = bag_of(of[1], *rest)
+    return None if bag is None else all_finished(bounded(of[0], bound), bag)
+
+
+@says("core", "BE {m} {number_bound}")
+def _threshold_plain(of: Any, bound: Any) -> Any:
+    comparison, *numbers = bound
+    if UNITS[unit_of(of[0])].kind not in ("ratio", "count"):
+        return None
+    ask: Ask = Threshold(of=of[0], comparison=comparison, value=numbers[0]) if comparison else Within(of=of[0], low=numbers[0], high=numbers[1])
+    return all_finished([ask], dict(of[1]))
+
+
+says("number_bound", "{comparison} {number}")(lambda c, n: (c, n))
+says("number_bound", "between {number} and {number}")(lambda x, y: (None, x, y))
+
+
+@says("core", "BE {m} {comparison} [{number} times] {m} [{offset}]")
+def _compare_measures(x: Any, comparison: Comparison, factor: Any, y: Any, offset: Any) -> Any:
+    bag = bag_of(x[1], y[1])
+    unit = unit_of(x[0])
+    add = 0.0
+    if offset is not None:
+        sign, q = offset
+        if isinstance(q, tuple):
+            if UNITS[q[1]].kind != UNITS[unit].kind:
+                return None
+            add = sign * convert(si(q), "deg" if unit == "deg" else _SI[UNITS[unit].kind], unit)
+        else:
+            add = sign * q
+    return None if bag is None else all_finished([Compare(a=x[0], comparison=comparison, b=y[0], factor=1.0 if factor is None else factor, offset=add)], bag)
+
+
+says("offset", "plus {quantity}", "plus {number}")(lambda q: (1.0, q))
+says("offset", "minus {quantity}", "minus {number}")(lambda q: (-1.0, q))
+GRAMMAR.table("end", {"largest": Which.LARGEST, "smallest": Which.SMALLEST, "greatest": Which.LARGEST, "longest": Which.LARGEST, "shortest": Which.SMALLEST})
+
+
+@says("core", "which BE the [{ordinal}] {end} of {ms}", "which is [the] [{ordinal}] {end} {ms}")
+def _which_measure(rank: Any, end: Which, ms: Any) -> Any:
+    return all_finished([Extreme(of=ms[0], which=end, rank=rank or 1)], dict(ms[1]))
+
+
+@says("core", "what BE the [{ordinal}] {end} of {ms} {arg}*")
+def _extreme_value(rank: Any, end: Which, ms: Any, args: Any) -> Any:
+    bag = bag_of(ms[1], args)
+    return None if bag is None else all_finished([Extreme(of=ms[0], which=end, rank=rank or 1, value=True)], bag)
+
+
+@says("core", "(what BE the order of|ORDERING) {ms} {direction}")
+def _order_measures(ms: Any, down: bool) -> Any:
+    return all_finished([Order(of=ms[0], descending=down)], dict(ms[1]))
+
+
+says("direction", "from (large|largest|big|high|highest) to (small|smallest|low|lowest)", "in descending order")(lambda: True)
+says("direction", "from (small|smallest|low|lowest) to (large|largest|big|high|highest)", "in ascending order", "in increasing order")(lambda: False)
+
+
+# ---- which of several
+
+
+@says("superlative", "[the] {most_adj}")
+def _most(adj: Any) -> Any:
+    return (*adj, 1)
+
+
+says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: (*adj, rank))
+says("superlative", "(the|at the|at a|a) (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}")(lambda s: (s, MORE, 1))
+says("superlative", "(the|at the|at a|a) (smaller|smallest|lesser|shorter|shortest|lower|lowest|least) {scale_noun}")(lambda s: (s, LESS, 1))
+says("comparative", "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]", "more {adj}", "the more {adj} [one|point|of the two]")(lambda adj: (*adj, 1))
+says("comparative", "(less|not as|not so) {adj}")(lambda adj: (adj[0], -adj[1], 1))
+
+
+def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
+    scale, sign, rank = how
+    which = Which.LARGEST if sign == MORE else Which.SMALLEST
+    bag = bag_of(*args)
+    if bag is None:
+        return None
+    if scale == "height":
+        scale = "high" if all(isinstance(x, Point | Camera | Ceiling | Robot) for x in things) else "tall"
+    found = over_list(lambda of: [Extreme(of=of, which=which, rank=rank)] if rank <= len(of) else [], scale, role, things, tuple(bag.items()))
+    return found
+
+
+WHICH = "WHICHEVER"
+
+
+@says("core", f"{{arg}}* {WHICH} [of {{list}}] [HAVING|BE] {{superlative}} {{arg}}* [of {{list}}]", f"{{arg}}* {WHICH} [of {{list}}] [HAVING|BE] {{comparative}} {{arg}}*",
+      f"{{arg}}* {WHICH} [HAVING|BE] {{superlative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* {WHICH} [HAVING|BE] {{comparative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* [(of|among|between|given|from|out of|considering|comparing|compare|take)] {{list}} {WHICH} [of them|one|of the two|of these] [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*",
+      "{arg}* PICK [ONE] [of {list}] [HAVING|BE] ({superlative}|{comparative}) {arg}* [of {list}] {arg}*", "{arg}* PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}* {list} {arg}*", "{arg}* PICK ONE of {list} [that] [HAVING|BE] ({superlative}|{comparative}) {arg}*", "(given|of|considering) {list} PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}*",
+      f"{{arg}}* {WHICH} (of these|of the following) (points|objects|things|spots|boxes) {{list}} [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*", "{arg}* the ({superlative}|{comparative}) of {list} {arg}*", "{arg}* what is the ({superlative}|{comparative}) [one|point|object] of {list} {arg}*", "{arg}* ({superlative}|{comparative}) {arg}* {list} {arg}*")  # fmt: skip
+def _which(*parts: Any) -> Any:
+    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
+    if len(lists) != 1 or how is None:
+        return None
+    return extreme(lists[0], how, *(p for p in parts if p is not how and p is not lists[0] and p is not None))
+
+
+@says("core", "{arg}* (BE|DO|is it|was it) {list} [that] [HAVING|LIE|BE] ({comparative}|{superlative}) {arg}*", "{arg}* {list} [HAVING|LIE] ({comparative}|{superlative}) {arg}*", "{arg}* (BE|is) the ({comparative}|{superlative}) {list} {arg}*", "{arg}* whether {list} [HAVING|LIE|BE] ({comparative}|{superlative}) {arg}*")
+def _either(*parts: Any) -> Any:
+    return _which(*parts)
+
+
+@says("core", "{arg}* BE {thing} ({comparative}|{superlative}) {arg}* [to|from|than to|than from] {list}", "{arg}* WHICHEVER BE {thing} ({comparative}|{superlative}) (to|from) {list} {arg}*", "{arg}* WHICHEVER of {list} BE {thing} ({comparative}|{superlative}) (to|from) {arg}*")
+def _nearer_to(*parts: Any) -> Any:
+    thing = next(p for p in parts if isinstance(p, Operand))
+    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
+    if how is None or how[0] != "far" or len(lists) != 1:
+        return None
+    rest = [p for p in parts if p is not how and p is not lists[0] and not isinstance(p, Operand) and p is not None]
+    return extreme(lists[0], how, ("subj", thing), *rest, role="from")
+
+
+# ---- places and directions
+
+
+@says("core", "{arg}* where [exactly] (BE|DO) {thing} [LIE|be] {arg}*", "where {thing} (is|was|are|LIE) {arg}*", "{arg}* (find|locate) {thing} {arg}*", "{thing} where [is it] {arg}*")
+def _where(a: Any, thing: Any = None, b: Any = ()) -> Any:
+    if isinstance(a, Operand):
+        thing, a, b = a, (), thing or ()
+    bag = bag_of(a, b)
+    if bag is None:
+        return None
+    core, floats = parted(bag)
+    if not core and ("time" not in floats or isinstance(thing, Camera | Robot)):
+        return all_finished([Locate(of=thing)], floats)
+    if core.keys() == {"from"} and isinstance(core["from"], Camera | Robot):
+        return all_finished([Direction(of=thing, viewpoint=viewpoint(core["from"]))], floats)
+    return None
+
+
+def viewpoint(at: Operand) -> Viewpoint:
+    return Viewpoint(at=at)
+
+
+says("core", "(what BE|GIVE|GIVE me|what are) [DET] (position|location|coordinates|pose|place|3d position|3d coordinates) of {thing} {arg}*", "(what BE|GIVE|what are) {thing} POSS (position|location|coordinates|pose) {arg}*")(lambda thing, args: _where((), thing, args))
+SIDES = {Where.LEFT_OF: "left", Where.RIGHT_OF: "right", Where.IN_FRONT_OF: "front", Where.BEHIND: "back"}
+
+
+@says("core", "{arg}* [in|to] (what|which) (direction|way) (BE|DO) {thing} [LIE] [in] {arg}*", "{arg}* {thing} BE [LIE] in (what|which) direction {arg}*", "[what is|GIVE] [the] (direction|bearing) (of|to|towards|for) {thing} {arg}*")
+def _direction(*parts: Any) -> Any:
+    thing = next(p for p in parts if isinstance(p, Operand))
+    bag = bag_of(*(p for p in parts if not isinstance(p, Operand)))
+    if bag is None:
+        return None
+    view = bag.pop("view", None)
+    core, floats = parted(bag)
+    if core.keys() <= {"from"} and not (view and core):
+        at = core.get("from", Camera())
+        return all_finished([Direction(of=thing, viewpoint=view or Viewpoint(at=at))], floats)
+    return None
+
+
+says("arg", "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}", "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} and [am] (facing|looking at|face|look at|looking towards) {thing}", "facing {thing} from {thing}")(
+    lambda at, facing: ("view", Viewpoint(at=at, facing=facing))
+)
+says("arg", "standing at {thing}")(lambda at: ("view", Viewpoint(at=at)))
+
+
+@says("core", "{arg}* BE {thing} {rel} {thing} {arg}*")
+def _relation(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> Any:
+    bag = bag_of(a, b)
+    if bag is None:
+        return None
+    view = bag.pop("view", Viewpoint())
+    core, floats = parted(bag)
+    return None if core else all_finished([Relation(a=thing, where=where, b=other, viewpoint=view)], floats)
+
+
+@says("core", "{arg}* [at|in|into] (what|which) pixel (BE|DO) {thing} [LIE|appear|project|fall|show up] [to|in] {shot} {arg}*", "{arg}* where (BE|DO) {thing} [appear|seen|show up|project|fall] {shot} {arg}*", "{shot} where (BE|DO) {thing} [appear]", "(project|reproject|find|locate) {thing} {shot}")
+def _pixel(*parts: Any) -> Any:
+    thing = next(p for p in parts if isinstance(p, Operand))
+    moment = next(p for p in parts if isinstance(p, Moment))
+    bag = bag_of(*(p for p in parts if not isinstance(p, Operand | Moment)))
+    return None if bag is None or bag else all_finished([Pixel(of=thing, at=moment)], {})
+
+
+@says("core", "{arg}* (BE|is|was) {thing} VISIBLE {arg}*", "{arg}* CAN {thing} be SEEN {arg}*", "{arg}* CAN {mover} SEE {thing} {arg}*")
+def _visible(*parts: Any) -> Any:
+    thing = next(p for p in parts if isinstance(p, Operand))
+    return all_finished([Visible(of=thing)], bag_of(*(p for p in parts if not isinstance(p, Operand) and p is not True)) or {})
