@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,17 +25,6 @@ pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not in
 ACTION = "spatial_mllm_ros/action/SpatialQuery"
 CANCEL = "action_msgs/srv/CancelGoal"
 PATIENCE_S = 20.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """Nodes of these tests find each other only, and need no network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(60 + (os.getpid() + 13) % 40))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        for name in ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
-            patch.delenv(name, raising=False)
-        yield
 
 
 class World:

@@ -24,7 +24,7 @@ from small_recording import CAMERA, START_NS
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.nodes import convert, dds_node
 from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import DdsNode, QosProfile, ServiceNotAvailable, State, is_installed
+from spatial_mllm_ros.nodes.dds import DdsNode, QosProfile, ServiceNotAvailable, State, domain, is_installed
 from spatial_mllm_ros.nodes.dds import library as dds
 from spatial_mllm_ros.nodes.dds.parameters import value_message, value_of
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
@@ -51,17 +51,6 @@ PATIENCE_S = 10.0
 SCENE = "rendered:rooms=1,frames=30,size=160x120,rate=15"
 HEADER = b"\x00\x01\x00\x00"
 Nodes = Callable[..., SpatialMllmDdsNode]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """Nodes of these tests find each other only, and need no network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(60 + (os.getpid() + 13) % 40))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        for name in ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
-            patch.delenv(name, raising=False)
-        yield
 
 
 def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], timeout_s: float = PATIENCE_S) -> Any:
@@ -703,6 +692,43 @@ def test_a_goal_is_answered_like_a_request(make: Nodes, company: Company) -> Non
         for field in ("error_code", "error_msg", "answer", "value", "stddev", "evidence", "first_stamp"):
             assert repr(getattr(by_goal, field)) == repr(getattr(by_request, field)), field
         assert heard == []
+
+
+@pytest.mark.parametrize(("kind", "topic"), [(IMAGE, COLOUR), (TF, "/tf"), (TF, "/tf_static")])
+def test_a_recording_is_not_mixed_with_a_real_camera_or_robot(company: Company, kind: str, topic: str) -> None:
+    """Rendered images and transforms in a running robot's graph make nonsense of its memory."""
+    company.node.create_publisher(kind, topic)
+    refused = run("play", SCENE, "--wait", "0", code=2).stderr
+    assert f"somebody else publishes /{topic.lstrip('/')} in domain" in " ".join(refused.split())
+    assert "--force" in refused
+    played = json.loads(run("play", SCENE, "--wait", "0", "--rate", "0", "--limit", "2", "--force", "--json").stdout)
+    assert played["frames"] == 2
+
+
+def test_the_environment_cannot_bring_a_demonstration_into_a_robots_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own domain, computer and tag, whatever ROS_DOMAIN_ID, peers and configuration say."""
+    for name, value in (("ROS_DOMAIN_ID", "7"), ("ROS_STATIC_PEERS", "10.0.0.1"), ("CYCLONEDDS_URI", "<Tracing/>")):
+        monkeypatch.setenv(name, value)
+    own = domain.private()
+    assert domain.domain_id(None, {**os.environ, **own}) in domain.PRIVATE
+    configured = domain.configuration({**os.environ, **own})
+    assert "10.0.0.1" not in configured
+    assert "Tracing" not in configured
+    assert "127.0.0.1" in configured
+    assert f"<Tag>private_{os.getpid()}</Tag>" in configured
+
+
+def test_nodes_of_another_tag_are_not_found(company: Company, tmp_path: Path) -> None:
+    """Two that have chosen one domain by chance."""
+    program = "from spatial_mllm_ros.nodes.dds import DdsNode; import time; n = DdsNode('x', ros_args=[])\n" "time.sleep(1.5); "
+    program += f"print([e.topic for e in n.endpoints() if e.topic == '/{COLOUR}'])"
+    company.node.create_publisher(IMAGE, COLOUR)
+    same, other = (
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, **more}, capture_output=True, text=True, check=True)
+        for more in ({}, {"CYCLONEDDS_URI": os.environ["CYCLONEDDS_URI"].replace("private_", "other_")})
+    )
+    assert COLOUR in same.stdout
+    assert COLOUR not in other.stdout
 
 
 def test_call(make: Nodes, company: Company) -> None:

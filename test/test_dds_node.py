@@ -50,17 +50,6 @@ PATIENCE_S = 20.0
 HEADER = b"\x00\x01\x00\x00"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """Nodes of these tests find each other only, and need no network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(60 + os.getpid() % 40))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        for name in ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "CYCLONEDDS_URI"):
-            patch.delenv(name, raising=False)
-        yield
-
-
 @pytest.fixture
 def make() -> Iterator[Callable[..., DdsNode]]:
     """Makes nodes that are closed after the test."""

@@ -10,18 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-DOMAINS = range(100, 200)
+from spatial_mllm_ros.nodes.dds import domain
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[int]:
     """A domain of this benchmark's own, on this computer only; within, children inherit it. Yields its id."""
-    number = DOMAINS[os.getpid() % len(DOMAINS)]
-    own = {"ROS_DOMAIN_ID": str(number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    own = domain.private()
     former = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:
-        yield number
+        yield int(own["ROS_DOMAIN_ID"])
     finally:
         for name, value in former.items():
             if value is None:

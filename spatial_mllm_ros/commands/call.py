@@ -163,12 +163,12 @@ class Remote:
     def stamp_of(self, name: str) -> int:
         """The stamp (ns) of ``latest``, +SECONDS, a stamp in seconds, or a frame's name. KeyError says what is wrong."""
         if name == LATEST:
-            return self._ends()[1]
+            return 0  # as the node understands it
         if name.startswith("+") and (seconds := _decimal(name)) is not None:
             return self._near(self._ends()[0] + int(seconds * 10**9))
         try:
             if self._source is not None:
-                return self._source.stamp_of(name)
+                return self._source.stamp_of(name) or 1  # as it is played
         except KeyError:
             if _decimal(name) is None:
                 raise

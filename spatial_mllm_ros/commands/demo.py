@@ -208,7 +208,8 @@ def _over_dds(rendered: RenderedSource, folder: Path) -> tuple[Session, list[Ask
     with common.progress_bar("rendering") as update:
         write_folder(rendered, recording, overwrite=True, progress=update)
     session = Session(open_source(str(recording)))
-    asked = ask_live(recording, session, parse_questions(demo_questions(rendered)), OF_THE_WHOLE)
+    questions = parse_questions(demo_questions(rendered))
+    asked = ask_live(recording, session, questions, OF_THE_WHOLE, int(rendered.stamps[-1]))
     session.stream()
     return session, asked
 

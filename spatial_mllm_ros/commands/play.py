@@ -50,6 +50,7 @@ def _pace(ctx: click.Context, param: click.Parameter, value: float) -> float:
     help="Wait at most S seconds for somebody who listens, and begin then in any case.",
 )  # fmt: skip
 @common.input_options
+@click.option("--force", is_flag=True, help="Play even where somebody else publishes the same topics.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, what was published as JSON on stdout.")
 @click.pass_context
 def play_command(
@@ -66,6 +67,7 @@ def play_command(
     camera: str,
     world_axes: bool,
     wait_s: float,
+    force: bool,
     as_json: bool,
     inputs: dict[str, Any],
     ros_args: tuple[str, ...],
@@ -88,6 +90,13 @@ def play_command(
         with DdsNode("camera_player", ros_args=ros_args) as node:
             player = Player(node, source, options)
             stop.call(player.stop)
+            taken = [] if force else player.taken()
+            if taken:
+                raise common.Failure(
+                    f"somebody else publishes {', '.join(taken)} in domain {node.domain_id}: a recording mixed with a real "
+                    "camera or robot makes nonsense of both. Play in another domain (ROS_DOMAIN_ID, also for the node), under "
+                    "another name (--camera, or --ros-args -r /tf:=...), or --force"
+                )
             if not player.wait_for_listener(wait_s) and not stop.is_set() and wait_s:
                 common.say("nobody listens to the camera: playing in any case")
             expected = source.info.frames

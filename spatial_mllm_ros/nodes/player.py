@@ -11,6 +11,7 @@ from typing import Any
 
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.dds import DdsNode, Publisher, QosProfile
+from spatial_mllm_ros.nodes.dds.library import guid
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
 from spatial_mllm_ros.scene.frame import Frame
@@ -24,6 +25,8 @@ from spatial_mllm_ros.sources.writers import depth_in_mm, encode_png, encoded_co
 CLOCK = "rosgraph_msgs/msg/Clock"
 TICK_S = 0.01
 """/clock is published this often, in seconds of wall time."""
+DISCOVERY_S = 0.7
+"""Nodes on a network find each other within this time."""
 LATEST_STAMP = 2**31 * 10**9
 RELIABLE, BEST_EFFORT = QosProfile(depth=0), QosProfile(reliable=False, depth=5)
 
@@ -140,6 +143,7 @@ class Player:
         self.stamp_ns = 0
         """Of the frame published last."""
         self._node = node
+        self._made = time.monotonic()
         self._make = convert.RosbagsMaker(node.message)
         self._stop = threading.Event()
         self._qos = BEST_EFFORT if options.best_effort else RELIABLE
@@ -157,6 +161,19 @@ class Player:
             if time.monotonic() >= until or self._stop.wait(0.02):
                 return False
         return True
+
+    def taken(self) -> list[str]:
+        """Topics of this player that somebody else publishes, too: a real camera's, or a robot's transforms.
+
+        Waits until discovery has had its time. A publisher that was killed still counts for some seconds.
+        """
+        self._stop.wait(max(0.0, self._made + DISCOVERY_S - time.monotonic()))
+        me = guid(self._node.participant)[:12]
+        own = [self._tf, self._static, *(p for camera in self._cameras.values() for p in camera.values())]
+        own += [] if self._clock is None else [self._clock]
+        topics = {publisher.topic for publisher in (*own, *self._first_camera.values())}
+        found = {e.topic for e in self._node.endpoints() if e.is_publisher and e.guid[:12] != me}
+        return sorted(topics & found)
 
     def play(self, on_frame: Callable[[Frame], None] = lambda frame: None) -> None:
         """Publish all frames at their pace; returns when all are out, or after ``stop``. Raises SourceError."""
@@ -197,6 +214,7 @@ class Player:
                 if first is None:
                     first, shift = stamp, time.time_ns()
                 stamp = shift + round((stamp - first) / rate)
+            stamp = stamp or 1  # to ROS, a stamp of 0 is none
             if not 0 <= stamp < LATEST_STAMP:
                 raise SourceError(f"ROS 2 cannot hold the stamp {stamp / 1e9:.3f} s: play with stamps of now (--now)")
             yield frame if stamp == frame.stamp_ns else replace(frame, stamp_ns=stamp)

@@ -113,7 +113,7 @@ def _facts(session: Session, counts: Tally) -> list[Fact]:
     report, memory = session.report, session.memory
     refused = sum(report.refused.values())
     facts = [
-        Fact("frames", str(report.frames), f"{refused} refused" if refused else "none refused"),
+        Fact("frames", str(report.frames), report.live or (f"{refused} refused" if refused else "none refused")),
         Fact(
             "duration",
             f"{report.duration_s:.1f} s",

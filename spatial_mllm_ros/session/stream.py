@@ -34,7 +34,7 @@ class StreamReport:
     remark is about a frame that was taken without something. colour_only: frames that came with neither depth nor pose.
     dropped_windows: of geometry from colour, by reason.
     first_stamp, last_stamp: ns, of the frames given. wall_s: seconds since the start. costs_s: seconds that the memory
-    spent on each frame. done: the source ended.
+    spent on each frame. done: the source ended. live: what a node took of the recording, in words, where one was asked.
     """
 
     frames: int = 0
@@ -48,6 +48,7 @@ class StreamReport:
     wall_s: float = 0.0
     costs_s: list[float] = field(default_factory=list)
     done: bool = False
+    live: str = ""
 
     @property
     def duration_s(self) -> float:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from robot import Robot
 
-# Others on this network must not hear the tests, nor the tests them. Children inherit it.
-os.environ.setdefault("ROS_DOMAIN_ID", str(60 + os.getpid() % 40))
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+from spatial_mllm_ros.nodes.dds import domain
+
+# A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
+os.environ.update(domain.private())
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from spatial_mllm_ros.nodes.dds.library import check, library
 LOG = logging.getLogger(__name__)
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 LARGEST_DOMAIN = 232
+PRIVATE = range(60, 101)
+"""Domains for demonstrations and tests; from 102 on the ports are those that Linux gives to anyone."""
 URI = "CYCLONEDDS_URI"
 WHAT_TO_DO = "see what Cyclone DDS printed: is CYCLONEDDS_URI right, or are there more than 33 nodes on this host?"
 _LOOPBACK = '<NetworkInterface address="127.0.0.1" multicast="false"/>'
@@ -42,6 +44,22 @@ def domain_id(given: int | None = None, environment: Mapping[str, str] = os.envi
     if not 0 <= number <= LARGEST_DOMAIN:
         raise DomainError(f"a domain id (ROS_DOMAIN_ID) is a number from 0 to {LARGEST_DOMAIN}, not {number}")
     return number
+
+
+def private(number: int | None = None) -> dict[str, str]:
+    """Environment variables of a domain on this computer that nobody else can join, whatever the environment says.
+
+    number: the domain's id; None: one by this process's. A tag of Cyclone DDS keeps out those who have chosen the same.
+    """
+    chosen = PRIVATE[os.getpid() % len(PRIVATE)] if number is None else number
+    tag = f"<CycloneDDS><Domain><Discovery><Tag>private_{os.getpid()}</Tag></Discovery></Domain></CycloneDDS>"
+    return {
+        "ROS_DOMAIN_ID": str(chosen),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOCALHOST_ONLY": "",
+        "ROS_STATIC_PEERS": "",
+        URI: tag,
+    }
 
 
 def configuration(environment: Mapping[str, str] = os.environ, with_loopback: bool = True) -> str:
