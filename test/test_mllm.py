@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from spatial_mllm_ros.models.checkpoint import module_name, shapes_of  # noqa: E
 from spatial_mllm_ros.models.config import MERGE_ORDERS, SpatialMLLMConfig  # noqa: E402
 from spatial_mllm_ros.models.connector import merge_blocks  # noqa: E402
 from spatial_mllm_ros.models.positions import rope_index, text_positions, video_positions  # noqa: E402
+from spatial_mllm_ros.models.processing import frames_of_patches, patches_of_pair  # noqa: E402
 from spatial_mllm_ros.models.random_weights import build_random_model, make_config  # noqa: E402
 from spatial_mllm_ros.models.spatial_mllm import SpatialMLLMForConditionalGeneration  # noqa: E402
 
@@ -302,8 +304,8 @@ def test_v1_1_refuses_what_its_code_has_no_path_for(model: Any) -> None:
 def test_inputs_that_do_not_belong_together_are_refused(model: Any) -> None:
     clip, other = _clip(2, 4, 4, 11), _clip(2, 4, 6, 12)
     inputs = _inputs([[1, ("video", clip), 2]])
-    with pytest.raises(ValueError, match="needs video_tchw"):
-        model(**{name: value for name, value in inputs.items() if name != "video_tchw"})
+    with pytest.raises(ValueError, match="needs video_grid_thw"):
+        model(**{name: value for name, value in inputs.items() if name != "video_grid_thw"})
     with pytest.raises(ValueError, match="do not fit the grid"):
         model(**{**inputs, "video_tchw": [other["frames"]]})
     with pytest.raises(ValueError, match="does not fit the grids"):
@@ -407,3 +409,51 @@ def test_what_is_offered_is_there() -> None:
     assert set(models.__all__) <= set(dir(models))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = models.nothing
+
+
+def test_without_frames_they_are_recovered_from_the_patches() -> None:
+    """As a stock processor and a trainer give them."""
+    for version in ("v1.1", "v1.0"):
+        model = _random_model(version)
+        a, b, still = _clip(2, 4, 6, 21), _clip(1, 4, 4, 22), _clip(1, 4, 4, 23)
+        still["frames"] = still["frames"][:1].repeat(2, 1, 1, 1)
+        for clip in (a, b, still):
+            pairs = zip(clip["frames"][::2], clip["frames"][1::2], strict=True)
+            clip["patches"] = torch.cat([patches_of_pair(first, second) for first, second in pairs])
+        if version == "v1.0":
+            still["frames"] = still["frames"][:1]
+        inputs = _inputs([[1, ("video", a), 2, ("image", still)], [1, ("video", b), 2, ("image", still)]])
+        expected = model(**inputs).logits
+        bare = {name: value for name, value in inputs.items() if not name.endswith("_tchw")}
+        agrees(model(**bare).logits, expected)
+
+
+def test_frames_of_8_bits_are_recovered_to_the_last_bit() -> None:
+    frames = torch.randint(0, 256, (4, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    patches = torch.cat([patches_of_pair(frames[0], frames[1]), patches_of_pair(frames[2], frames[3])])
+    assert torch.equal(frames_of_patches(patches, (2, 4, 6)), frames.float() / 255)
+    with pytest.raises(ValueError, match="do not fit the grid"):
+        frames_of_patches(patches, (2, 4, 4))
+
+
+def test_a_loss_through_the_base_model_reaches_the_connector() -> None:
+    """Trainers never call the outer forward; without the fusion in the base model they train a blind one."""
+    model = _random_model("v1.1")
+    inputs = _inputs([[1, ("video", _clip(1, 4, 4, 24)), 2, 3]])
+    inputs.pop("video_tchw")
+    with torch.enable_grad():
+        hidden = model.base_model(**{k: v for k, v in inputs.items() if k != "image_tchw"}).last_hidden_state
+        model.lm_head(hidden).log_softmax(-1)[0, :-1].gather(-1, inputs["input_ids"][0, 1:, None]).sum().backward()
+    gradients = [p.grad for p in model.connector.parameters()]
+    assert all(g is not None and float(g.abs().max()) > 0 for g in gradients), "the connector got no gradient"
+    model.zero_grad()
+
+
+def test_a_copy_uses_its_own_connector() -> None:
+    model = _random_model("v1.1")
+    copied = copy.deepcopy(model)
+    assert copied.model.connector is copied.connector
+    assert copied.model.connector is not model.connector
+    copied.connector = torch.nn.Identity()  # as an adapter wraps it
+    assert copied.model.connector is copied.connector
+    assert not [name for name in model.state_dict() if "_outer" in name]

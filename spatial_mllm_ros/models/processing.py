@@ -274,6 +274,36 @@ def patches_of_pair(
     return ordered.reshape(height * width // patch_size**2, channels * 2 * patch_size**2)
 
 
+def frames_of_patches(
+    patches: torch.Tensor,
+    grid: Sequence[int],
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+    patch_size: int = 14,
+    merge_size: int = 2,
+) -> torch.Tensor:
+    """The frames [2t, 3, H, W] in [0, 1], float32, that patches [t * h * w, 6 p²] were cut from.
+
+    grid: (t, h, w). The inverse of ``patches_of_pair`` and of stock processors: patches hold every pixel, normalised. Where
+    all of them are grey levels of 8 bits but for rounding (within 1/100), they become exactly these. Raises ValueError for
+    patches that do not fit the grid.
+    """
+    t, h, w = (int(n) for n in grid)
+    columns = 3 * PAIR * patch_size**2
+    if patches.shape != (t * h * w, columns) or h % merge_size or w % merge_size:
+        raise ValueError(f"patches {[*patches.shape]} do not fit the grid {[t, h, w]} of {patch_size} px")
+    cut = patches.float().reshape(
+        t, h // merge_size, w // merge_size, merge_size, merge_size, 3, PAIR, patch_size, patch_size
+    )
+    # pair, frame of it, channel, (block row, row in it, y), (block column, column in it, x)
+    frames = cut.permute(0, 6, 5, 1, 3, 7, 2, 4, 8).reshape(t * PAIR, 3, h * patch_size, w * patch_size)
+    shift, scale = (torch.tensor(v, dtype=torch.float32, device=patches.device)[:, None, None] for v in (mean, std))
+    levels = (frames * scale + shift) * 255.0
+    rounded = levels.round()
+    exact = bool((levels - rounded).abs().amax() < 0.01)
+    return (rounded if exact else levels).clamp(0.0, 255.0) / 255.0
+
+
 def even_frames(frames: Sequence[ModelFrame], limit: int | None = None) -> list[ModelFrame]:
     """Frames for pairs: an even number of them, in time order.
 

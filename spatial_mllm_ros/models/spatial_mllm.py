@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from spatial_mllm_ros.models import checkpoint as files
 from spatial_mllm_ros.models.attention import set_attention
@@ -21,6 +22,7 @@ from spatial_mllm_ros.models.checkpoint import Checkpoint, CheckpointError
 from spatial_mllm_ros.models.config import HEADS, MERGE_ORDERS, V1_0_ARCHITECTURE, SpatialMLLMConfig
 from spatial_mllm_ros.models.connector import make_connector
 from spatial_mllm_ros.models.positions import rope_index
+from spatial_mllm_ros.models.processing import frames_of_patches
 from spatial_mllm_ros.models.vggt.aggregator import Aggregator
 from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
 from spatial_mllm_ros.models.vggt.vggt import VGGT
@@ -55,12 +57,193 @@ class SpatialEncoder(nn.Module):
                 setattr(self.vggt_model, f"{head}_head", None)
 
 
+class SpatialMLLMModel(Qwen2_5_VLModel):
+    """The part of Spatial-MLLM without the head: embeddings, both encoders, fusion, language model.
+
+    Trainers compute their losses through this model and the head (``base_model``), never through the outer ``forward``; so
+    the fusion is here. VGGT and the connector belong to the outer model, under the names of the published checkpoints,
+    and are used from there.
+    """
+
+    config: SpatialMLLMConfig
+    rope_deltas: Tensor | None
+
+    def bind(self, outer: SpatialMLLMForConditionalGeneration) -> None:
+        """Take VGGT and the connector from ``outer``, whichever modules it has under these names."""
+        object.__setattr__(self, "_outer", outer)  # no submodule: its parameters would have two names
+
+    @property
+    def connector(self) -> Any:
+        """The outer model's."""
+        return self._outer.connector
+
+    @property
+    def spatial_encoder(self) -> Any:
+        """The outer model's."""
+        return self._outer.spatial_encoder
+
+    def encode_2d(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
+        """Normalised patches [sum t*h*w, 1176] of videos with grids [n, 3] to visual tokens [sum t*h*w/4, hidden]."""
+        pixel_values = pixel_values.to(device=self.visual.device, dtype=self.visual.dtype)
+        return self.visual(pixel_values, grid_thw=grid_thw.to(pixel_values.device)).pooler_output
+
+    def encode_pair_2d(self, pixel_values: Tensor, grid_thw: Tensor | Sequence[int]) -> Tensor:
+        """Patches [h*w, 1176] of one frame pair with grid [1, h, w] to visual tokens [h*w/4, hidden].
+
+        Frame pairs do not see each other in the 2D encoder: pair by pair gives what the whole video does, but for
+        rounding. Raises ValueError for a grid of more than one pair.
+        """
+        grid = torch.as_tensor(grid_thw).reshape(-1, 3)
+        if grid.shape[0] != 1 or int(grid[0, 0]) != 1:
+            raise ValueError(f"one frame pair has a grid [1, h, w], not {grid.tolist()}")
+        return self.encode_2d(pixel_values, grid)
+
+    def encode_3d(self, frames: Tensor) -> Tensor:
+        """Frames [T, 3, H, W] in [0, 1] to the spatial tokens that the connector takes, [T, patches, 2 * embed_dim]."""
+        aggregator = self.spatial_encoder.aggregator
+        layer = self.config.spatial_layer
+        frames = frames.to(device=self.visual.device, dtype=self.visual.dtype)  # rounded before they are normalised
+        tokens = aggregator.frame_tokens(frames)
+        return aggregator.aggregate(tokens, (frames.shape[-2], frames.shape[-1]), (layer,))[layer][:, PATCH_START:]
+
+    def fuse(self, video_embeds: Tensor, spatial_tokens: Tensor, grid_thw: Tensor | Sequence[int]) -> Tensor:
+        """Visual tokens [t*h*w/4, hidden] plus the projected spatial tokens [2t, h*w, 2 * embed_dim] of the same frames.
+
+        grid_thw: [t, h, w]. Returns [t*h*w/4, hidden]. Raises ValueError where the sizes do not belong together.
+        """
+        t, h, w = (int(n) for n in torch.as_tensor(grid_thw).reshape(-1).tolist())
+        expected = (t * self.connector.temporal, h * w)
+        if tuple(spatial_tokens.shape[:2]) != expected:
+            raise ValueError(
+                f"spatial tokens of {spatial_tokens.shape[0]} frames with {spatial_tokens.shape[1]} patches do not fit the "
+                f"grid {[t, h, w]}, which has {expected[0]} frames with {expected[1]}: give both encoders the same frames"
+            )
+        return video_embeds + self.connector(spatial_tokens, (h, w)).to(video_embeds.device)
+
+    def encode_videos(
+        self, pixel_values: Tensor, grid_thw: Tensor, clips: Clips | None = None, *, still: bool = False
+    ) -> Tensor:
+        """Fused tokens [sum t*h*w/4, hidden] of videos, or with ``still`` of images, in the order of their grids [n, 3].
+
+        clips None: the frames are recovered from the patches, as a stock processor normalises and cuts them. A clip may
+        span several grids of the same h and w, which then are looked at together. An image is one frame to v1.0, which
+        doubles its spatial tokens; v1.1 takes it as a clip of two frames.
+        """
+        embeds = self.encode_2d(pixel_values, grid_thw)
+        if embeds.shape[0] == 0:
+            return embeds
+        doubled = still and self.config.connector_type == "token_merge"
+        if clips is None:
+            clips = self._recovered(pixel_values, grid_thw, every=self.connector.temporal if doubled else 1)
+        fused, start = [], 0
+        for frames, grid in _clips_and_grids(clips, grid_thw, 1 if doubled else self.connector.temporal):
+            spatial = self.encode_3d(frames)
+            if doubled:
+                spatial = spatial.repeat_interleave(self.connector.temporal, dim=0)
+            length = grid[0] * grid[1] * grid[2] // self.connector.spatial**2
+            fused.append(self.fuse(embeds[start : start + length], spatial, grid))
+            start += length
+        return torch.cat(fused)
+
+    def get_rope_index(
+        self,
+        input_ids: Tensor,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Tensor | Sequence[float] | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Positions [3, B, L] and deltas [B, 1] of a batch: ``positions.rope_index`` with this model's tokens."""
+        return rope_index(
+            input_ids,
+            image_token_id=self.config.image_token_id,
+            video_token_id=self.config.video_token_id,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            second_per_grid_ts=second_per_grid_ts,
+            attention_mask=attention_mask,
+            tokens_per_second=self.config.vision_config.tokens_per_second,
+            merge_size=self.config.vision_config.spatial_merge_size,
+        )
+
+    def _recovered(self, pixel_values: Tensor, grid_thw: Tensor, every: int) -> list[Tensor]:
+        """The clips that patches were cut from, of each grid; of the frames every ``every``-th."""
+        vision = self.config.vision_config
+        sizes = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
+        lengths = [int(n) for n in grid_thw.prod(-1).tolist()]
+        return [
+            frames_of_patches(patches, tuple(grid), **sizes)[::every]
+            for patches, grid in zip(pixel_values.split(lengths), grid_thw.tolist(), strict=True)
+        ]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        image_tchw: Clips | None = None,
+        video_tchw: Clips | None = None,
+        rope_deltas: Tensor | None = None,
+        second_per_grid_ts: Tensor | Sequence[float] | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of every token; see SpatialMLLMForConditionalGeneration.forward."""
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds")
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            if pixel_values is not None:
+                grid = _needed(image_grid_thw, "image_grid_thw", "pixel_values")
+                fused = self.encode_videos(pixel_values, grid, image_tchw, still=True)
+                inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.image_token_id, fused, "image")
+            if pixel_values_videos is not None:
+                grid = _needed(video_grid_thw, "video_grid_thw", "pixel_values_videos")
+                fused = self.encode_videos(pixel_values_videos, grid, video_tchw)
+                inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.video_token_id, fused, "video")
+        if position_ids is None and (attention_mask is None or attention_mask.ndim == 2):
+            past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+            if past > 0:
+                deltas = self.rope_deltas if rope_deltas is None else rope_deltas
+                position_ids = _decoding_positions(past, inputs_embeds, deltas)
+            elif input_ids is not None:
+                position_ids, self.rope_deltas = self.get_rope_index(
+                    input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
+                )
+            else:
+                position_ids, self.rope_deltas = _embedded_positions(inputs_embeds, attention_mask)
+        kwargs.pop("return_dict", None)
+        outputs = self.language_model(
+            input_ids=None,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return BaseModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
 class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     """Spatial-MLLM v1.1, or v1.0 where the configuration says so. ``generate`` is that of transformers.
 
-    A video is given three times: as tokens of ``input_ids`` (one for each 2x2x2 block of patches), as patches normalised for
-    Qwen2.5-VL (``pixel_values_videos``, ``video_grid_thw``) and as frames (``video_tchw``), the very same that were cut
-    into patches. Text without videos needs none of them.
+    A video is given as tokens of ``input_ids`` (one for each 2x2x2 block of patches) and as patches normalised for
+    Qwen2.5-VL (``pixel_values_videos``, ``video_grid_thw``), as a stock processor makes them. The frames that were cut into
+    patches may be given too (``video_tchw``); else they are recovered from the patches. Text without videos needs none.
 
     Built from a configuration it has all the heads of VGGT that this names; ``from_pretrained`` keeps those asked for.
     """
@@ -70,10 +253,14 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def __init__(self, config: SpatialMLLMConfig, vggt: VGGTConfig | None = None) -> None:
         """vggt: sizes of VGGT, where there is more to them than ``spatial_config`` says (its tracking head)."""
-        super().__init__(config)
+        super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)  # which would make a base model of its own
+        self.model = SpatialMLLMModel(config)
+        text = config.get_text_config()
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.post_init()
         self.spatial_encoder = SpatialEncoder(config, vggt)
         self.connector = make_connector(config)
-        self.rope_deltas: Tensor | None = None
+        self.model.bind(self)
 
     @classmethod
     def from_pretrained(
@@ -167,84 +354,39 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return self.model.get_input_embeddings()(input_ids)
 
     def encode_2d(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
-        """Normalised patches [sum t*h*w, 1176] of videos with grids [n, 3] to visual tokens [sum t*h*w/4, hidden]."""
-        pixel_values = pixel_values.to(device=self.visual.device, dtype=self.visual.dtype)
-        return self.visual(pixel_values, grid_thw=grid_thw.to(pixel_values.device)).pooler_output
+        """See SpatialMLLMModel."""
+        return self.model.encode_2d(pixel_values, grid_thw)
 
     def encode_pair_2d(self, pixel_values: Tensor, grid_thw: Tensor | Sequence[int]) -> Tensor:
-        """Patches [h*w, 1176] of one frame pair with grid [1, h, w] to visual tokens [h*w/4, hidden].
-
-        Frame pairs do not see each other in the 2D encoder: pair by pair gives what the whole video does, but for
-        rounding. Raises ValueError for a grid of more than one pair.
-        """
-        grid = torch.as_tensor(grid_thw).reshape(-1, 3)
-        if grid.shape[0] != 1 or int(grid[0, 0]) != 1:
-            raise ValueError(f"one frame pair has a grid [1, h, w], not {grid.tolist()}")
-        return self.encode_2d(pixel_values, grid)
+        """See SpatialMLLMModel."""
+        return self.model.encode_pair_2d(pixel_values, grid_thw)
 
     def encode_3d(self, frames: Tensor) -> Tensor:
-        """Frames [T, 3, H, W] in [0, 1] to the spatial tokens that the connector takes, [T, patches, 2 * embed_dim]."""
-        aggregator = self.spatial_encoder.aggregator
-        layer = self.config.spatial_layer
-        frames = frames.to(device=self.visual.device, dtype=self.visual.dtype)  # rounded before they are normalised
-        tokens = aggregator.frame_tokens(frames)
-        return aggregator.aggregate(tokens, (frames.shape[-2], frames.shape[-1]), (layer,))[layer][:, PATCH_START:]
+        """See SpatialMLLMModel."""
+        return self.model.encode_3d(frames)
 
     def fuse(self, video_embeds: Tensor, spatial_tokens: Tensor, grid_thw: Tensor | Sequence[int]) -> Tensor:
-        """Visual tokens [t*h*w/4, hidden] plus the projected spatial tokens [2t, h*w, 2 * embed_dim] of the same frames.
+        """See SpatialMLLMModel."""
+        return self.model.fuse(video_embeds, spatial_tokens, grid_thw)
 
-        grid_thw: [t, h, w]. Returns [t*h*w/4, hidden]. Raises ValueError where the sizes do not belong together.
-        """
-        t, h, w = (int(n) for n in torch.as_tensor(grid_thw).reshape(-1).tolist())
-        expected = (t * self.connector.temporal, h * w)
-        if tuple(spatial_tokens.shape[:2]) != expected:
-            raise ValueError(
-                f"spatial tokens of {spatial_tokens.shape[0]} frames with {spatial_tokens.shape[1]} patches do not fit the "
-                f"grid {[t, h, w]}, which has {expected[0]} frames with {expected[1]}: give both encoders the same frames"
-            )
-        return video_embeds + self.connector(spatial_tokens, (h, w)).to(video_embeds.device)
+    def encode_videos(
+        self, pixel_values: Tensor, grid_thw: Tensor, clips: Clips | None = None, *, still: bool = False
+    ) -> Tensor:
+        """See SpatialMLLMModel."""
+        return self.model.encode_videos(pixel_values, grid_thw, clips, still=still)
 
-    def encode_videos(self, pixel_values: Tensor, grid_thw: Tensor, clips: Clips, *, still: bool = False) -> Tensor:
-        """Fused tokens [sum t*h*w/4, hidden] of videos, or with ``still`` of images, in the order of their grids [n, 3].
+    def get_rope_index(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """See SpatialMLLMModel."""
+        return self.model.get_rope_index(input_ids, *args, **kwargs)
 
-        A clip may span several grids of the same h and w, which then are looked at together. An image is one frame to
-        v1.0, which doubles its spatial tokens; v1.1 takes it as a clip of two frames.
-        """
-        embeds = self.encode_2d(pixel_values, grid_thw)
-        if embeds.shape[0] == 0:
-            return embeds
-        doubled = still and self.config.connector_type == "token_merge"
-        fused, start = [], 0
-        for frames, grid in _clips_and_grids(clips, grid_thw, 1 if doubled else self.connector.temporal):
-            spatial = self.encode_3d(frames)
-            if doubled:
-                spatial = spatial.repeat_interleave(self.connector.temporal, dim=0)
-            length = grid[0] * grid[1] * grid[2] // self.connector.spatial**2
-            fused.append(self.fuse(embeds[start : start + length], spatial, grid))
-            start += length
-        return torch.cat(fused)
+    @property
+    def rope_deltas(self) -> Tensor | None:
+        """[B, 1], of the last call that began a sequence; see ``positions.rope_index``."""
+        return self.model.rope_deltas
 
-    def get_rope_index(
-        self,
-        input_ids: Tensor,
-        image_grid_thw: Tensor | None = None,
-        video_grid_thw: Tensor | None = None,
-        second_per_grid_ts: Tensor | Sequence[float] | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Positions [3, B, L] and deltas [B, 1] of a batch: ``positions.rope_index`` with this model's tokens."""
-        return rope_index(
-            input_ids,
-            image_token_id=self.config.image_token_id,
-            video_token_id=self.config.video_token_id,
-            image_grid_thw=image_grid_thw,
-            video_grid_thw=video_grid_thw,
-            second_per_grid_ts=second_per_grid_ts,
-            attention_mask=attention_mask,
-            tokens_per_second=self.config.vision_config.tokens_per_second,
-            merge_size=self.config.vision_config.spatial_merge_size,
-        )
+    @rope_deltas.setter
+    def rope_deltas(self, deltas: Tensor | None) -> None:
+        self.model.rope_deltas = deltas
 
     def forward(
         self,
@@ -278,45 +420,23 @@ class SpatialMLLMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         rope_deltas: of an earlier call, where the cache was not filled by the last one. cache_position and
         mm_token_type_ids are accepted and not needed. Raises ValueError where inputs do not belong together.
         """
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("give input_ids or inputs_embeds")
-            inputs_embeds = self.embed(input_ids)
-            if pixel_values is not None:
-                fused = self.encode_videos(
-                    pixel_values,
-                    _needed(image_grid_thw, "image_grid_thw", "pixel_values"),
-                    _needed(images_input if image_tchw is None else image_tchw, "image_tchw", "pixel_values"),
-                    still=True,
-                )
-                inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.image_token_id, fused, "image")
-            if pixel_values_videos is not None:
-                fused = self.encode_videos(
-                    pixel_values_videos,
-                    _needed(video_grid_thw, "video_grid_thw", "pixel_values_videos"),
-                    _needed(videos_input if video_tchw is None else video_tchw, "video_tchw", "pixel_values_videos"),
-                )
-                inputs_embeds = _scattered(inputs_embeds, input_ids == self.config.video_token_id, fused, "video")
-        if position_ids is None and (attention_mask is None or attention_mask.ndim == 2):
-            past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-            if past > 0:
-                deltas = self.rope_deltas if rope_deltas is None else rope_deltas
-                position_ids = _decoding_positions(past, inputs_embeds, deltas)
-            elif input_ids is not None:
-                position_ids, self.rope_deltas = self.get_rope_index(
-                    input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
-                )
-            else:
-                position_ids, self.rope_deltas = _embedded_positions(inputs_embeds, attention_mask)
-        outputs = self.language_model(
-            input_ids=None,
-            inputs_embeds=inputs_embeds,
-            position_ids=position_ids,
+        outputs = self.model(
+            input_ids=input_ids,
             attention_mask=attention_mask,
+            position_ids=position_ids,
             past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            image_tchw=images_input if image_tchw is None else image_tchw,
+            video_tchw=videos_input if video_tchw is None else video_tchw,
+            rope_deltas=rope_deltas,
+            second_per_grid_ts=second_per_grid_ts,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
