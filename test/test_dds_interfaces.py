@@ -34,13 +34,13 @@ HASHES = {
     "std_srvs/srv/Trigger_Response": ("RIHS01_2d946c21e2fc3f1e9ca6986a8191d85fcc70097a8bb7771a053564bc47009cdf"),
     "spatial_mllm_ros/msg/Keyframes": ("RIHS01_0a3d82cd245f463f8e88f031a21438433437c5d9ab0fd21844fe97a13b7645ba"),
     "spatial_mllm_ros/srv/SpatialQuery_Request": (
-        "RIHS01_4d1e075a764f38ea05b2c2b12c4af4ba5a76f3cf57e566d65124c455a3eadc89"
+        "RIHS01_444ffb367e0dc0adfebaa9f24055dd3f247be84063ad9efb495d138beed7be50"
     ),
     "spatial_mllm_ros/srv/SpatialQuery_Response": (
-        "RIHS01_5c8eaf7b127e1437ff66337a9616331d596bc7996bcf080658b568098a110db2"
+        "RIHS01_e02cacab9f7354fa08221b459365c015082fd526d5ce147f1bd6e8b0937a8ea3"
     ),
     "spatial_mllm_ros/action/SpatialQuery_SendGoal_Request": (
-        "RIHS01_3dcf7a26f59c9615842af67c3b261cf51809ce2d234e3b37570f8595926fc62e"
+        "RIHS01_cd6dc0f81938167e5d48b6b853a53e2c8d84928dead4da51380813cd28a08d28"
     ),
     "spatial_mllm_ros/action/SpatialQuery_FeedbackMessage": (
         "RIHS01_2eb9a2daa8130a64ab69e0175442f133fbdd5374c9199949655a7f4eb2e81f8f"

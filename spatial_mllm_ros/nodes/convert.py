@@ -118,6 +118,7 @@ def request_of(message: Any) -> Request:
         max_keyframes=int(message.max_keyframes),
         timeout=_stamp(message.timeout, "timeout"),
         query=_query(message.query),
+        conversation_id=_text(message.conversation_id, "conversation_id"),
     )
 
 
@@ -161,6 +162,7 @@ def request_message(request: Request, make: Maker, type_name: str = REQUEST) -> 
         max_keyframes=request.max_keyframes,
         timeout=_duration(request.timeout, make),
         query=query_message(request.query, make),
+        conversation_id=request.conversation_id,
     )
 
 
@@ -194,6 +196,7 @@ def response_message(answer: Answer, make: Maker, type_name: str = RESPONSE) -> 
         query=query_message(answer.query, make),
         read_as=_clean(answer.read_as),
         alternatives=[_clean(a) for a in answer.alternatives],
+        reader=_clean(answer.reader),
     )
 
 
@@ -237,6 +240,7 @@ def answer_of(message: Any) -> Answer:
         query=_query(message.query),
         read_as=message.read_as,
         alternatives=tuple(message.alternatives),
+        reader=message.reader,
     )
 
 

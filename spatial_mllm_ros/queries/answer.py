@@ -45,7 +45,8 @@ class Request:
 
     ``points``, ``boxes`` and ``times`` (ns) are what <p0>, <box0> and <t0> in it refer to.
     ``window_start`` and ``window_end`` (ns, 0 = open) limit what may be used. ``frame_id`` is the frame of returned
-    positions ('' = the fixed frame). ``max_keyframes`` and ``timeout`` (ns) of 0 mean the defaults.
+    positions ('' = the fixed frame). ``max_keyframes`` and ``timeout`` (ns) of 0 mean the defaults. Questions of one
+    ``conversation_id`` may refer to the ones before them, where a language model reads.
     """
 
     question: str = ""
@@ -59,6 +60,7 @@ class Request:
     max_keyframes: int = 0
     timeout: int = 0
     query: Query | None = None
+    conversation_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Answer:
     query: Query | None = None
     read_as: str = ""
     alternatives: tuple[str, ...] = ()
+    reader: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-serialisable values: enums by name, NaN as None, the pixel as [u, v]."""
