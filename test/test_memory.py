@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
-from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
+from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, Revision, SpatialMemory
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
@@ -160,3 +160,23 @@ def test_a_frame_that_contradicts_itself_cannot_be_made(changes: dict, reason: s
     with pytest.raises(InvalidFrame) as caught:
         frame(0, **changes)
     assert caught.value.reason == reason
+
+
+def test_a_snapshot_stays_as_it_was_while_the_memory_goes_on() -> None:
+    memory = SpatialMemory(MemoryConfig(max_frames=5))
+    for i in range(5):
+        memory.add(frame(i, x=0.1 * i))
+    seen = memory.snapshot()
+    assert memory.snapshot() is seen
+    before = (seen.frames(), seen.keyframes(4), seen.seen_points(), seen.track().arrays()[1], seen.version)  # type: ignore[union-attr]
+    memory.revise([Revision(frame(i).stamp_ns, "camera", make_transform(np.eye(3), (9.0, 0, 0)), 2.0) for i in range(5)], None)
+    for i in range(5, 15):
+        memory.add(frame(i))
+    assert memory.snapshot() is not seen
+    after = (seen.frames(), seen.keyframes(4), seen.seen_points(), seen.track().arrays()[1], seen.version)  # type: ignore[union-attr]
+    assert after[:2] == before[:2]
+    np.testing.assert_array_equal(after[2], before[2])
+    np.testing.assert_array_equal(after[3], before[3])
+    assert [s.frame_id for s in memory.frames()] != [s.frame_id for s in seen.frames()]
+    memory.clear()
+    assert (len(seen), len(memory.snapshot())) == (5, 0)

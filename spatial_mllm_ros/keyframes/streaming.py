@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,14 @@ class StreamingSelector:
             sets.append(keys)
         picked, gains, total = _greedy(sets, k)
         return Selection(tuple(ids[i] for i in picked), tuple(gains), lattice.edge, sum(gains), total)
+
+    def copy(self) -> StreamingSelector:
+        """A selector of its own with the same candidates; their points are shared."""
+        copy = StreamingSelector(self.config)
+        copy._pool = {i: replace(candidate) for i, candidate in self._pool.items()}
+        copy._core, copy._core_keys = self._core.copy(), self._core_keys
+        copy._low, copy._high, copy._counted = self._low, self._high, self._counted
+        return copy
 
     def world_points(self, frame_id: int) -> NDArray[np.float32]:
         """Sampled points [n, 3] (float32, metres, world) of a candidate."""

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import bisect
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
 from spatial_mllm_ros.memory.track import PoseTrack
+from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
-from spatial_mllm_ros.scene.region import Region
 from spatial_mllm_ros.scene.sensor import SensorModel
 
 
@@ -47,14 +43,6 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class StoredFrame:
-    """A frame in memory. ``frame_id`` is unique while the memory lives and grows with arrival."""
-
-    frame_id: int
-    frame: Frame
-
-
-@dataclass(frozen=True, eq=False)
 class Revision:
     """What became of a frame when its geometry was estimated anew.
 
@@ -69,7 +57,7 @@ class Revision:
     world_frame: str = "map"
 
 
-class SpatialMemory:
+class SpatialMemory(MemoryView):
     """Holds what the camera has seen. Safe to use from several threads.
 
     A frame needs a pose, a camera model and a stamp of its own; others are refused and counted in ``refused`` by reason
@@ -84,47 +72,26 @@ class SpatialMemory:
         self, config: MemoryConfig | None = None, clock: Callable[[], int] = time.time_ns, first_id: int = 0
     ) -> None:
         self.config = config or MemoryConfig()
-        self.refused: Counter[str] = Counter()
+        super().__init__(StreamingSelector(self.config.selector))
         self.without_depth = 0
         """Frames taken that show no depth (none given, or not one valid pixel): they have a pose and an image only."""
         self.evicted = 0
         """Frames dropped to stay within the bounds."""
         self.nbytes = 0
         """Bytes of the images and depths held."""
-        self.scale: MetricScale | None = None
-        """Whether lengths are in metres, where depth and poses were estimated from colour; None: both were measured."""
-        self.sensor: SensorModel | None = None
-        """Error model of depth and poses that were estimated; None: the camera's own holds."""
         self.epoch = 0
-        """Changes when what is held is placed or scaled anew: what was computed across a change mixes two geometries."""
+        """Changes when what is held is placed or scaled anew."""
         self._clock = clock
-        self._lock = threading.RLock()
         self.next_id = first_id
-        self._version = 0
-        self._frames: dict[int, StoredFrame] = {}
-        self._order: list[tuple[int, str, int]] = []  # (stamp, camera frame, id), sorted
-        self._tracks: dict[str, PoseTrack] = {}
-        self._selector = StreamingSelector(self.config.selector)
-        self._world_frame: str | None = None
+        self._snapshot: MemoryView | None = None
 
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    @property
-    def version(self) -> int:
-        """Changes whenever the memory does."""
-        return self._version
-
-    @property
-    def world_frame(self) -> str:
-        """The fixed frame of all poses; '' before the first frame."""
-        return self._world_frame or ""
-
-    @property
-    def candidates(self) -> tuple[int, ...]:
-        """Ids of the frames that may become keyframes."""
+    def snapshot(self) -> MemoryView:
+        """What is held now, to be read while the memory goes on; the same one until the memory changes."""
         with self._lock:
-            return self._selector.candidates
+            s = self._snapshot
+            if s is None or (s.version, s.scale, s.sensor) != (self._version, self.scale, self.sensor):
+                s = self._snapshot = self._copy()
+            return s
 
     def add(self, frame: Frame) -> int | None:
         """Take a frame in; its id, or None when it is refused (see ``refused``)."""
@@ -154,60 +121,6 @@ class SpatialMemory:
                 self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera, bounds)
             self._evict()
             return frame_id
-
-    def frames(self, window_start: int = 0, window_end: int = 0, camera_frame: str = "") -> list[StoredFrame]:
-        """Frames held, in order of their stamps, from ``window_start`` to ``window_end`` (ns, 0 = open), of one camera."""
-        with self._lock:
-            i = bisect.bisect_left(self._order, (window_start,)) if window_start else 0
-            j = bisect.bisect_left(self._order, (window_end + 1,)) if window_end else len(self._order)
-            return [self._frames[f] for _, c, f in self._order[i:j] if camera_frame in ("", c)]
-
-    def get(self, frame_id: int) -> StoredFrame | None:
-        """The frame of this id, None if it is not held."""
-        return self._frames.get(frame_id)
-
-    def nearest(self, stamp_ns: int, camera_frame: str = "", tolerance_ns: int = 0) -> StoredFrame | None:
-        """The frame nearest to a stamp, at most ``tolerance_ns`` away; of two equally near the earlier."""
-        with self._lock:
-            i = bisect.bisect_left(self._order, (stamp_ns - tolerance_ns,))
-            best: tuple[int, int] | None = None
-            while i < len(self._order) and self._order[i][0] <= stamp_ns + tolerance_ns:
-                stamp, camera, frame_id = self._order[i]
-                distance = abs(stamp - stamp_ns)
-                if camera_frame in ("", camera) and (best is None or distance < best[0]):
-                    best = (distance, frame_id)
-                i += 1
-            return None if best is None else self._frames[best[1]]
-
-    def cameras(self) -> tuple[str, ...]:
-        """Camera frames seen, in order of their first frame."""
-        with self._lock:
-            return tuple(self._tracks)
-
-    def track(self, camera_frame: str = "") -> PoseTrack | None:
-        """Poses of a camera ('' = the first one seen), also where its images had to go; None for an unknown camera."""
-        with self._lock:
-            if camera_frame == "":
-                return next(iter(self._tracks.values()), None)
-            return self._tracks.get(camera_frame)
-
-    def keyframes(
-        self, k: int = 16, window_start: int = 0, window_end: int = 0, region: Region | None = None
-    ) -> Selection:
-        """The up to ``k`` frames that cover the most space (ids in pick order); see ``StreamingSelector.select``."""
-        with self._lock:
-            return self._selector.select(k, window_start, window_end, region)
-
-    def seen_points(self, window_start: int = 0, window_end: int = 0) -> NDArray[np.float32]:
-        """Sampled surface points [n, 3] (metres, world) of the candidate frames within the window (ns, 0 = open)."""
-        with self._lock:
-            points = [
-                self._selector.world_points(i)
-                for i in self._selector.candidates
-                if self._frames[i].frame.stamp_ns >= window_start
-                and (not window_end or self._frames[i].frame.stamp_ns <= window_end)
-            ]
-            return np.concatenate(points) if points else np.empty((0, 3), dtype=np.float32)
 
     def correct_poses(self, poses: Mapping[int, Transform], camera_frame: str = "") -> int:
         """Replace poses by stamp (ns): {stamp: T_world_camera}; how many frames held were corrected.

@@ -49,6 +49,12 @@ class PoseTrack:
             half = len(self._stamps) // 2
             del self._stamps[1:half:2], self._poses[1:half:2]
 
+    def copy(self) -> PoseTrack:
+        """The same poses in a track of its own."""
+        copy = PoseTrack(self.max_poses)
+        copy._stamps, copy._poses = self._stamps.copy(), self._poses.copy()
+        return copy
+
     @property
     def first(self) -> int | None:
         """Stamp (ns) of the first pose."""

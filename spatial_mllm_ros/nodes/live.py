@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.rgb_geometry import Update
-from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory, StoredFrame
+from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
+from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.diagnosis import SET_UP, Finding, Level, LiveStatus, QueryStatus, StreamStatus, findings
 from spatial_mllm_ros.nodes.geometry import LiveGeometry

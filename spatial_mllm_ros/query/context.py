@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from spatial_mllm_ros.memory.spatial_memory import SpatialMemory, StoredFrame
+from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.memory.track import PoseTrack
+from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.queries.units import UNITS, convert, format_measure

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from spatial_mllm_ros.memory.spatial_memory import StoredFrame
+from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.queries.answer import Answer, ImageBox
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context

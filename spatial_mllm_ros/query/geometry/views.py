@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.memory.spatial_memory import StoredFrame
+from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.queries.answer import Answer, Evidence, Pixel
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
