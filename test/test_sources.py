@@ -18,11 +18,11 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion, to_quaternion
-from spatial_mllm_ros.sources.calibration import ns_to_seconds, seconds_to_ns
 from spatial_mllm_ros.sources.folder import RgbdFolderSource
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.pacing import paced
 from spatial_mllm_ros.sources.source import SourceError
+from spatial_mllm_ros.sources.stamps import ns_to_seconds, seconds_to_ns
 from spatial_mllm_ros.sources.tum import CAMERAS, TumFolderSource
 from spatial_mllm_ros.sources.video import ImageFolderSource, VideoSource
 from spatial_mllm_ros.sources.writers import write_folder

@@ -10,8 +10,8 @@ import click
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.report.floorplan import floor_plan_svg
-from spatial_mllm_ros.sources.calibration import ns_to_seconds
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.sources.stamps import ns_to_seconds
 from spatial_mllm_ros.sources.writers import replacing, write_folder
 
 EPILOG = """

@@ -24,9 +24,10 @@ from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformErro
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.bag_files import WHAT_TO_DO, BagFiles
 from spatial_mllm_ros.sources.bag_storage import Channel
-from spatial_mllm_ros.sources.calibration import seconds_to_ns, sensor_from_yaml
+from spatial_mllm_ros.sources.calibration import sensor_from_yaml
 from spatial_mllm_ros.sources.compressed import BadImage, image_size
 from spatial_mllm_ros.sources.source import SourceInfo
+from spatial_mllm_ros.sources.stamps import seconds_to_ns
 from spatial_mllm_ros.sources.topics import (
     IMAGE_TYPES,
     INFO_TYPE,

@@ -17,9 +17,10 @@ from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, from_quaternion, invert, to_quaternion
 from spatial_mllm_ros.sources.bag import SENSOR_KEY
-from spatial_mllm_ros.sources.calibration import ns_to_seconds, sensor_to_yaml
+from spatial_mllm_ros.sources.calibration import sensor_to_yaml
 from spatial_mllm_ros.sources.compressed import PNG
 from spatial_mllm_ros.sources.source import Source, SourceError
+from spatial_mllm_ros.sources.stamps import ns_to_seconds
 from spatial_mllm_ros.sources.writers import Progress, depth_in_mm, encode_png, encoded_colour, replacing, same_camera
 
 BASE, LINK = "base_link", "camera_link"

@@ -16,10 +16,11 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform, from_quaternion
 from spatial_mllm_ros.scene.transform_tree import TransformError, TransformTree
-from spatial_mllm_ros.sources.calibration import read_camera, read_sensor, seconds_to_ns
+from spatial_mllm_ros.sources.calibration import read_camera, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage, decode_png16, encoded_image
 from spatial_mllm_ros.sources.folder import CAMERA_FRAME
 from spatial_mllm_ros.sources.source import SourceError, SourceInfo
+from spatial_mllm_ros.sources.stamps import seconds_to_ns
 
 DEPTH_UNITS_PER_METRE = 5000
 ASSOCIATION_NS = 20_000_000

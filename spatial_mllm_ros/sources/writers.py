@@ -17,10 +17,11 @@ from spatial_mllm_ros.scene.frame import DEPTH_MM, Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources.bag_files import is_bag
-from spatial_mllm_ros.sources.calibration import camera_to_yaml, ns_to_seconds, sensor_to_yaml
+from spatial_mllm_ros.sources.calibration import camera_to_yaml, sensor_to_yaml
 from spatial_mllm_ros.sources.compressed import JPEG, PNG, decode_rgb
 from spatial_mllm_ros.sources.folder import DEPTH_SUFFIX, is_rgbd_folder
 from spatial_mllm_ros.sources.source import Source, SourceError
+from spatial_mllm_ros.sources.stamps import ns_to_seconds
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of frames written and the number expected, None if unknown."""

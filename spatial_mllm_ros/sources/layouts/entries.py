@@ -1,0 +1,229 @@
+"""What every layout of files is read into: a list of entries, and the one Source that makes frames of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
+from spatial_mllm_ros.scene.metric_scale import MetricScale
+from spatial_mllm_ros.scene.pose import Transform
+from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
+from spatial_mllm_ros.sources.compressed import BadImage
+from spatial_mllm_ros.sources.image_files import open_image
+from spatial_mllm_ros.sources.source import SourceError, SourceInfo
+
+CAMERA_FRAME = "camera_color_optical_frame"
+Size = tuple[int, int]
+ReadCamera = Callable[[Size], CameraModel | None]
+"""The camera model of images of a size (width, height); None where none is known."""
+
+
+def no_camera(size: Size) -> None:
+    """Nothing is known about the camera."""
+
+
+class OneCamera:
+    """One camera for all images: that of the first one's size. Images of another size are then refused."""
+
+    def __init__(self, read: ReadCamera) -> None:
+        self._read = read
+        self._camera: CameraModel | None = None
+
+    def __call__(self, size: Size) -> CameraModel | None:
+        if self._camera is None:
+            self._camera = self._read(size)
+        return self._camera
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One moment of a recording, whose parts are read when it is its turn.
+
+    color: the bytes of an image file, or RGB pixels uint8 [h, w, 3]. depth: raw counts [h, w], see
+    ``Listing.depth_unit_m``. Both raise OSError or BadImage. pose: camera to world (optical axes), metres; raises LostPose
+    where tracking was lost, else ValueError or OSError. camera: of the color image. depth_camera: of depth that is another
+    camera's view at the same place; None: depth shows the color image's view, at whatever size. aliases: further names.
+    """
+
+    name: str
+    stamp_ns: int
+    color: Callable[[], bytes | NDArray[np.uint8]] | None = None
+    depth: Callable[[], NDArray] | None = None
+    pose: Callable[[], Transform] | None = None
+    camera: ReadCamera = no_camera
+    depth_camera: ReadCamera | None = None
+    camera_frame: str = CAMERA_FRAME
+    world_frame: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a layout found in a folder or file.
+
+    kind: the layout, for people. depth_unit_m: metres of one count of integer depth. world_frame: of the poses. scale:
+    what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask. chosen,
+    doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
+    """
+
+    kind: str
+    entries: list[Entry]
+    depth_unit_m: float = 0.001
+    world_frame: str = "map"
+    T_zup_from_world: Transform | None = None
+    scale: MetricScale | None = None
+    upright: bool = False
+    chosen: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    refused: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+
+
+class EntriesSource:
+    """A recording that a layout listed. path: its folder or file.
+
+    ``refused``: images that never became a frame. ``remarks``: frames that came without depth or pose, by reason, where
+    there was something for it. Raises SourceError.
+    """
+
+    def __init__(self, path: Path, listing: Listing, settings: InputSettings) -> None:
+        self._settings, self._listing = settings, listing
+        if not listing.entries:
+            raise SourceError(f"{path} holds no images ({listing.kind}): {_counted(listing.refused) or 'nothing is listed'}")
+        self._entries: dict[int, Entry] = {}
+        for entry in sorted(listing.entries, key=lambda entry: entry.stamp_ns):
+            self._entries.setdefault(entry.stamp_ns, entry)
+        self._repeated = len(listing.entries) - len(self._entries)
+        self._stamps = {name: e.stamp_ns for e in self._entries.values() for name in e.aliases}
+        self._stamps |= {e.name: e.stamp_ns for e in self._entries.values()}
+        self.refused: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
+        self.doubts: list[Doubt] = list(listing.doubts)
+        stamps = list(self._entries)
+        with_pose = any(e.pose is not None for e in listing.entries) or settings.static
+        duration_s = (stamps[-1] - stamps[0]) / 1e9
+        self.info = SourceInfo(
+            name=path.resolve().stem if path.is_file() else path.resolve().name,
+            frames=len(stamps),
+            duration_s=duration_s,
+            world_frame=next(iter(self._entries.values())).world_frame or settings.world_frame or listing.world_frame,
+            T_zup_from_world=listing.T_zup_from_world,
+            sensor=read_sensor(path if path.is_dir() else path.parent),
+            description=f"{listing.kind}, {len(stamps)} frames"
+            + ("" if any(e.depth is not None for e in listing.entries) else " without depth")
+            + ("" if with_pose else " without poses")
+            + f", {duration_s:.1f} s",
+            chosen=(f"read as {listing.kind}", *listing.chosen),
+            scale=listing.scale,
+        )
+
+    def stamp_of(self, name: str) -> int:
+        """Stamp (ns) of the frame of that name, as "frame-000016", or of its file. KeyError when there is none."""
+        try:
+            return self._stamps[name]
+        except KeyError:
+            example = next(iter(self._entries.values())).name
+            raise KeyError(f"{self.info.name} has no frame {name!r}; names are as {example!r}") from None
+
+    def name_of(self, stamp_ns: int) -> str | None:
+        """The name of the frame with that stamp, None when there is none."""
+        entry = self._entries.get(stamp_ns)
+        return None if entry is None else entry.name
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames by increasing stamp. A damaged color image is refused; damaged depth or poses are left out."""
+        self.refused.clear()
+        self.remarks.clear()
+        self.refused.update(+self._listing.refused + +Counter(repeated_stamp=self._repeated))
+        self.remarks.update(+self._listing.remarks)
+        for entry in self._entries.values():
+            depth = self._raw_depth(entry)
+            image: NDArray[np.uint8] | EncodedImage | None = None
+            size = None if depth is None else (depth.shape[1], depth.shape[0])
+            if entry.color is not None:
+                try:
+                    color = entry.color()
+                    image, size = self._image(color)
+                except (BadImage, OSError) as error:
+                    self.refused[reason_of(error)] += 1
+                    continue
+            if size is None:
+                self.refused["damaged_depth"] += 1  # a frame that had nothing but depth
+                continue
+            try:
+                camera = entry.camera(size)
+            except InvalidCamera as error:
+                raise SourceError(f"{self.info.name}, {entry.name}: {error}") from error
+            if camera is not None and size != (camera.width, camera.height):
+                self.refused["image_size"] += 1
+                continue
+            yield Frame(
+                entry.stamp_ns,
+                entry.camera_frame,
+                camera,
+                image,
+                None if depth is None else self._depth(depth, entry, size, camera),
+                self._pose(entry),
+                entry.world_frame or self.info.world_frame,
+            )
+
+    def _image(self, color: bytes | NDArray[np.uint8]) -> tuple[NDArray[np.uint8] | EncodedImage, Size]:
+        if isinstance(color, bytes):
+            return open_image(color, upright=self._listing.upright)
+        return color, (color.shape[1], color.shape[0])
+
+    def _raw_depth(self, entry: Entry) -> NDArray | None:
+        if entry.depth is None:
+            return None
+        try:
+            return entry.depth()
+        except FileNotFoundError:
+            self.remarks["missing_depth"] += 1
+        except (BadImage, OSError):
+            self.remarks["damaged_depth"] += 1
+        return None
+
+    def _pose(self, entry: Entry) -> Transform | None:
+        if self._settings.static:
+            return np.eye(4)
+        if entry.pose is None:
+            return None
+        try:
+            return entry.pose()
+        except LostPose:
+            self.remarks["lost_pose"] += 1
+        except FileNotFoundError:
+            self.remarks["missing_pose"] += 1
+        except LookupError as error:  # of the transform tree
+            self.remarks[str(getattr(error, "reason", "invalid_pose"))] += 1
+        except (OSError, ValueError):
+            self.remarks["invalid_pose"] += 1
+        return None
+
+    def _depth(self, raw: NDArray, entry: Entry, size: Size, camera: CameraModel | None) -> NDArray | None:
+        raise NotImplementedError
+
+
+def told(*doubts: Doubt | None) -> tuple[Doubt, ...]:
+    """The doubts that there are."""
+    return tuple(doubt for doubt in doubts if doubt is not None)
+
+
+def reason_of(error: BadImage | OSError) -> str:
+    """The short word by which an image that could not be read is counted."""
+    if isinstance(error, BadImage):
+        return error.reason
+    return "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in counter.most_common())
