@@ -50,7 +50,8 @@ class Entry:
 
     color: the bytes of an image file, or RGB pixels uint8 [h, w, 3]. depth: raw counts [h, w], see
     ``Listing.depth_unit_m``. Both raise OSError or BadImage. pose: camera to world (optical axes), metres; raises LostPose
-    where tracking was lost, else ValueError or OSError. camera: of the color image. depth_camera: of depth that is another
+    where tracking was lost, else ValueError, LookupError or OSError. pose_stddev: as in Frame, of a pose that is known.
+    camera: of the color image. depth_camera: of depth that is another
     camera's view at the same place; None: depth shows the color image's view, at whatever size. aliases: further names.
     """
 
@@ -59,6 +60,7 @@ class Entry:
     color: Callable[[], bytes | NDArray[np.uint8]] | None = None
     depth: Callable[[], NDArray] | None = None
     pose: Callable[[], Transform] | None = None
+    pose_stddev: Callable[[], tuple[float, float]] | None = None
     camera: ReadCamera = no_camera
     depth_camera: ReadCamera | None = None
     camera_frame: str = CAMERA_FRAME
@@ -166,14 +168,16 @@ class EntriesSource:
             if camera is not None and size != (camera.width, camera.height):
                 self.refused["image_size"] += 1
                 continue
+            pose = self._pose(entry)
             yield Frame(
-                entry.stamp_ns,
-                entry.camera_frame,
-                camera,
-                image,
-                None if depth is None else self._depth(depth, entry, size, camera),
-                self._pose(entry),
-                entry.world_frame or self.info.world_frame,
+                stamp_ns=entry.stamp_ns,
+                camera_frame=entry.camera_frame,
+                camera=camera,
+                image=image,
+                depth=None if depth is None else self._depth(depth, entry, size, camera),
+                T_world_camera=pose,
+                world_frame=entry.world_frame or self.info.world_frame,
+                pose_stddev=None if pose is None or entry.pose_stddev is None else entry.pose_stddev(),
             )
 
     def _image(self, color: bytes | NDArray[np.uint8]) -> tuple[NDArray[np.uint8] | EncodedImage, Size]:
@@ -210,7 +214,29 @@ class EntriesSource:
         return None
 
     def _depth(self, raw: NDArray, entry: Entry, size: Size, camera: CameraModel | None) -> NDArray | None:
-        raise NotImplementedError
+        """Raw depth as that of a Frame: in its units, without what is invalid, and in the color image's pixels."""
+        integer = np.issubdtype(raw.dtype, np.integer)
+        unit = self._settings.depth_unit_m or (self._listing.depth_unit_m if integer else 1.0)
+        invalid = np.isin(raw, self._settings.invalid_depth)
+        depth: NDArray = raw
+        if not (integer and unit == 0.001):
+            depth = (raw * unit).astype(np.float32)
+        depth = np.where(invalid, depth.dtype.type(0), depth)
+        if depth.shape == (size[1], size[0]) and entry.depth_camera is None:
+            return depth
+        if camera is None:
+            self.remarks["depth_size"] += 1
+            return None
+        height, width = depth.shape
+        if entry.depth_camera is not None:
+            own = entry.depth_camera((width, height))
+            assert own is not None
+        elif abs(width * size[1] / (height * size[0]) - 1) > 0.02:
+            self.remarks["depth_size"] += 1
+            return None
+        else:
+            own = scaled(camera, width, height)
+        return register_depth(depth, own, camera, np.eye(4))
 
 
 def told(*doubts: Doubt | None) -> tuple[Doubt, ...]:

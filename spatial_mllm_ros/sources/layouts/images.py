@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
-from spatial_mllm_ros.sources.calibration import read_camera, read_table
+from spatial_mllm_ros.sources.calibration import read_camera
 from spatial_mllm_ros.sources.image_files import IMAGE_SUFFIXES, depth_file, is_depth_png, is_image
 from spatial_mllm_ros.sources.layouts.entries import Entry, Listing, OneCamera, no_camera, told
 from spatial_mllm_ros.sources.layouts.layout import Layout, ordered
+from spatial_mllm_ros.sources.layouts.times import times_of
 from spatial_mllm_ros.sources.source import SourceError
-from spatial_mllm_ros.sources.stamps import natural_key, stamps_in_names
+from spatial_mllm_ros.sources.stamps import natural_key
 
 _TEXT = (".txt", ".csv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".md", ".log", "")
 """Files that lie beside images and are none."""
@@ -28,31 +29,17 @@ def read(folder: Path, settings: InputSettings) -> Listing:
     paths = sorted((path for path in files if is_image(path)), key=lambda path: natural_key(path.name))
     depths = [path for path in paths if is_depth_png(path)]
     images = [path for path in paths if path not in set(depths)]
-    left: Counter[str] = Counter()
     if not images:
         raise SourceError(
             f"{folder} holds {len(depths)} PNGs of 16 bits with one channel, which are depth, and no images beside them"
         )
     depth_of = _pairs(images, depths)
-    left["depth_without_image"] = len(depths) - len(depth_of)
+    left = Counter(depth_without_image=len(depths) - len(depth_of))
     key = {path: path.stem for path in images}
     if len(set(key.values())) < len(images):  # a.jpg and a.png are two images
         key = {path: path.name for path in images}
-    table = folder / "frames.csv"
-    times = None
-    if table.exists():
-        rows, times = read_table(table, set(key.values()))
-        left["not_in_frames_csv"] = sum(key[path] not in rows for path in images)
-        left["missing_file"] = len(rows.keys() - set(key.values()))
-        images = [path for path in images if key[path] in rows]
-        if not images:
-            raise SourceError(f"{table} names none of the images in {folder}")
-    if times is None:
-        times = stamps_in_names([path.stem for path in images], settings.image_rate_hz)
-        stamps = dict(zip(images, times.stamps, strict=True))
-    else:
-        by_name = dict(zip(rows, times.stamps, strict=True))
-        stamps = {path: by_name[key[path]] for path in images}
+    times = times_of(folder, list(key.values()), settings)
+    images = [path for path in images if key[path] in times.stamps]
     calibrated = (folder / "intrinsics.txt").exists() or (folder / "camera.yaml").exists()
     camera = OneCamera(partial(read_camera, folder)) if calibrated else no_camera
     return Listing(
@@ -61,7 +48,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             Entry(
                 name=key[path],
                 aliases=(path.name,),
-                stamp_ns=stamps[path],
+                stamp_ns=times.stamps[key[path]],
                 color=path.read_bytes,
                 depth=depth_file(depth_of[path]) if path in depth_of else None,
                 camera=camera,
@@ -71,7 +58,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         upright=not calibrated,
         chosen=(times.words, *([f"{len(depth_of)} PNGs of 16 bits are depth"] if depth_of else [])),
         doubts=told(times.doubt, _unread(folder, files)),
-        refused=+left,
+        refused=times.missing + left,
     )
 
 

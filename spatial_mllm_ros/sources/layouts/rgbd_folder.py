@@ -9,12 +9,13 @@ from pathlib import Path
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import Transform
-from spatial_mllm_ros.sources.calibration import matrix_camera, read_camera, read_table, read_transform
+from spatial_mllm_ros.sources.calibration import matrix_camera, read_camera, read_transform
 from spatial_mllm_ros.sources.image_files import IMAGE_SUFFIXES, depth_file
 from spatial_mllm_ros.sources.layouts.entries import CAMERA_FRAME, Entry, Listing, OneCamera, Size, told
 from spatial_mllm_ros.sources.layouts.layout import Layout, first, matching
+from spatial_mllm_ros.sources.layouts.times import times_of
 from spatial_mllm_ros.sources.source import SourceError
-from spatial_mllm_ros.sources.stamps import natural_key, stamps_in_names
+from spatial_mllm_ros.sources.stamps import natural_key
 
 DEPTH_SUFFIX = ".depth.png"
 _COLOR_SUFFIXES = tuple(f".color{suffix}" for suffix in IMAGE_SUFFIXES)
@@ -32,35 +33,20 @@ def read(folder: Path, settings: InputSettings) -> Listing:
     depths = _by_name(folder, DEPTH_SUFFIX)
     poses = _by_name(folder, _POSE_SUFFIX)
     names = sorted(colors.keys() | depths.keys(), key=natural_key)
-    missing: Counter[str] = Counter()
-    table = folder / "frames.csv"
-    rows: dict[str, dict[str, str]] = {}
-    times = None
-    if table.exists():
-        rows, times = read_table(table, set(names))
-        missing["not_in_frames_csv"] = len(set(names) - rows.keys())
-        missing["missing_file"] = len(rows.keys() - set(names))
-        names = [name for name in names if name in rows]
-        if not names:
-            raise SourceError(f"{table} names none of the frames in {folder}")
-    if times is None:
-        times = stamps_in_names(names, settings.image_rate_hz)
-        stamp_of = dict(zip(names, times.stamps, strict=True))
-    else:
-        stamp_of = dict(zip(rows, times.stamps, strict=True))
+    times = times_of(folder, names, settings)
     camera = OneCamera(partial(_camera, folder))
     entries = [
         Entry(
             name=name,
-            stamp_ns=stamp_of[name],
+            stamp_ns=stamp,
             color=colors[name].read_bytes if name in colors else None,
             depth=depth_file(depths[name]) if name in depths else None,
             pose=partial(read_transform, poses[name]) if name in poses else None,
             camera=camera,
-            camera_frame=rows.get(name, {}).get("camera_frame") or CAMERA_FRAME,
-            world_frame=rows.get(name, {}).get("world_frame") or "",
+            camera_frame=times.rows.get(name, {}).get("camera_frame") or CAMERA_FRAME,
+            world_frame=times.rows.get(name, {}).get("world_frame") or "",
         )
-        for name in names
+        for name, stamp in times.stamps.items()
     ]
     return Listing(
         kind="RGB-D folder",
@@ -68,7 +54,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         T_zup_from_world=_zup(folder),
         chosen=(times.words,),
         doubts=told(times.doubt),
-        refused=+missing,
+        refused=times.missing,
         remarks=+Counter(pose_without_image=len(poses.keys() - colors.keys() - depths.keys())),
     )
 

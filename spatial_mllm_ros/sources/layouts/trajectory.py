@@ -28,3 +28,7 @@ class Trajectory:
     def at(self, stamp_ns: int) -> Callable[[], Transform]:
         """The pose at a stamp, when it is asked for; raises TransformError where none is known."""
         return partial(self._tree.lookup, _WORLD, _CAMERA, stamp_ns)
+
+    def stddev_at(self, stamp_ns: int) -> Callable[[], tuple[float, float]]:
+        """What that pose may be off by for being interpolated, see TransformTree.stddev."""
+        return partial(self._tree.stddev, _WORLD, _CAMERA, stamp_ns)

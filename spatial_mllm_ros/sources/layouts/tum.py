@@ -59,6 +59,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             color=path.read_bytes,
             depth=depth_file(depths[pairs[stamp]]) if stamp in pairs else None,
             pose=poses.at(stamp) if poses.count else None,
+            pose_stddev=poses.stddev_at(stamp),
             camera=camera,
         )
         for stamp, path in colors.items()
