@@ -16,7 +16,7 @@ from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.sources.bag import BagSource
 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
-from spatial_mllm_ros.sources.folder import RgbdFolderSource
+from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.topics import CameraTopics, is_rectified
@@ -361,7 +361,7 @@ def test_real_bags_equal_the_folders_they_come_from(shared, bag, folder, expecte
     # The kitchen's folder has its stamps rounded to microseconds.
     by_stamp = {round((f.stamp_ns - offset_ns) / 1e4): f for f in frames}
     same = 0
-    for original in RgbdFolderSource(shared / "data" / folder).frames():
+    for original in open_source(str(shared / "data" / folder)).frames():
         frame = by_stamp.get(round(original.stamp_ns / 1e4))
         if frame is not None:
             same += 1

@@ -108,13 +108,13 @@ def test_answers_are_those_of_a_recording(engines: Callable[..., LiveEngine]) ->
 
 
 def test_compressed_colour(engines: Callable[..., LiveEngine], tmp_path: Path) -> None:
-    from spatial_mllm_ros.sources.folder import RgbdFolderSource
+    from spatial_mllm_ros.sources.open_source import open_source
     from spatial_mllm_ros.sources.writers import write_folder
 
     write_folder(SmallSource(3), tmp_path / "r", png=True)
     engine = engines(replace(BASIC, colour_transport="compressed"))
     assert stream(engine, Kind.COLOUR).topic.endswith("/compressed")
-    play(engine, list(RgbdFolderSource(tmp_path / "r").frames()))
+    play(engine, list(open_source(str(tmp_path / "r")).frames()))
     wait_for(lambda: len(engine.memory) == 3)
     first = engine.memory.frames()[0].frame
     assert (first.rgb() == small(1)[0].image).all()

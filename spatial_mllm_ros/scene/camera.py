@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -77,6 +77,12 @@ class CameraModel:
     def K(self) -> NDArray[np.float64]:
         """Intrinsic matrix, 3x3."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
+
+    def resized(self, width: int, height: int) -> CameraModel:
+        """The camera of the same view in an image of another size."""
+        x, y = width / self.width, height / self.height
+        cx, cy = (self.cx + 0.5) * x - 0.5, (self.cy + 0.5) * y - 0.5
+        return replace(self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=cx, cy=cy)
 
     def contains(self, uv: ArrayLike) -> NDArray[np.bool_]:
         """Whether pixels [..., 2] lie inside the image, that is within half a pixel of a pixel centre."""

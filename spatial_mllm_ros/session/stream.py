@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,7 @@ class Session:
         self.keyframe_count = keyframes
         self.geometry = geometry
         self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP)
+        self.memory.scale = source.info.scale
         self.unplaced: UnplacedFrames | None = None
         """Images without poses, for a model to look at."""
         if model is not None:
@@ -145,6 +146,8 @@ class Session:
         if self.unplaced is not None and frame.T_world_camera is None:
             self.unplaced.add(frame)
         if self.geometry is not None:
+            if self.source.info.scale is not None and not self.source.info.scale.known:
+                frame = replace(frame, T_world_camera=None)  # poses without metres must not pass for a source of metres
             self._follow(self.geometry.take(frame))
             return None
         frame_id = self.memory.add(frame)

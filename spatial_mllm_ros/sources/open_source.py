@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from spatial_mllm_ros.scene.inputs import InputSettings
+from spatial_mllm_ros.sources.layouts.layout import found_in, ordered
 from spatial_mllm_ros.sources.settings import settings_of
 from spatial_mllm_ros.sources.source import Source, SourceError
 
 UNDERSTOOD = """Understood are:
-  an RGB-D folder (frame-*.color.jpg, .depth.png, .pose.txt, intrinsics.txt)
-  a TUM RGB-D folder (rgb.txt, depth.txt, groundtruth.txt)
-  a bag of ROS 2 (a folder with metadata.yaml, or a .mcap or .db3 file) or of ROS 1 (.bag)
-  a video (.mp4, .avi, .mkv, .mov, .webm ...), or a folder of .jpg or .png images
-  rendered[:options], a simulated room"""
+  folders of RGB-D frames, TUM, ScanNet, Open3D, Replica, nerfstudio, COLMAP, EuRoC, KITTI, Stray Scanner, ARKitScenes
+  files of ScanNet (.sens), Record3D (.r3d) and RTAB-Map (.db)
+  a bag of ROS 2 (a folder with metadata.yaml, or a .mcap or .db3 file) or of ROS 1 (.bag), such as a rosbag2
+  a video (.mp4, .avi, .mkv, .mov, .webm ...), or a folder of images
+  rendered[:options], a simulated room
+docs/recordings.md says which files each of them has."""
+DEEPEST = 3
+"""Levels of folders below the one that is named in which a recording is looked for."""
+MOST_FOLDERS = 2000
 
 
 def open_source(spec: str, settings: Mapping[str, Any] | InputSettings = MappingProxyType({})) -> Source:
@@ -34,43 +40,89 @@ def open_source(spec: str, settings: Mapping[str, Any] | InputSettings = Mapping
         raise SourceError(f"no recording was named. {UNDERSTOOD}")
     path = Path(spec).expanduser()
     try:
+        found = recordings_in(path)
+        if len(found) > 1:
+            shown = ", ".join(str(p.relative_to(path)) for p in found[:12])
+            more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+            raise SourceError(f"{path} holds {len(found)} recordings, name one of them: {shown}{more}")
+        if not found:
+            raise SourceError(_not_understood(path))
         chosen = settings_of(path, settings)
-        source = _open_folder(path, chosen) if path.is_dir() else _open_file(path, chosen) if path.is_file() else None
+        if found[0] == path:
+            return _open(path, chosen)
+        source = _open(found[0], settings_of(found[0], chosen))
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
-    if source is None:
-        what = "is empty" if path.is_dir() and not any(path.iterdir()) else "is nothing that can be read as a recording"
-        raise SourceError(f"{path} {what if path.exists() else 'does not exist'}. {UNDERSTOOD}")
+    note = f"{found[0].relative_to(path)} is the one recording in {path.name or path}"
+    source.info = replace(source.info, chosen=(note, *source.info.chosen))
     return source
 
 
-def _open_folder(path: Path, settings: InputSettings) -> Source | None:
-    from spatial_mllm_ros.sources.bag import BagSource
-    from spatial_mllm_ros.sources.bag_files import is_bag
-    from spatial_mllm_ros.sources.folder import RgbdFolderSource, is_rgbd_folder
-    from spatial_mllm_ros.sources.tum import TumFolderSource, is_tum_folder
-    from spatial_mllm_ros.sources.video import IMAGE_SUFFIXES, ImageFolderSource
+def recordings_in(path: Path) -> list[Path]:
+    """The recordings at a path: itself, or the nearest below it; those with geometry before bare images."""
+    if _kind(path) is not None:
+        return [path]
+    level = [path] if path.is_dir() else []
+    looked_at = 0
+    for _ in range(DEEPEST):
+        children = [child for folder in level for child in ordered(folder, "*") if not child.name.startswith(".")]
+        looked_at += len(children)
+        kinds = {child: _kind(child) for child in children}
+        for wanted in ("geometry", "images"):
+            found = [child for child, kind in kinds.items() if kind == wanted]
+            if found:
+                return found
+        level = [child for child in children if child.is_dir()]
+        if looked_at > MOST_FOLDERS:
+            break
+    return []
 
-    if is_bag(path):
+
+def _kind(path: Path) -> str | None:
+    """``geometry`` for what has poses or depth, ``images`` for what has not; None for what is no recording."""
+    from spatial_mllm_ros.sources.bag_files import BAG_SUFFIXES, is_bag
+    from spatial_mllm_ros.sources.layouts.registry import GEOMETRIC, file_layout_of, layout_of
+    from spatial_mllm_ros.sources.video import VIDEO_SUFFIXES
+
+    if path.is_dir():
+        if is_bag(path):
+            return "geometry"
+        layout = layout_of(path)
+        return None if layout is None else "geometry" if layout in GEOMETRIC else "images"
+    if not path.is_file():
+        return None
+    if path.name == "metadata.yaml" or path.name.endswith(BAG_SUFFIXES) or file_layout_of(path) is not None:
+        return "geometry"
+    return "images" if path.suffix.lower() in VIDEO_SUFFIXES else None
+
+
+def _open(path: Path, settings: InputSettings) -> Source:
+    """What ``_kind`` knows."""
+    from spatial_mllm_ros.sources.bag import BagSource
+    from spatial_mllm_ros.sources.bag_files import BAG_SUFFIXES, is_bag
+    from spatial_mllm_ros.sources.layouts.entries import EntriesSource
+    from spatial_mllm_ros.sources.layouts.registry import file_layout_of, layout_of
+    from spatial_mllm_ros.sources.video import VideoSource
+
+    if (path.is_dir() and is_bag(path)) or path.name.endswith(BAG_SUFFIXES):
         return BagSource(path, settings)
-    if is_tum_folder(path):
-        return TumFolderSource(path, settings)
-    if is_rgbd_folder(path):
-        return RgbdFolderSource(path, settings)
-    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
-        return ImageFolderSource(path, settings)
-    return None
-
-
-def _open_file(path: Path, settings: InputSettings) -> Source | None:
-    from spatial_mllm_ros.sources.bag import BagSource
-    from spatial_mllm_ros.sources.bag_files import BAG_SUFFIXES
-    from spatial_mllm_ros.sources.video import VIDEO_SUFFIXES, VideoSource
-
     if path.name == "metadata.yaml":
         return BagSource(path.parent, settings)
-    if path.name.endswith(BAG_SUFFIXES):
-        return BagSource(path, settings)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSource(path, settings)
-    return None
+    layout = layout_of(path) if path.is_dir() else file_layout_of(path)
+    return VideoSource(path, settings) if layout is None else EntriesSource(path, layout.read(path, settings), settings)
+
+
+def _not_understood(path: Path) -> str:
+    from spatial_mllm_ros.sources.layouts.registry import nearest
+
+    if not path.exists():
+        return f"{path} does not exist. {UNDERSTOOD}"
+    if not path.is_dir():
+        return f"{path} is nothing that can be read as a recording. {UNDERSTOOD}"
+    if not any(path.iterdir()):
+        return f"{path} is empty. {UNDERSTOOD}"
+    near = "".join(f"\n  {words}" for words in nearest(path))
+    return (
+        f"{path} is nothing that can be read as a recording: it holds {found_in(path)}."
+        f"{f' Nearest are:{near}' if near else ''}\n{UNDERSTOOD}"
+    )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
+from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 
@@ -23,7 +24,8 @@ class SourceInfo:
 
     name: short, for titles. frames: how many frames will come, None if unknown. duration_s: seconds of recording, None
     if unknown. world_frame: the fixed frame of the poses. T_zup_from_world: world to a frame with z up and the floor at
-    z = 0, where the recording declares it. sensor: its error model. description: one line for people. chosen: what was
+    z = 0, where the recording declares it. scale: of poses and depth that are not known to be in metres; None: they are.
+    sensor: its error model. description: one line for people. chosen: what was
     made of the InputSettings, a line each for people: topics, encodings, units, frames, rates.
     """
 
@@ -32,6 +34,7 @@ class SourceInfo:
     duration_s: float | None = None
     world_frame: str = "map"
     T_zup_from_world: Transform | None = None
+    scale: MetricScale | None = None
     sensor: SensorModel = field(default_factory=SensorModel)
     description: str = ""
     chosen: tuple[str, ...] = ()

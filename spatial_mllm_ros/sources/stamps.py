@@ -13,7 +13,17 @@ from spatial_mllm_ros.scene.inputs import Doubt
 
 NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 """Nanoseconds of each unit of time."""
-_UNIT = {"s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s", "ms": "ms", "msec": "ms", "us": "us", "usec": "us"}
+_UNIT = {
+    "s": "s",
+    "sec": "s",
+    "secs": "s",
+    "second": "s",
+    "seconds": "s",
+    "ms": "ms",
+    "msec": "ms",
+    "us": "us",
+    "usec": "us",
+}
 _UNIT |= {"µs": "us", "micros": "us", "millis": "ms", "ns": "ns", "nsec": "ns", "nanos": "ns", "nanoseconds": "ns"}
 _UNIT |= {"milliseconds": "ms", "microseconds": "us"}
 _WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -90,7 +100,9 @@ def unit_of_times(values: Sequence[str], name: str = "") -> tuple[str, str]:
 def table_stamps(values: Sequence[str], name: str) -> Stamps:
     """Times of a column called ``name``. Raises ValueError."""
     unit, why = unit_of_times(values, name)
-    return Stamps(stamps=[to_ns(v, unit) for v in values], words=f"stamps of column {name!r}, in {_WORDS[unit]} ({why})")
+    return Stamps(
+        stamps=[to_ns(v, unit) for v in values], words=f"stamps of column {name!r}, in {_WORDS[unit]} ({why})"
+    )
 
 
 def stamps_in_names(names: Sequence[str], rate_hz: float, what_to_add: str = "frames.csv") -> Stamps:

@@ -1,29 +1,72 @@
-"""Video files and folders of plain images: frames without geometry."""
+"""Video files: frames without geometry, at the container's own time stamps."""
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
-from spatial_mllm_ros.sources.calibration import read_camera, read_table, row_stamp_ns, seconds_to_ns
-from spatial_mllm_ros.sources.compressed import BadImage, encoded_image
+from spatial_mllm_ros.sources.layouts.entries import CAMERA_FRAME
 from spatial_mllm_ros.sources.source import SourceError, SourceInfo
+from spatial_mllm_ros.sources.stamps import seconds_to_ns
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-CAMERA_FRAME = "camera_color_optical_frame"
-DEFAULT_HZ = 30.0
+_KINECT_MARKS = (b"K4A_DEPTH_MODE", b"DEPTH_BRIDGE", b"K4A_COLOR_MODE")
+"""Tags that the recorder of the Azure Kinect writes into its files, near their beginning."""
+_HEAD_BYTES = 1 << 20
+
+
+class Video:
+    """Images of a video file in order, upright as the file's rotation says, each with its time in the container.
+
+    Raises SourceError for what OpenCV does not open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise SourceError(f"{path} does not exist")
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise SourceError(
+                f"{path} cannot be opened as a video: it is damaged, or its codec is not built into OpenCV "
+                "(convert it, for example with ffmpeg to H.264)"
+            )
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate_hz = float(rate) if np.isfinite(rate) and 0 < rate < 1000 else 0.0
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count = count if count > 0 else None
+
+    def stamps(self, nominal_hz: float) -> Iterator[int]:
+        """Steps through the images: the time of each, ns from the first; where the container tells none, at a rate."""
+        first_ms: float | None = None
+        last, number = -1, 0
+        while self._capture.grab():
+            ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+            first_ms = ms if first_ms is None else first_ms
+            stamp = round((ms - first_ms) * 1e6)
+            if stamp <= last:  # no time, or one that goes back
+                stamp = max(round(number * 1e9 / (self.rate_hz or nominal_hz)), last + 1)
+            yield stamp
+            last, number = stamp, number + 1
+
+    def image(self) -> NDArray[np.uint8] | None:
+        """The image that ``stamps`` is at, RGB; None when it does not decode."""
+        ok, image = self._capture.retrieve()
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8) if ok else None
+
+    def close(self) -> None:
+        self._capture.release()
 
 
 class VideoSource:
-    """A video file, as far as OpenCV decodes it. Stamps count from 0 at the file's frame rate (30 Hz if it has none).
+    """A video file, as far as OpenCV decodes it. Stamps are the container's, from 0, also at a variable frame rate.
 
     ``refused``: ``truncated_video`` when fewer images come than the file promises. Raises SourceError.
     """
@@ -33,133 +76,72 @@ class VideoSource:
         self._settings = settings or InputSettings()
         self.doubts: list[Doubt] = []
         self.refused: Counter[str] = Counter()
-        capture = self._open()
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
-        self._rate = rate if np.isfinite(rate) and 0 < rate < 1000 else DEFAULT_HZ
-        frames = count if count > 0 else None
+        self._known_stamps: list[int] | None = None
+        _refuse_azure_kinect(self._path)
+        video = Video(self._path)
+        video.close()
+        count = video.count
+        rate_hz = video.rate_hz or self._settings.image_rate_hz
         self.info = SourceInfo(
             name=self._path.stem,
-            frames=frames,
-            duration_s=None if frames is None else frames / self._rate,
-            description=f"video, {'unknown number of' if frames is None else frames} images at {self._rate:g} Hz",
+            frames=count,
+            duration_s=None if count is None else count / rate_hz,
+            description=f"video, {'unknown number of' if count is None else count} images at {rate_hz:g} Hz",
+            chosen=("stamps: the container's own",),
         )
 
     def stamp_of(self, name: str) -> int:
         """Stamp (ns) of the image nearest to ``name``, decimal seconds. KeyError when there is none."""
         try:
-            number = round(Decimal(seconds_to_ns(name)) * Decimal(self._rate) / 10**9)
+            wanted = seconds_to_ns(name)
         except ValueError:
             raise KeyError(f"a video names no images: give a time in seconds, not {name!r}") from None
-        if number < 0 or (self.info.frames is not None and number >= self.info.frames):
+        stamps = self._stamps()
+        after = bisect.bisect_left(stamps, wanted)
+        near = min(stamps[max(after - 1, 0) : after + 1], key=lambda stamp: abs(stamp - wanted), default=None)
+        step = (stamps[-1] - stamps[0]) / max(len(stamps) - 1, 1) if stamps else 0
+        if near is None or wanted < 0 or wanted > stamps[-1] + step:
             raise KeyError(f"{self.info.name} has no image at {name} s")
-        return self._stamp(number)
+        return near
 
     def frames(self) -> Iterator[Frame]:
         """Frames with an image and nothing else."""
         self.refused.clear()
-        capture = self._open()
-        count = 0
+        video = Video(self._path)
+        stamps: list[int] = []
         try:
-            while True:
-                ok, image = capture.read()
-                if not ok:
-                    break
-                rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(self._stamp(count), CAMERA_FRAME, image=rgb)
-                count += 1
+            for stamp in video.stamps(self._settings.image_rate_hz):
+                image = video.image()
+                stamps.append(stamp)
+                if image is None:
+                    self.refused["does_not_decode"] += 1
+                else:
+                    yield Frame(stamp, CAMERA_FRAME, image=image)
         finally:
-            capture.release()
-        if count == 0:
+            video.close()
+        if not stamps:
             raise SourceError(f"{self._path} holds no image that OpenCV decodes: convert it, for example with ffmpeg")
-        if self.info.frames is not None and count < self.info.frames:
-            self.refused["truncated_video"] = self.info.frames - count
+        self._known_stamps = stamps
+        if self.info.frames is not None and len(stamps) < self.info.frames:
+            self.refused["truncated_video"] = self.info.frames - len(stamps)
 
-    def _stamp(self, number: int) -> int:
-        return round(number * 1e9 / self._rate)
-
-    def _open(self) -> cv2.VideoCapture:
-        if not self._path.is_file():
-            raise SourceError(f"{self._path} does not exist")
-        capture = cv2.VideoCapture(str(self._path))
-        if not capture.isOpened():
-            raise SourceError(
-                f"{self._path} cannot be opened as a video: it is damaged, or its codec is not built into OpenCV "
-                "(convert it, for example with ffmpeg to H.264)"
-            )
-        return capture
+    def _stamps(self) -> list[int]:
+        """Of all images; the file is stepped through once for them."""
+        if self._known_stamps is None:
+            video = Video(self._path)
+            self._known_stamps = list(video.stamps(self._settings.image_rate_hz))
+            video.close()
+        return self._known_stamps
 
 
-class ImageFolderSource:
-    """A folder of JPEG or PNG images in order of their names, turned upright by their EXIF tags.
-
-    With intrinsics.txt or camera.yaml they have a camera model (and are not turned). frames.csv gives stamps by name
-    (without suffix); else they count at ``image_rate_hz`` from 0. Raises SourceError.
-    """
-
-    def __init__(self, folder: Path | str, settings: InputSettings | None = None) -> None:
-        self._folder = Path(folder)
-        self._settings = settings or InputSettings()
-        self.doubts: list[Doubt] = []
-        self.refused: Counter[str] = Counter()
-        if not self._folder.is_dir():
-            raise SourceError(f"{self._folder} is not a folder")
-        paths = sorted(p for p in self._folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not paths:
-            raise SourceError(f"{self._folder} holds no .jpg or .png images")
-        table = self._folder / "frames.csv"
-        if table.exists():
-            stamps = {row["name"]: row_stamp_ns(table, row) for row in read_table(table)}
-            self._unlisted = sum(p.stem not in stamps for p in paths)
-            self._images = sorted((stamps[p.stem], p) for p in paths if p.stem in stamps)
-            if not self._images:
-                raise SourceError(f"{table} names none of the images in {self._folder}")
-        else:
-            self._unlisted = 0
-            self._images = [(round(i * 1e9 / self._settings.image_rate_hz), p) for i, p in enumerate(paths)]
-        self._stamps = {key: stamp for stamp, path in self._images for key in (path.stem, path.name)}
-        duration_s = (self._images[-1][0] - self._images[0][0]) / 1e9
-        self.info = SourceInfo(
-            name=self._folder.resolve().name,
-            frames=len(self._images),
-            duration_s=duration_s,
-            description=f"{len(self._images)} images without depth or poses, {duration_s:.1f} s",
+def _refuse_azure_kinect(path: Path) -> None:
+    if path.suffix.lower() != ".mkv":
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if any(mark in head for mark in _KINECT_MARKS):
+        raise SourceError(
+            f"{path} is a recording of an Azure Kinect: its depth and calibration need the Kinect's own library, which has "
+            "no wheel. Convert it where that is installed: Open3D's azure_kinect_mkv_reader.py --input FILE --output FOLDER "
+            "writes color/, depth/ and intrinsic.json, which are read here (FOLDER)"
         )
-
-    def stamp_of(self, name: str) -> int:
-        """Stamp (ns) of the image with that file name, with or without its suffix. KeyError when there is none."""
-        try:
-            return self._stamps[name]
-        except KeyError:
-            example = self._images[0][1].stem
-            raise KeyError(f"{self.info.name} has no image {name!r}; names are as {example!r}") from None
-
-    def name_of(self, stamp_ns: int) -> str | None:
-        """The name of the image with that stamp, None when there is none."""
-        return next((path.stem for stamp, path in self._images if stamp == stamp_ns), None)
-
-    def frames(self) -> Iterator[Frame]:
-        """Frames with an image and, where there is one, a camera model."""
-        self.refused.clear()
-        if self._unlisted:
-            self.refused["not_in_frames_csv"] = self._unlisted
-        calibrated = any((self._folder / name).exists() for name in ("intrinsics.txt", "camera.yaml"))
-        previous: int | None = None
-        camera = None
-        for stamp, path in self._images:
-            try:
-                image, size = encoded_image(path.read_bytes(), upright=not calibrated)
-            except (BadImage, OSError) as error:
-                self.refused[error.reason if isinstance(error, BadImage) else "unreadable_file"] += 1
-                continue
-            if stamp == previous:
-                self.refused["repeated_stamp"] += 1
-                continue
-            if calibrated and camera is None:
-                camera = read_camera(self._folder, size)
-            if camera is not None and size != (camera.width, camera.height):
-                self.refused["image_size"] += 1
-                continue
-            previous = stamp
-            yield Frame(stamp, CAMERA_FRAME, camera, image)

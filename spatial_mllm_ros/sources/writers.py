@@ -19,7 +19,7 @@ from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources.bag_files import is_bag
 from spatial_mllm_ros.sources.calibration import camera_to_yaml, sensor_to_yaml
 from spatial_mllm_ros.sources.compressed import JPEG, PNG, decode_rgb
-from spatial_mllm_ros.sources.folder import DEPTH_SUFFIX, is_rgbd_folder
+from spatial_mllm_ros.sources.layouts import rgbd_folder
 from spatial_mllm_ros.sources.source import Source, SourceError
 from spatial_mllm_ros.sources.stamps import ns_to_seconds
 
@@ -32,7 +32,7 @@ JPEG_QUALITY = 95
 def write_folder(
     source: Source, target: Path | str, *, png: bool = False, overwrite: bool = False, progress: Progress | None = None
 ) -> int:
-    """Write all frames of ``source`` as an RGB-D folder that RgbdFolderSource reads back; the number of frames.
+    """Write all frames of ``source`` as an RGB-D folder that open_source reads back; the number of frames.
 
     Stamps and poses are kept exactly, compressed images byte by byte; others become JPEG, or with ``png`` lossless PNG.
     Depth becomes whole millimetres. Frames keep their names if the source names them. Nothing is left at ``target``
@@ -51,7 +51,7 @@ def write_folder(
                 data = encoded_colour(frame.image, png)
                 (folder / f"{name}.color.{'png' if data.startswith(PNG) else 'jpg'}").write_bytes(data)
             if frame.depth is not None:
-                (folder / (name + DEPTH_SUFFIX)).write_bytes(encode_png(depth_in_mm(frame.depth)))
+                (folder / (name + rgbd_folder.DEPTH_SUFFIX)).write_bytes(encode_png(depth_in_mm(frame.depth)))
             if frame.image is None and frame.depth is None:
                 raise SourceError(f"the frame at {ns_to_seconds(frame.stamp_ns)} s has neither colour nor depth")
             if frame.T_world_camera is not None:
@@ -84,7 +84,7 @@ def replacing(target: Path, overwrite: bool) -> Iterator[Path]:
     if target.exists():
         if not overwrite:
             raise SourceError(f"{target} exists already: choose another name or allow overwriting")
-        if not target.is_dir() or not (is_rgbd_folder(target) or is_bag(target) or not any(target.iterdir())):
+        if not target.is_dir() or not (not rgbd_folder.LAYOUT.lacks(target) or is_bag(target) or not any(target.iterdir())):
             raise SourceError(f"{target} is not a recording and will not be overwritten: remove it yourself")
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
+from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.metric_scale import MetricScale
-from spatial_mllm_ros.scene.pose import Transform
+from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform
+from spatial_mllm_ros.scene.registration import register_depth
 from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage
 from spatial_mllm_ros.sources.image_files import open_image
@@ -100,7 +101,9 @@ class EntriesSource:
     def __init__(self, path: Path, listing: Listing, settings: InputSettings) -> None:
         self._settings, self._listing = settings, listing
         if not listing.entries:
-            raise SourceError(f"{path} holds no images ({listing.kind}): {_counted(listing.refused) or 'nothing is listed'}")
+            raise SourceError(
+                f"{path} holds no images ({listing.kind}): {_counted(listing.refused) or 'nothing is listed'}"
+            )
         self._entries: dict[int, Entry] = {}
         for entry in sorted(listing.entries, key=lambda entry: entry.stamp_ns):
             self._entries.setdefault(entry.stamp_ns, entry)
@@ -202,7 +205,8 @@ class EntriesSource:
         if entry.pose is None:
             return None
         try:
-            return entry.pose()
+            pose = entry.pose()
+            return pose @ T_BODY_OPTICAL if self._settings.image_frame == BODY else pose
         except LostPose:
             self.remarks["lost_pose"] += 1
         except FileNotFoundError:
@@ -235,7 +239,7 @@ class EntriesSource:
             self.remarks["depth_size"] += 1
             return None
         else:
-            own = scaled(camera, width, height)
+            own = camera.resized(width, height)
         return register_depth(depth, own, camera, np.eye(4))
 
 

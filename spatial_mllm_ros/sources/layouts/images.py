@@ -84,7 +84,9 @@ def _unread(folder: Path, files: list[Path]) -> Doubt | None:
     folders = [path.name for path in ordered(folder, "*") if path.is_dir() and not path.name.startswith(".")]
     if not others and not folders:
         return None
-    what = [f"{count} {suffix}" for suffix, count in others.most_common(5)] + [f"the folder {name}/" for name in folders[:5]]
+    what = [f"{count} {suffix}" for suffix, count in others.most_common(5)] + [
+        f"the folder {name}/" for name in folders[:5]
+    ]
     return Doubt(
         kind="unread_files",
         text=f"of {folder.name} only the images are read, not {', '.join(what)}",

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spatial_mllm_ros.scene.inputs import InputSettings
-from spatial_mllm_ros.sources.layouts.entries import Listing
 from spatial_mllm_ros.sources.stamps import natural_key
+
+if TYPE_CHECKING:  # which loads the image library, and a layout is looked for without
+    from spatial_mllm_ros.sources.layouts.entries import Listing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,11 @@ def times_of(folder: Path, names: list[str], settings: InputSettings) -> Times:
     if not table.exists():
         told = stamps_in_names(names, settings.image_rate_hz)
         return Times(
-            stamps=dict(zip(names, told.stamps, strict=True)), rows={}, words=told.words, doubt=told.doubt, missing=Counter()
+            stamps=dict(zip(names, told.stamps, strict=True)),
+            rows={},
+            words=told.words,
+            doubt=told.doubt,
+            missing=Counter(),
         )
     rows, stamps = read_table(table, set(names))
     missing = Counter(not_in_frames_csv=len(set(names) - rows.keys()), missing_file=len(rows.keys() - set(names)))
