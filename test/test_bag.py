@@ -17,7 +17,6 @@ from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.sources.bag import BagSource
 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
 from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.topics import CameraTopics, is_rectified
 

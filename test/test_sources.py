@@ -16,13 +16,12 @@ from small_recording import START_NS, Changed, SmallSource, assert_same_frames
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion, to_quaternion
+from spatial_mllm_ros.sources.layouts.tum import CAMERAS
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.pacing import paced
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import ns_to_seconds, seconds_to_ns
-from spatial_mllm_ros.sources.layouts.tum import CAMERAS
 from spatial_mllm_ros.sources.video import VideoSource
 from spatial_mllm_ros.sources.writers import write_folder
 
@@ -320,7 +319,7 @@ def test_folder_of_images(tmp_path):
     for i in (2, 0, 1):
         cv2.imwrite(str(tmp_path / f"img_{i}.png"), np.full((20, 30, 3), i, np.uint8))
     (tmp_path / "img_1.png").write_bytes(b"no image")
-    source = open_source(str(tmp_path), dict(image_rate_hz=4))
+    source = open_source(str(tmp_path), {"image_rate_hz": 4})
     frames = list(source.frames())
     assert [(f.stamp_ns, int(f.rgb()[0, 0, 0])) for f in frames] == [(0, 0), (500_000_000, 2)]
     assert dict(source.refused) == {"unknown_compression": 1}

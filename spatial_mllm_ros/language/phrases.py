@@ -37,10 +37,7 @@ from spatial_mllm_ros.queries.units import AREA, LENGTH, TIME, UNITS, VOLUME
 LEXICON: dict[str, list[str]] = yaml.load((Path(__file__).parent / "lexicon.yaml").read_text("utf-8"), yaml.BaseLoader)
 SILENT = [tuple(p.split()) for p in LEXICON.pop("SILENT")]
 NAMEABLE = frozenset(LEXICON.pop("NAMEABLE"))
-ROOMS = (
-    "kitchen, bathroom, bedroom, living room, hallway, hall, corridor, office, garage, basement, attic, dining room, toilet,"
-    " study, lounge, storage room, laundry room, lobby, pantry, nursery, guest room, entrance hall, workshop, cellar"
-).split(", ")
+ROOMS = ["kitchen", "bathroom", "bedroom", "living room", "hallway", "hall", "corridor", "office", "garage", "basement", "attic", "dining room", "toilet", "study", "lounge", "storage room", "laundry room", "lobby", "pantry", "nursery", "guest room", "entrance hall", "workshop", "cellar"]
 LONGEST_NAME = 4
 
 GRAMMAR = Grammar(LEXICON)
@@ -106,9 +103,9 @@ def singular(word: str) -> str:
     return {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse"}.get(word, word)
 
 
-_COUNTS = "one two three four five six seven eight nine ten eleven twelve".split()
+_COUNTS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 GRAMMAR.table("count", {w: float(i + 1) for i, w in enumerate(_COUNTS)} | {"fifteen": 15.0, "twenty": 20.0, "thirty": 30.0, "fifty": 50.0, "hundred": 100.0})  # fmt: skip
-GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate("second third fourth fifth sixth".split())} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
+GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate(["second", "third", "fourth", "fifth", "sixth"])} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
 GRAMMAR.table("unit", {w: u.key for u in UNITS.values() for w in u.words if u.key and w not in ("s", "h", "l", "m", '"')}
               | {"sqm": "m2", "sqft": "ft2", "m2": "m2", "cm2": "cm2", "ft2": "ft2", "meters squared": "m2", "metres squared": "m2", "cms": "cm", "m3": "m3", "cubic metres": "m3", "cubic meters": "m3"})  # fmt: skip
 GRAMMAR.table("symbol", {"s": "s", "h": "h", "l": "l", "m": "m", "in": "in", '"': "in", "'": "ft"})

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from spatial_mllm_ros.language import sentences
 from spatial_mllm_ros.language.canonical import Unspeakable, words
 from spatial_mllm_ros.language.chart import Chart
-from spatial_mllm_ros.language.phrases import GRAMMAR, IT, SILENT, rebuilt
-from spatial_mllm_ros.language.tokens import Token, normalise, tokens_of
+from spatial_mllm_ros.language.phrases import GRAMMAR, SILENT
+from spatial_mllm_ros.language.tokens import Token, tokens_of
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.queries.operands import Box, Operand, Point
 from spatial_mllm_ros.queries.query import Query
 
 LONGEST = 70

@@ -8,47 +8,32 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language.chart import Several
-from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, rebuilt, same, says, si
-from spatial_mllm_ros.language.scales import COMPARATIVES, LESS, MORE, SUPERLATIVES, distance, measures
-from spatial_mllm_ros.queries import asks
+from spatial_mllm_ros.language.phrases import GRAMMAR, rebuilt, same, says, si
+from spatial_mllm_ros.language.scales import LESS, MORE, measures
 from spatial_mllm_ros.queries.asks import (
-    AppearanceOrder,
     Ask,
-    Changed,
     Compare,
     Comparison,
     Difference,
     Dimensions,
     Direction,
-    Exists,
     Extreme,
-    Find,
-    Fits,
     FreePlace,
-    LineOfSight,
     Locate,
     Mean,
     MotionDirection,
     Moving,
-    Occupancy,
-    Occupied,
-    Open,
     Order,
     Pixel,
-    Property,
     Reachable,
     Relation,
     RoomOf,
     Route,
-    Seen,
-    Side,
     SurfaceNormal,
     Threshold,
-    Unseen,
     Value,
     Viewpoint,
     Visible,
-    Visited,
     Which,
     Within,
 )
@@ -86,13 +71,12 @@ from spatial_mllm_ros.queries.measures import (
     UnseenFraction,
     unit_of,
 )
-from spatial_mllm_ros.queries.moments import WHOLE, MarkedMoment, Moment, Now, Span, Start
+from spatial_mllm_ros.queries.moments import WHOLE, Moment, Now, Span
 from spatial_mllm_ros.queries.operands import (
     Box,
     Camera,
     Ceiling,
     Floor,
-    NearestWall,
     Object,
     Operand,
     Pick,
