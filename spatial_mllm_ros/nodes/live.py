@@ -52,6 +52,7 @@ from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import TransformTree
@@ -425,7 +426,7 @@ class LiveEngine:
             self._add_image(stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
 
         def depth(message: Any) -> None:
-            image = messages.compressed_depth(message) if compressed else messages.depth_image(message)
+            image = messages.depth_of(message, InputSettings())
             self._add_image(stream, message, lambda a, stamp, frame: a.add_depth(stamp, frame, image, stream.camera))
 
         def camera_info(message: Any) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, apart_words
+from spatial_mllm_ros.scene.depth import Depth
 from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, OPTICAL
@@ -21,7 +22,6 @@ from spatial_mllm_ros.scene.registration import register_depth
 from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformError, TransformTree, frame_name
 
 MILLISECOND = 1_000_000
-Depth = NDArray[np.uint16] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)

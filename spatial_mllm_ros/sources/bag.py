@@ -220,7 +220,7 @@ class BagSource:
 
         for camera in self.cameras:
             on(camera.colour, IMAGE_TYPES, _colour_handler(assembler, camera.colour))
-            on(camera.depth, IMAGE_TYPES, _depth_handler(assembler, camera.colour))
+            on(camera.depth, IMAGE_TYPES, _depth_handler(assembler, camera.colour, self._settings))
             on(camera.info, (INFO_TYPE,), _info_handler(assembler.add_camera_info, camera.colour, camera.colour))
             if camera.depth is not None:
                 add = assembler.add_depth_info
@@ -258,9 +258,9 @@ def _colour_handler(assembler: FrameAssembler, camera: str) -> Callable[[Any], l
     return handle
 
 
-def _depth_handler(assembler: FrameAssembler, camera: str) -> Callable[[Any], list[Frame]]:
+def _depth_handler(assembler: FrameAssembler, camera: str, settings: InputSettings) -> Callable[[Any], list[Frame]]:
     def handle(message: Any) -> list[Frame]:
-        depth = messages.compressed_depth(message) if hasattr(message, "format") else messages.depth_image(message)
+        depth = messages.depth_of(message, settings)
         return assembler.add_depth(messages.stamp_ns(message.header.stamp), message.header.frame_id, depth, camera)
 
     return handle

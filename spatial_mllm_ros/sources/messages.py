@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.scene.assembler import Depth
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.depth import Depth, metric_depth
 from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import Transform, from_quaternion
 from spatial_mllm_ros.sources.compressed import PNG, BadImage, decode_png16, encoded_image
 from spatial_mllm_ros.sources.rvl import decode_rvl
@@ -85,6 +86,11 @@ def colour_image(message: Any) -> NDArray[np.uint8]:
     if channels == 1:
         pixels = pixels[..., 0]
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), conversion), np.uint8)
+
+
+def depth_of(message: Any, settings: InputSettings) -> Depth:
+    """Image or CompressedImage of depth as a Frame has it: uint16 mm or float32 m. Raises BadImage."""
+    return metric_depth(compressed_depth(message) if hasattr(message, "format") else depth_image(message), settings)
 
 
 def depth_image(message: Any) -> Depth:
