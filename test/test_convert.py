@@ -20,7 +20,11 @@ from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import KeyframeSet
 from spatial_mllm_ros.nodes.parameters import PARAMETERS
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
+from spatial_mllm_ros.queries.asks import Value
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.measures import Depth
+from spatial_mllm_ros.queries.operands import Point
+from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources import messages
@@ -237,3 +241,29 @@ def test_parameter_descriptors() -> None:
     assert (described["max_frames"].type, described["max_frames"].integer_range[0].from_value) == (2, 1)
     assert described["auto_activate"].read_only
     assert described["level"].additional_constraints == "one of estimate, fixed_frame; set while unconfigured"
+
+
+def test_a_batch_survives_the_wire() -> None:
+    p0 = ImagePoint(5, "camera", 1.0, 2.0)
+    query = Query(ask=Value(of=Depth(of=Point(index=0))))
+    requests = [Request("What is the depth of <p0>?", points=(p0,), query=query, timeout=9, frame_id="map")] * 2
+    assert convert.requests_of(over_the_wire(convert.batch_message(requests, MAKE))) == requests
+    bare = [Request(points=(p0,), query=query)]
+    assert convert.requests_of(over_the_wire(convert.batch_message(bare, MAKE))) == bare
+
+
+def test_answers_of_a_batch_survive_the_wire() -> None:
+    message = over_the_wire(convert.batch_response([Answer(answer="a"), Answer(answer="b")], 7, MAKE))
+    assert ([convert.answer_of(a).answer for a in message.answers], message.memory_version) == (["a", "b"], 7)
+
+
+def test_a_batch_that_is_none_is_refused() -> None:
+    empty = convert.batch_message([Request("x")], MAKE)
+    empty.questions = []
+    with pytest.raises(QueryError, match="0 questions and 0 queries"):
+        convert.requests_of(empty)
+    empty.questions = ["x"] * 65
+    with pytest.raises(QueryError, match="1 to 64"):
+        convert.requests_of(empty)
+    error = QueryError(ErrorCode.INVALID_REQUEST, "no")
+    assert over_the_wire(convert.batch_refusal(error, MAKE)).error_code == ErrorCode.INVALID_REQUEST

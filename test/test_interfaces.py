@@ -151,11 +151,17 @@ def test_a_scalar_field_of_queries_has_one_type_in_every_message() -> None:
                     assert known == (field.scalar, field.many), f"{cls.__name__}.{field.name} is another type elsewhere"
 
 
+def test_an_answer_of_a_batch_is_what_the_service_answers() -> None:
+    """Its text differs in the first comment alone."""
+    message, service = texts("msg/SpatialAnswer.msg")[0], texts("srv/SpatialQuery.srv")[1]
+    assert [line for line in message.splitlines()[1:] if line] == [line for line in service.splitlines() if line]
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_the_action_asks_and_answers_as_the_service(index: int) -> None:
     """Its text differs in the first comment alone."""
     service, action = (
-        [line for line in texts(file)[index].splitlines()[1:] if line] for file in FILES if "SpatialQuery" in file
+        [line for line in texts(file)[index].splitlines()[1:] if line] for file in FILES if Path(file).stem == "SpatialQuery"
     )
     for want, got in zip_longest(service, action):
         assert want == got, f"action/SpatialQuery.action has {got!r} where srv/SpatialQuery.srv has {want!r}"

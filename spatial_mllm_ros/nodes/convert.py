@@ -31,6 +31,10 @@ PACKAGE = "spatial_mllm_ros"
 SERVICE_TYPE, ACTION_TYPE = f"{PACKAGE}/srv/SpatialQuery", f"{PACKAGE}/action/SpatialQuery"
 REQUEST, RESPONSE = f"{SERVICE_TYPE}_Request", f"{SERVICE_TYPE}_Response"
 GOAL, RESULT, FEEDBACK = f"{ACTION_TYPE}_Goal", f"{ACTION_TYPE}_Result", f"{ACTION_TYPE}_Feedback"
+BATCH_TYPE, ANSWER = f"{PACKAGE}/srv/SpatialQueries", f"{PACKAGE}/msg/SpatialAnswer"
+BATCH_REQUEST, BATCH_RESPONSE = f"{BATCH_TYPE}_Request", f"{BATCH_TYPE}_Response"
+MOST_QUESTIONS = 64
+"""In one batch."""
 KEYFRAMES, DIAGNOSTICS = f"{PACKAGE}/msg/Keyframes", "diagnostic_msgs/msg/DiagnosticArray"
 MOST_ITEMS = 1000
 """Points, boxes, times and choices in a request; more are a mistake, or worse."""
@@ -91,20 +95,30 @@ class RosbagsMaker:
 
 def request_of(message: Any) -> Request:
     """SpatialQuery's request, or goal. Raises QueryError (INVALID_REQUEST) for what is no request at all."""
-    for name in ("choices", "points", "boxes", "times"):
-        if len(getattr(message, name)) > MOST_ITEMS:
-            raise _invalid(f"{name} holds {len(getattr(message, name))} items; at most {MOST_ITEMS} are taken")
+    _check_count(message, "choices")
     return Request(
         question=_text(message.question, "question"),
         choices=tuple(_text(choice, f"choices[{i}]") for i, choice in enumerate(message.choices)),
-        window_start=_stamp(message.window_start, "window_start"),
-        window_end=_stamp(message.window_end, "window_end"),
-        frame_id=_text(message.frame_id, "frame_id").lstrip("/"),
-        points=tuple(
+        max_keyframes=int(message.max_keyframes),
+        query=_query(message.query),
+        conversation_id=_text(message.conversation_id, "conversation_id"),
+        **_shared(message),
+    )
+
+
+def _shared(message: Any) -> dict[str, Any]:
+    """The fields of a Request that the questions of a batch have in common."""
+    for name in ("points", "boxes", "times"):
+        _check_count(message, name)
+    return {
+        "window_start": _stamp(message.window_start, "window_start"),
+        "window_end": _stamp(message.window_end, "window_end"),
+        "frame_id": _text(message.frame_id, "frame_id").lstrip("/"),
+        "points": tuple(
             ImagePoint(*_header(point.header, f"points[{i}]"), float(point.u), float(point.v))
             for i, point in enumerate(message.points)
         ),
-        boxes=tuple(
+        "boxes": tuple(
             ImageBox(
                 *_header(box.header, f"boxes[{i}]"),
                 float(box.u_min),
@@ -114,12 +128,14 @@ def request_of(message: Any) -> Request:
             )
             for i, box in enumerate(message.boxes)
         ),
-        times=tuple(_stamp(time, f"times[{i}]") for i, time in enumerate(message.times)),
-        max_keyframes=int(message.max_keyframes),
-        timeout=_stamp(message.timeout, "timeout"),
-        query=_query(message.query),
-        conversation_id=_text(message.conversation_id, "conversation_id"),
-    )
+        "times": tuple(_stamp(time, f"times[{i}]") for i, time in enumerate(message.times)),
+        "timeout": _stamp(message.timeout, "timeout"),
+    }
+
+
+def _check_count(message: Any, name: str) -> None:
+    if len(getattr(message, name)) > MOST_ITEMS:
+        raise _invalid(f"{name} holds {len(getattr(message, name))} items; at most {MOST_ITEMS} are taken")
 
 
 def _query(message: Any) -> Query | None:
@@ -163,6 +179,51 @@ def request_message(request: Request, make: Maker, type_name: str = REQUEST) -> 
         timeout=_duration(request.timeout, make),
         query=query_message(request.query, make),
         conversation_id=request.conversation_id,
+    )
+
+
+def requests_of(message: Any) -> list[Request]:
+    """The requests of SpatialQueries. Raises QueryError (INVALID_REQUEST)."""
+    words, queries = list(message.questions), list(message.queries)
+    count = max(len(words), len(queries))
+    if not 1 <= count <= MOST_QUESTIONS or (words and queries and len(words) != len(queries)):
+        raise _invalid(
+            f"there are {len(words)} questions and {len(queries)} queries: give 1 to {MOST_QUESTIONS} of either, or as many "
+            "of both"
+        )
+    shared = _shared(message)
+    return [
+        Request(
+            question=_text(words[i], f"questions[{i}]") if words else "",
+            query=_query(queries[i]) if queries else None,
+            **shared,
+        )
+        for i in range(count)
+    ]
+
+
+def batch_message(requests: Sequence[Request], make: Maker) -> Any:
+    """The message of requests that share everything but what is asked, the first one's."""
+    first = request_message(requests[0], make)
+    shared = ("window_start", "window_end", "frame_id", "points", "boxes", "times", "timeout")
+    return make.new(
+        BATCH_REQUEST,
+        questions=[r.question for r in requests] if any(r.question for r in requests) else [],
+        queries=[query_message(r.query, make) for r in requests] if any(r.query for r in requests) else [],
+        **{name: getattr(first, name) for name in shared},
+    )
+
+
+def batch_response(answers: Sequence[Answer], version: int, make: Maker) -> Any:
+    """The message of the answers of a batch."""
+    messages = [response_message(answer, make, ANSWER) for answer in answers]
+    return make.new(BATCH_RESPONSE, error_code=0, error_msg="", answers=messages, memory_version=version)
+
+
+def batch_refusal(error: QueryError, make: Maker) -> Any:
+    """The message of a batch that is not answered."""
+    return make.new(
+        BATCH_RESPONSE, error_code=int(error.code), error_msg=_clean(str(error)), answers=[], memory_version=0
     )
 
 
