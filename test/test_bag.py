@@ -69,19 +69,42 @@ class Robot:
     def depth(self, ms: int, topic: str = "/cam/depth/image", frame: str = "optical", size=(8, 6)) -> None:
         self.image(ms, topic, frame, "16UC1", np.full((size[1], size[0]), 2000, np.uint16))
 
-    def info(self, ms: int, topic: str = "/cam/camera_info", frame: str = "optical", size=(8, 6)) -> None:
+    def info(
+        self, ms: int, topic: str = "/cam/camera_info", frame: str = "optical", size=(8, 6), *, at: int = -1
+    ) -> None:
         k = np.array([10.0, 0, size[0] / 2, 0, 10, size[1] / 2, 0, 0, 1])
         p = np.array([20.0, 0, size[0] / 2, 0, 0, 20, size[1] / 2, 0, 0, 0, 1, 0])
         roi = new("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False)
         header = self.header(ms, frame)
         eye = np.eye(3).reshape(-1)
-        self.send(topic, INFO, ms, new(INFO, header, size[1], size[0], "plumb_bob", np.zeros(5), k, eye, p, 0, 0, roi))
+        message = new(INFO, header, size[1], size[0], "plumb_bob", np.zeros(5), k, eye, p, 0, 0, roi)
+        self.send(topic, INFO, ms if at < 0 else at, message)
 
-    def tf(self, ms: int, parent: str, child: str, x: float = 0.0, *, at: int = -1, static: bool = False) -> None:
+    def pose(
+        self, ms: int, kind: str, parent: str, child: str, x: float, *, position: float = 0.0, rotation: float = 0.0
+    ) -> None:
+        """On /pose: Odometry, PoseStamped or PoseWithCovarianceStamped, with these standard deviations."""
+        g = "geometry_msgs/msg/"
+        value = new(g + "Pose", new(g + "Point", x, 0.0, 0.0), new(g + "Quaternion", 0.0, 0.0, 0.0, 1.0))
+        covariance = np.diag([position**2] * 3 + [rotation**2] * 3).reshape(-1)
+        header, name = self.header(ms, parent), g + kind
+        if kind != "PoseStamped":
+            value = new(g + "PoseWithCovariance", value, covariance)
+        if kind == "Odometry":
+            name, zero = "nav_msgs/msg/Odometry", new(g + "Vector3", 0.0, 0.0, 0.0)
+            twist = new(g + "TwistWithCovariance", new(g + "Twist", zero, zero), np.zeros(36))
+            message = new(name, header, child, value, twist)
+        else:
+            message = new(name, header, value)
+        self.send("/pose", name, ms, message)
+
+    def tf(
+        self, ms: int, parent: str, child: str, x: float = 0.0, *, at: int = -1, static: bool = False, topic: str = ""
+    ) -> None:
         g = "geometry_msgs/msg/"
         moved = new(g + "Transform", new(g + "Vector3", x, 0.0, 0.0), new(g + "Quaternion", 0.0, 0.0, 0.0, 1.0))
         message = new("tf2_msgs/msg/TFMessage", [new(g + "TransformStamped", self.header(ms, parent), child, moved)])
-        topic = "/tf_static" if static else "/tf"
+        topic = topic or ("/tf_static" if static else "/tf")
         self.send(topic, "tf2_msgs/msg/TFMessage", ms if at < 0 else at, message)
 
 
@@ -335,6 +358,180 @@ def test_a_custom_type_in_the_bag_is_no_obstacle(tmp_path):
         )
         robot._writer.write(connection, 0, b"\x00\x01\x00\x00?")
     assert len(list(BagSource(tmp_path / "bag").frames())) == 1
+
+
+# ---- Several robots, other poses, other depth
+
+
+def test_transforms_of_several_robots_are_kept_apart(tmp_path):
+    """Both have a base_link below map; the camera's robot is the one in whose namespace it publishes."""
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(0, 1000, 100):
+            for name, x in (("robot1", 1.0), ("robot2", 5.0)):
+                robot.tf(ms, "map", "base_link", x + ms / 1000, topic=f"/{name}/tf")
+                robot.tf(ms, "base_link", "optical", 0.1, static=True, topic=f"/{name}/tf_static")
+                robot.info(ms, f"/{name}/cam/camera_info")
+                robot.colour(ms, f"/{name}/cam/image_raw")
+    bag = tmp_path / "bag"
+    for settings, x in (
+        (InputSettings(), 1.1),
+        (InputSettings(color_topic="/robot2/cam/image_raw"), 5.1),
+        (InputSettings(tf_namespace="robot2"), 5.1),
+        (InputSettings(tf_namespace="/robot2/"), 5.1),
+    ):
+        source = BagSource(bag, settings)
+        assert_allclose([f.T_world_camera[0, 3] for f in source.frames()], np.arange(x, x + 0.95, 0.1))
+        assert not source.doubts
+        assert any(line.startswith("not read: ") and "other robots" in line for line in source.info.chosen)
+    nobody = BagSource(bag, InputSettings(tf_namespace="/"))
+    assert all(f.T_world_camera is None for f in nobody.frames())
+    assert nobody.doubts[0].kind == "tf_namespace"
+
+
+def test_two_publishers_of_one_transform_are_doubted(tmp_path):
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(0, 2000, 100):
+            robot.tf(ms, "map", "optical", ms / 1000)
+            robot.tf(ms + 40, "map", "optical", ms / 1000 + 3)
+            robot.tf(ms, "base", "wheel", ms % 200)  # a wheel, of which the camera does not hang
+            robot.info(ms)
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag")
+    list(source.frames())
+    (doubt,) = source.doubts
+    assert doubt.kind == "tf_publishers"
+    assert "map -> optical leaps to and fro by 3.00 m" in doubt.text
+    assert doubt.confidence < 1
+
+
+@pytest.mark.parametrize("kind", ["Odometry", "PoseStamped", "PoseWithCovarianceStamped"])
+def test_poses_of_a_topic_instead_of_tf(tmp_path, kind):
+    """The robot's pose, the camera's place on it from tf_static, its covariance on the frame."""
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "base_link", "optical", 0.5, static=True)
+        for ms in range(0, 1000, 100):
+            robot.tf(ms, "odom", "base_link", -9.0)  # what the topic is to replace
+            robot.pose(ms, kind, "world", "base_link", ms / 1000, position=0.04, rotation=0.1)
+            robot.info(ms)
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag", InputSettings(pose_topic="/pose"))
+    frames = list(source.frames())
+    assert_allclose([f.T_world_camera[0, 3] for f in frames], np.arange(0.5, 1.45, 0.1))
+    assert {f.world_frame for f in frames} == {source.info.world_frame} == {"world"}
+    covered = kind != "PoseStamped"
+    assert [f.pose_stddev is not None for f in frames] == [covered] * 10
+    if covered:
+        assert_allclose(frames[3].pose_stddev, (np.hypot(0.04, 0.05), 0.1))
+    told = next(line for line in source.info.chosen if line.startswith("poses: "))
+    assert "/pose" in told
+    assert ("child_frame_id" if kind == "Odometry" else "assumed") in told
+    with pytest.raises(SourceError, match="no poses on /nowhere; topics of poses: /pose"):
+        BagSource(tmp_path / "bag", InputSettings(pose_topic="/nowhere"))
+
+
+def test_a_tracker_that_tells_the_camera_s_own_pose(tmp_path):
+    """Without any TF, and as the pose of a body frame."""
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(0, 500, 100):
+            robot.pose(ms, "PoseStamped", "world", "", ms / 1000)
+            robot.info(ms)
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag", InputSettings(pose_topic="/pose", image_frame="body"))
+    frames = list(source.frames())
+    assert_allclose([f.T_world_camera[0, 3] for f in frames], np.arange(0, 0.45, 0.1))
+    assert_allclose(frames[0].T_world_camera[:3, 2], (1, 0, 0), atol=1e-12)
+    assert any("nothing tells of another one" in line for line in source.info.chosen)
+
+
+def test_covariances_of_publishers_that_do_not_know(tmp_path):
+    """Zeros, minus one and a million mean nothing."""
+    with Robot(tmp_path / "bag") as robot:
+        for ms, position in ((0, 0.0), (100, 1000.0)):
+            robot.pose(ms, "PoseWithCovarianceStamped", "map", "", 0.0, position=position)
+            robot.info(ms)
+            robot.colour(ms)
+    frames = list(BagSource(tmp_path / "bag", InputSettings(pose_topic="/pose")).frames())
+    assert [f.pose_stddev for f in frames] == [None, None]
+
+
+def test_a_camera_alone_is_read_without_poses_and_that_is_said(tmp_path):
+    """One RGB-D camera and no robot, the commonest first try: color and depth come."""
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(0, 500, 100):
+            robot.info(ms)
+            robot.depth(ms)
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag")
+    frames = list(source.frames())
+    assert [f.depth is not None for f in frames] == [True] * 5
+    assert dict(source.remarks) == {"tf_unknown_frame": 5}
+    assert "known frames: none" in source.texts["tf_unknown_frame"]
+    assert any("frames come without pose" in line for line in source.info.chosen)
+    standing = BagSource(tmp_path / "bag", InputSettings(static=True))
+    assert all(np.array_equal(f.T_world_camera, np.eye(4)) for f in standing.frames())
+    assert not standing.remarks
+
+
+def test_units_and_invalid_values_of_depth_can_be_set(tmp_path):
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "map", "optical", static=True)
+        robot.info(0)
+        values = np.array([[0, 1, 9999], [20000, 40000, 65535]], np.uint16).repeat(4, 0)[:6].repeat(3, 1)[:, :8]
+        robot.image(0, "/cam/depth/image", "optical", "16UC1", values)
+        robot.colour(0)
+    (frame,) = BagSource(tmp_path / "bag").frames()
+    assert frame.depth.dtype == np.uint16
+    assert set(np.unique(frame.depth)) == {0, 1, 9999, 20000, 40000}, "65535 means no data"
+    settings = InputSettings(depth_unit_m=0.0001, invalid_depth=(9999,), max_depth_m=5.0, min_depth_m=0.01)
+    source = BagSource(tmp_path / "bag", settings)
+    (frame,) = source.frames()
+    assert_allclose(np.unique(frame.depth), (0, 2, 4))
+    assert any("0.0001 m a count" in line for line in source.info.chosen)
+
+
+def test_what_is_read_and_what_is_not_is_told(tmp_path):
+    """A ZED's layout: the confidence beside the depth is never taken for it, and both are said."""
+    z = "/zed/zed_node/"
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(0, 1000, 100):
+            robot.tf(ms, "map", "left", ms / 1000)
+            robot.info(ms, z + "rgb/camera_info", "left")
+            robot.info(ms, z + "depth/camera_info", "left")
+            robot.image(ms, z + "confidence/confidence_map", "left", "32FC1", np.full((6, 8), 80, np.float32))
+            robot.image(ms, z + "depth/depth_registered", "left", "32FC1", np.full((6, 8), 2, np.float32))
+            robot.colour(ms, z + "rgb/image_rect_color", "left")
+            robot.colour(ms, z + "right/image_rect_color", "right")
+    source = BagSource(tmp_path / "bag")
+    assert all(np.all(f.depth == 2) for f in source.frames())
+    assert source.info.chosen == (
+        f"color: {z}rgb/image_rect_color (rgb8, 8x6, 11.1 Hz, frame left); CameraInfo: {z}rgb/camera_info",
+        f"depth: {z}depth/depth_registered (32FC1, 8x6, 11.1 Hz, frame left), 1 m a count, in the color camera's frame",
+        f"not depth: {z}confidence/confidence_map (32FC1): its name says 'confiden'",
+        "poses: TF of /tf; fixed frame: map",
+    )
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason", "words"),
+    [
+        ("clock", "tf_future", "another clock"),
+        ("frame", "tf_unknown_frame", "frame 'optical' is in no transform"),
+        ("pairs", "no_depth", "the nearest depth image is 0.050 s"),
+        ("info clock", "info_clock", "another clock"),
+    ],
+)
+def test_why_frames_lack_something_is_kept_in_figures(tmp_path, lacking, reason, words):
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(1_700_000_000_000, 1_700_000_003_000, 100):
+            robot.tf(ms % 10**8 if lacking == "clock" else ms, "map", "link" if lacking == "frame" else "optical", at=ms)
+            robot.info(ms + 10**8 if lacking == "info clock" else ms, at=ms)
+            robot.depth(ms + 50 if lacking == "pairs" else ms)
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag")
+    frames = list(source.frames())
+    assert len(frames) == 30
+    assert source.remarks[reason] >= 25
+    assert words in source.texts[reason]
 
 
 # ---- Recordings of real sensors

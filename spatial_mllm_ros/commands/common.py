@@ -186,6 +186,7 @@ _INPUT_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "world_frame": ("--world-frame", {"metavar": "NAME", "help": "The fixed frame of poses (default: map, odom or world)."}),
     "tf_namespace": ("--tf-namespace", {"metavar": "NAME", "help": "Whose tf topics count, where a bag holds several robots."}),
     "pose_topic": ("--pose-topic", {"metavar": "NAME", "help": "Odometry or PoseStamped that tells poses instead of TF."}),
+    "pose_frame": ("--pose-frame", {"metavar": "NAME", "help": "The frame whose pose that topic tells (default: found)."}),
     "static": ("--static", {"is_flag": True, "default": None, "help": "The camera does not move, and needs no pose."}),
     "sync_tolerance_s": ("--sync-tolerance", {**_SECONDS, "help": "How far apart color and depth of one moment are."}),
     "tf_max_gap_s": ("--tf-max-gap", {**_SECONDS, "help": "Longest silence of TF that is interpolated across; 0: any."}),

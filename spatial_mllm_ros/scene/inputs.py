@@ -32,6 +32,8 @@ class InputSettings:
         the ones without namespace.
     pose_topic: nav_msgs/Odometry, PoseStamped or PoseWithCovarianceStamped that tells the camera's or the robot's pose,
         instead of TF up to the fixed frame; '': none.
+    pose_frame: the frame whose pose that is; '': the child_frame_id of Odometry, else base_link or what else the camera
+        hangs below, else the camera's own frame.
     static: the camera does not move, and no pose is needed: every image is taken at the origin of the fixed frame.
     sync_tolerance_s: color and depth whose stamps differ by at most this belong together.
     tf_max_gap_s: transforms further apart than this are not interpolated between; 0: however far apart. Poses
@@ -53,6 +55,7 @@ class InputSettings:
     world_frame: str = ""
     tf_namespace: str = ""
     pose_topic: str = ""
+    pose_frame: str = ""
     static: bool = False
     sync_tolerance_s: float = 0.02
     tf_max_gap_s: float = 2.0

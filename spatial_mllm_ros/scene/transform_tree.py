@@ -250,6 +250,10 @@ class TransformTree:
         moves = any(not self._edges[ancestor].static for ancestor in ancestors[:-1])
         return ancestors[-1] if moves and not PART_OF_A_ROBOT.search(ancestors[-1]) else None
 
+    def ancestors(self, frame: str) -> tuple[str, ...]:
+        """The frame itself and those that it hangs below, nearest first."""
+        return tuple(self._ancestors(frame_name(frame)))
+
     def frames(self) -> tuple[str, ...]:
         """Names of all frames, in the order in which they were first heard of."""
         return tuple(self._frames)

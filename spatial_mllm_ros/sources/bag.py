@@ -10,32 +10,41 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import yaml
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import InvalidCamera
+from spatial_mllm_ros.scene.depth import depth_unit_m
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
+from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
+from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name
+from spatial_mllm_ros.scene.transform_watch import TransformWatch
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.bag_files import WHAT_TO_DO, BagFiles
 from spatial_mllm_ros.sources.bag_storage import Channel
 from spatial_mllm_ros.sources.calibration import sensor_from_yaml
 from spatial_mllm_ros.sources.compressed import BadImage, image_size
-from spatial_mllm_ros.sources.source import SourceInfo
+from spatial_mllm_ros.sources.messages import DEPTH_ENCODINGS
+from spatial_mllm_ros.sources.source import SourceError, SourceInfo
 from spatial_mllm_ros.sources.stamps import seconds_to_ns
 from spatial_mllm_ros.sources.topics import (
     IMAGE_TYPES,
     INFO_TYPE,
+    POSE_TYPES,
     TF_TYPE,
     CameraTopics,
     Topic,
     choose_cameras,
+    depth_fault,
     is_rectified,
+    is_static_tf,
+    tf_namespaces,
 )
 
 SENSOR_KEY = "spatial_mllm_ros.sensor"
@@ -43,6 +52,8 @@ LOOK_FOR_ROOT_NS = 10_000_000_000
 STAMP_TOLERANCE_NS = 500_000
 # The types read here have not changed between releases, so that definitions in the bag are not needed, and one that
 # cannot be parsed, of a type that nobody asked for, is no obstacle.
+Handler = Callable[[Any], list[Frame]]
+"""Takes a message, gives the frames that are complete by then."""
 UNDECODABLE = (SerdeError, ValueError, KeyError, IndexError, AssertionError, struct.error)
 ROS1, ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_JAZZY)
 ROS1.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TF_TYPE))
@@ -83,21 +94,34 @@ class BagSource:
             settings.depth_topic or None,
             settings.depth_camera_info_topic or None,
         )
+        self.texts: dict[str, str] = {}
         self.cameras = choose_cameras(Path(path), topics, asked, all_cameras)
-        self._tf = [channel for channel in self._files.counts if channel.type == TF_TYPE]
+        color = next(t for t in topics if t.name == self.cameras[0].colour)
+        tf_topics = [c.topic for c in self._files.counts if c.type == TF_TYPE]
+        used, others = tf_namespaces(tf_topics, color.name, settings.tf_namespace)
+        self._tf = [c for c in self._files.counts if c.type == TF_TYPE and c.topic in used]
+        self._poses = self._pose_channel(settings.pose_topic)
         self._statics = self._static_transforms()
-        frame_id = next(t.frame_id for t in topics if t.name == self.cameras[0].colour)
-        self._world_frame = frame_name(settings.world_frame) or self._find_root(frame_id)
+        tree, root = self._first_transforms(color.frame_id)
+        self._pose_frame, pose_parent, pose_words = self._whose_pose(tree, color.frame_id)
+        self._world_frame = frame_name(settings.world_frame) or pose_parent or root
+        self._up = {*tree.ancestors(color.frame_id), self._pose_frame}
         wanted = {camera.colour for camera in self.cameras}
         count = sum(n for channel, n in self._files.counts.items() if channel.topic in wanted)
         duration_s = (self._files.end_ns - self._files.start_ns) / 1e9
+        if others and not used and not settings.static and self._poses is None:
+            self._doubt(
+                "tf_namespace",
+                f"transforms of several robots, on {', '.join(others)}, and none is {color.name}'s",
+                "set tf_namespace to the robot's, as " + repr(others[0].strip("/").rpartition("/")[0]),
+            )
         self.info = SourceInfo(
             name=Path(path).resolve().stem,
             frames=count or None,
             duration_s=duration_s,
             world_frame=self._world_frame or "map",
             sensor=_sensor(self._files.custom),
-            chosen=tuple(self._files.remarks),
+            chosen=(*self._files.remarks, *self._chosen(topics, used, others, pose_words)),
             description=f"bag, {count} images on {', '.join(sorted(wanted))}, {duration_s:.1f} s",
         )
 
@@ -129,14 +153,27 @@ class BagSource:
             static=chosen.static,
         )
         assembler = FrameAssembler(tree, self._world_frame, patient, colour_only, uncalibrated)
-        self.refused, self.remarks = assembler.refused, assembler.remarks
+        self.refused, self.remarks, self.texts = assembler.refused, assembler.remarks, assembler.texts
+        watch = TransformWatch()
         for static in self._statics:
-            assembler.add_transform(*static, static=True)
-        handlers = self._handlers(assembler)
+            if frame_name(static[1]) != self._pose_frame:
+                assembler.add_transform(*static, static=True)
+        handlers = self._handlers(assembler, watch)
         wanted = {channel for channel in self._files.counts if (channel.topic, channel.type) in handlers}
-        for channel, message in self._messages(wanted, refused=assembler.refused):
-            yield from handlers[channel.topic, channel.type](message)
-        yield from assembler.flush()
+
+        def assembled() -> Iterator[Frame]:
+            for channel, message in self._messages(wanted, refused=assembler.refused):
+                yield from handlers[channel.topic, channel.type](message)
+            yield from assembler.flush()
+
+        axes: dict[str, ImageAxesCheck] = {}
+        for frame in assembled():
+            check = axes.setdefault(frame.camera_frame, ImageAxesCheck(chosen.image_frame))
+            check.add(frame)
+            self._tell(check.doubt())
+            self._tell(watch.doubt())
+            yield frame
+        self._tell(watch.doubt())
         self._doubt("damaged_bag", "; ".join(self._files.remarks), WHAT_TO_DO)
 
     @cached_property
@@ -146,10 +183,80 @@ class BagSource:
         return sorted(messages.stamp_ns(m.header.stamp) for _, m in self._messages(wanted))
 
     def _doubt(self, kind: str, text: str, remedy: str, confidence: float = 1.0) -> None:
-        """Tell a doubt, each kind once."""
-        self.doubts[:] = [doubt for doubt in self.doubts if doubt.kind != kind]
         if text:
-            self.doubts.append(Doubt(kind=kind, text=text, remedy=remedy, confidence=confidence))
+            self._tell(Doubt(kind=kind, text=text, remedy=remedy, confidence=confidence))
+
+    def _tell(self, doubt: Doubt | None) -> None:
+        """Note a doubt, the latest of each kind."""
+        if doubt is not None:
+            self.doubts[:] = [*(d for d in self.doubts if d.kind != doubt.kind), doubt]
+
+    def _pose_channel(self, topic: str) -> Channel | None:
+        """The channel of the pose topic, None when none is asked for. Raises SourceError."""
+        there = {c.topic: c for c in self._files.counts if c.type in POSE_TYPES}
+        if topic and topic not in there:
+            raise SourceError(f"{self._files.path} has no poses on {topic}; topics of poses: {', '.join(there) or 'none'}")
+        return there.get(topic)
+
+    def _whose_pose(self, tree: TransformTree, camera_frame: str) -> tuple[str, str, str]:
+        """The frame whose pose the pose topic tells, the fixed frame that it is told in, and how that was found."""
+        if self._poses is None:
+            return "", "", ""
+        first = next((message for _, message in self._messages([self._poses])), None)
+        if first is None:
+            raise SourceError(f"{self._files.path}: no message on {self._poses.topic} decodes")
+        parent, child = frame_name(first.header.frame_id), frame_name(getattr(first, "child_frame_id", ""))
+        above = [frame for frame in tree.ancestors(camera_frame) if frame.rpartition("/")[2] not in PREFERRED_ROOTS]
+        if self._settings.pose_frame:
+            return frame_name(self._settings.pose_frame), parent, "as set"
+        if child:
+            return child, parent, "its child_frame_id"
+        for base in ("base_link", "base_footprint"):
+            for frame in above:
+                if frame.rpartition("/")[2] == base:
+                    return frame, parent, "assumed, it names none: set pose_frame otherwise"
+        if above[-1] == camera_frame:
+            return camera_frame, parent, "assumed, nothing tells of another one: set pose_frame otherwise"
+        return above[-1], parent, "assumed, what the camera hangs below: set pose_frame otherwise"
+
+    def _chosen(self, topics: list[Topic], tf: list[str], other_tf: list[str], pose_words: str) -> Iterator[str]:
+        """What is read, a line each for people."""
+        by_name = {topic.name: topic for topic in topics}
+        span_s = max((self._files.end_ns - self._files.start_ns) / 1e9, 1e-9)
+        counts: Counter[str] = Counter()
+        for channel, count in self._files.counts.items():
+            counts[channel.topic] += count
+
+        def described(name: str) -> str:
+            topic = by_name[name]
+            size = "" if topic.size is None else f", {topic.size[0]}x{topic.size[1]}"
+            return f"{name} ({topic.encoding}{size}, {counts[name] / span_s:.1f} Hz, frame {topic.frame_id})"
+
+        for camera in self.cameras:
+            body = ", a body frame" if self._settings.image_frame == BODY else ""
+            yield f"color: {described(camera.colour)}{body}; CameraInfo: {camera.info or 'none'}"
+            if camera.depth is None:
+                yield "depth: none"
+                continue
+            depth = by_name[camera.depth]
+            unit = depth_unit_m(DEPTH_ENCODINGS.get(depth.kind, np.dtype(np.uint16)), self._settings)
+            same = depth.frame_id == by_name[camera.colour].frame_id
+            how = "in the color camera's frame" if same else f"registered by {camera.depth_info or 'no CameraInfo'} and TF"
+            yield f"depth: {described(camera.depth)}, {unit:g} m a count, {how}"
+        used = {name for c in self.cameras for name in (c.colour, c.depth)}
+        for topic in topics:
+            if topic.type in IMAGE_TYPES and topic.name not in used and (fault := depth_fault(topic)):
+                yield f"not depth: {topic.name} ({topic.encoding}): {fault}"
+        if self._settings.static:
+            yield "poses: none needed, the camera does not move"
+        elif self._poses is not None:
+            frames = f"of {self._pose_frame} ({pose_words}) in {self._world_frame}"
+            yield f"poses: {self._poses.topic} ({self._poses.type}, {counts[self._poses.topic] / span_s:.1f} Hz) {frames}"
+        else:
+            fixed = self._world_frame or "none found: frames come without pose"
+            yield f"poses: TF of {', '.join(tf) or 'no topic'}; fixed frame: {fixed}"
+        if other_tf and not self._settings.static:
+            yield f"not read: {', '.join(other_tf)}, of other robots; tf_namespace chooses"
 
     def _messages(
         self, channels: Collection[Channel], stop: int | None = None, refused: Counter[str] | None = None
@@ -179,7 +286,7 @@ class BagSource:
         return list(topics.values())
 
     def _transforms(self, static: bool, stop: int | None = None) -> Iterator[tuple[str, str, int, Any]]:
-        wanted = [channel for channel in self._tf if _is_static(channel.topic) == static]
+        wanted = [channel for channel in self._tf if is_static_tf(channel.topic) == static]
         for _, message in self._messages(wanted, stop):
             for stamped in message.transforms:
                 try:
@@ -194,8 +301,10 @@ class BagSource:
             first.setdefault(frame_name(static[1]), static)
         return list(first.values())
 
-    def _find_root(self, frame_id: str) -> str:
-        """The fixed frame that the camera hangs below in the first seconds, map before odom; '' when there is none."""
+    def _first_transforms(self, frame_id: str) -> tuple[TransformTree, str]:
+        """The transforms of the first seconds, and the fixed frame that the camera hangs below in them, map before odom;
+        '' when there is none.
+        """
         tree = TransformTree()
         moving = self._transforms(static=False, stop=self._files.start_ns + LOOK_FOR_ROOT_NS)
         best = ""
@@ -207,14 +316,14 @@ class BagSource:
                     continue  # counted when the frames are read
                 best = min(best, tree.root_of(frame_id) or "", key=_preference)
                 if _preference(best) == 0:
-                    return best
-        return best
+                    return tree, best
+        return tree, best
 
-    def _handlers(self, assembler: FrameAssembler) -> dict[tuple[str, str], Callable[[Any], list[Frame]]]:
+    def _handlers(self, assembler: FrameAssembler, watch: TransformWatch) -> dict[tuple[str, str], Handler]:
         """What is done with a message, by topic and type."""
-        handlers: dict[tuple[str, str], list[Callable[[Any], list[Frame]]]] = {}
+        handlers: dict[tuple[str, str], list[Handler]] = {}
 
-        def on(topic: str | None, types: tuple[str, ...], handle: Callable[[Any], list[Frame]]) -> None:
+        def on(topic: str | None, types: tuple[str, ...], handle: Handler) -> None:
             for message_type in types if topic is not None else ():
                 handlers.setdefault((str(topic), message_type), []).append(handle)
 
@@ -226,9 +335,11 @@ class BagSource:
                 add = assembler.add_depth_info
                 on(camera.depth_info, (INFO_TYPE,), _info_handler(add, camera.depth, camera.colour))
         for channel in self._tf:
-            on(channel.topic, (TF_TYPE,), _transform_handler(assembler, _is_static(channel.topic)))
+            on(channel.topic, (TF_TYPE,), self._transform_handler(assembler, watch, is_static_tf(channel.topic)))
+        if self._poses is not None:
+            on(self._poses.topic, (self._poses.type,), self._pose_handler(assembler))
 
-        def counted(several: list[Callable[[Any], list[Frame]]]) -> Callable[[Any], list[Frame]]:
+        def counted(several: list[Handler]) -> Handler:
             def handle(message: Any) -> list[Frame]:
                 frames: list[Frame] = []
                 for single in several:
@@ -244,8 +355,37 @@ class BagSource:
 
         return {key: counted(several) for key, several in handlers.items()}
 
+    def _transform_handler(self, assembler: FrameAssembler, watch: TransformWatch, static: bool) -> Handler:
+        def handle(message: Any) -> list[Frame]:
+            frames: list[Frame] = []
+            for stamped in message.transforms:
+                try:
+                    parent, child, stamp, T = messages.transform(stamped)
+                except InvalidTransform:
+                    assembler.refused["tf_invalid"] += 1
+                    continue
+                if frame_name(child) == self._pose_frame:
+                    continue  # the pose topic tells that
+                if not static and frame_name(child) in self._up:
+                    watch.add(parent, child, stamp, T)
+                frames += assembler.add_transform(parent, child, stamp, T, static)
+            return frames
 
-def _colour_handler(assembler: FrameAssembler, camera: str) -> Callable[[Any], list[Frame]]:
+        return handle
+
+    def _pose_handler(self, assembler: FrameAssembler) -> Handler:
+        def handle(message: Any) -> list[Frame]:
+            try:
+                parent, _, stamp, T, stddev = messages.pose(message)
+            except InvalidTransform:
+                assembler.refused["tf_invalid"] += 1
+                return []
+            return assembler.add_transform(parent, self._pose_frame, stamp, T, stddev=stddev)
+
+        return handle
+
+
+def _colour_handler(assembler: FrameAssembler, camera: str) -> Handler:
     def handle(message: Any) -> list[Frame]:
         stamp, frame = messages.stamp_ns(message.header.stamp), message.header.frame_id
         if hasattr(message, "format"):
@@ -258,7 +398,7 @@ def _colour_handler(assembler: FrameAssembler, camera: str) -> Callable[[Any], l
     return handle
 
 
-def _depth_handler(assembler: FrameAssembler, camera: str, settings: InputSettings) -> Callable[[Any], list[Frame]]:
+def _depth_handler(assembler: FrameAssembler, camera: str, settings: InputSettings) -> Handler:
     def handle(message: Any) -> list[Frame]:
         depth = messages.depth_of(message, settings)
         return assembler.add_depth(messages.stamp_ns(message.header.stamp), message.header.frame_id, depth, camera)
@@ -266,24 +406,11 @@ def _depth_handler(assembler: FrameAssembler, camera: str, settings: InputSettin
     return handle
 
 
-def _info_handler(add: Callable[..., list[Frame]], image_topic: str, camera: str) -> Callable[[Any], list[Frame]]:
+def _info_handler(add: Callable[..., list[Frame]], image_topic: str, camera: str) -> Handler:
     rectified = is_rectified(image_topic)
 
     def handle(message: Any) -> list[Frame]:
         return add(messages.stamp_ns(message.header.stamp), messages.camera_model(message, rectified), camera)
-
-    return handle
-
-
-def _transform_handler(assembler: FrameAssembler, static: bool) -> Callable[[Any], list[Frame]]:
-    def handle(message: Any) -> list[Frame]:
-        frames: list[Frame] = []
-        for stamped in message.transforms:
-            try:
-                frames += assembler.add_transform(*messages.transform(stamped), static=static)
-            except InvalidTransform:
-                assembler.refused["tf_invalid"] += 1
-        return frames
 
     return handle
 
@@ -294,10 +421,6 @@ def _preference(root: str) -> int:
     if name in PREFERRED_ROOTS:
         return PREFERRED_ROOTS.index(name)
     return len(PREFERRED_ROOTS) + (root == "")
-
-
-def _is_static(topic: str) -> bool:
-    return topic.endswith("tf_static")
 
 
 def _decoded(channel: Channel, data: bytes) -> Any:

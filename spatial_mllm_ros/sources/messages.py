@@ -18,6 +18,7 @@ from spatial_mllm_ros.scene.depth import Depth, metric_depth
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import Transform, from_quaternion
+from spatial_mllm_ros.scene.transform_tree import Stddev
 from spatial_mllm_ros.sources.compressed import PNG, BadImage, decode_png16, encoded_image
 from spatial_mllm_ros.sources.rvl import decode_rvl
 
@@ -55,6 +56,8 @@ DEPTH_ENCODINGS: dict[str, np.dtype] = {
 }
 COMPRESSED_DEPTH_HEADER = 12
 LARGEST_ROW_PADDING = 256
+LARGEST_M = 30.0
+"""A pose that is less certain than this, m, says that its publisher does not know."""
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -186,6 +189,24 @@ def transform(message: Any) -> tuple[str, str, int, Transform]:
     t, q = message.transform.translation, message.transform.rotation
     T = from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z))
     return message.header.frame_id, message.child_frame_id, stamp_ns(message.header.stamp), T
+
+
+def pose(message: Any) -> tuple[str, str, int, Transform, Stddev]:
+    """Odometry, PoseStamped or PoseWithCovarianceStamped as parent, child ('' where it tells none), stamp (ns),
+    T_parent_child and its standard deviation.
+
+    Of the covariance (row-major 6x6: x, y, z and rotations about them) the largest deviation of each kind counts; what is
+    not positive, or larger than any room, is what publishers write where they know nothing. Raises InvalidTransform.
+    """
+    value = message.pose
+    covariance = np.zeros(36) if not hasattr(value, "covariance") else np.asarray(value.covariance, np.float64)
+    value = value.pose if hasattr(value, "covariance") else value
+    p, q = value.position, value.orientation
+    T = from_quaternion((q.x, q.y, q.z, q.w), (p.x, p.y, p.z))
+    variances = covariance.reshape(6, 6).diagonal()
+    known = np.where((variances > 0) & (variances < [LARGEST_M**2] * 3 + [np.pi**2] * 3), variances, 0.0)
+    stddev = (float(np.sqrt(known[:3].max())), float(np.sqrt(known[3:].max())))
+    return message.header.frame_id, getattr(message, "child_frame_id", ""), stamp_ns(message.header.stamp), T, stddev
 
 
 def _pixels(message: Any, channels: int, dtype: np.dtype) -> NDArray:

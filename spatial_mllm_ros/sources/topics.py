@@ -13,6 +13,11 @@ from spatial_mllm_ros.sources.source import SourceError
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 TF_TYPE = "tf2_msgs/msg/TFMessage"
+POSE_TYPES = (
+    "nav_msgs/msg/Odometry",
+    "geometry_msgs/msg/PoseStamped",
+    "geometry_msgs/msg/PoseWithCovarianceStamped",
+)
 NONE = "none"
 TRANSPORTS = ("/compressed", "/compressedDepth")
 DEPTH = re.compile(r"depth|(^|[/_])(range|tof|z|stereo)([/_]|$)")
@@ -186,6 +191,33 @@ def info_of(image: Topic, infos: Sequence[Topic]) -> str | None:
     same = [info for info in infos if info.frame_id == image.frame_id]
     same.sort(key=lambda info: (info.size != image.size, -_shared(info.name, image.name), info.name))
     return same[0].name if same else None
+
+
+def tf_namespaces(tf_topics: Sequence[str], color_topic: str, asked: str = "") -> tuple[list[str], list[str]]:
+    """The tf topics that tell of the camera's robot, and the others, each sorted.
+
+    A robot's are those in one namespace: the one asked for ('/': those without namespace); else the innermost that the
+    color topic is in, too; else those without namespace, or the only ones that there are. Where a robot has no tf, or no
+    tf_static, of its own, the one without namespace counts, which several then share with prefixes in frame names.
+    """
+    by_namespace: dict[str, list[str]] = {}
+    for topic in sorted(tf_topics):
+        by_namespace.setdefault(topic.rpartition("/")[0], []).append(topic)
+    if asked:
+        chosen = by_namespace.get("" if asked == "/" else "/" + asked.strip("/"), [])
+    else:
+        around = [n for n in by_namespace if color_topic.startswith(n + "/")]
+        namespace = max(around, key=len) if around else next(iter(by_namespace), "") if len(by_namespace) == 1 else None
+        chosen = [] if namespace is None else list(by_namespace[namespace]) if by_namespace else []
+        if chosen:
+            kinds = {is_static_tf(topic) for topic in chosen}
+            chosen += [t for t in by_namespace.get("", ()) if t not in chosen and is_static_tf(t) not in kinds]
+    return sorted(chosen), sorted(set(tf_topics) - set(chosen))
+
+
+def is_static_tf(topic: str) -> bool:
+    """Whether a tf topic tells transforms that hold at all times."""
+    return topic.endswith("tf_static")
 
 
 def _one_per_image(images: Sequence[Topic]) -> list[Topic]:
