@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 from rosbags import rosbag1
@@ -162,7 +162,7 @@ def _scan_mcap(path: Path) -> Iterator[Raw | str]:
     schemas: dict[int, str] = {}
     channels: dict[int, Channel] = {}
 
-    def inside(records: IO[bytes]) -> Iterator[Raw]:
+    def inside(records: BinaryIO) -> Iterator[Raw]:
         while len(head := records.read(9)) == 9:
             op, length = struct.unpack("<BQ", head)
             if op not in (0x03, 0x04, 0x05):
@@ -349,7 +349,7 @@ def _scan_ros1(path: Path) -> Iterator[Raw | str]:
     channels: dict[int, Channel] = {}
     size = path.stat().st_size
 
-    def records(source: IO[bytes], end: int) -> Iterator[Raw | str]:
+    def records(source: BinaryIO, end: int) -> Iterator[Raw | str]:
         while (at := source.tell()) < end:
             header = Header.read(source)
             length = read_uint32(source)
