@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from click.testing import CliRunner
 from small_recording import SmallSource
+from test_bag import Robot
 
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.scene.inputs import InputSettings
@@ -73,3 +76,24 @@ def test_settings_reach_a_recording_from_its_file_and_from_the_command_line(tmp_
     wrong = CliRunner().invoke(main, ["ask", str(bag), "How high is the ceiling?", "--image-frame", "sideways"])
     assert wrong.exit_code == 2
     assert "optical" in wrong.output
+
+
+def test_replay_and_ask_say_what_is_read_and_why_frames_are_lost(tmp_path):
+    """The images' stamps are the time of day, the transforms' the time since the machine's start."""
+    bag = tmp_path / "bag"
+    with Robot(bag) as robot:
+        for ms in range(1_700_000_000_000, 1_700_000_003_000, 100):
+            robot.tf(ms % 10**8, "map", "optical", at=ms)
+            robot.info(ms)
+            robot.depth(ms)
+            robot.colour(ms)
+    for command in (("replay", str(bag)), ("ask", str(bag), "How high is the ceiling?")):
+        done = CliRunner().invoke(main, command)
+        told = " ".join(done.output.split())
+        assert "color: /cam/image_raw (rgb8, 8x6" in told, told
+        assert "30 tf_future: stamps are of different clocks" in told
+        assert "Latest: optical in map at 1700000002.900 s: map -> optical: the latest transform is" in told
+    done = CliRunner().invoke(main, ["replay", str(bag), "--json"])
+    told = json.loads(done.stdout)
+    assert told["chosen"][0].startswith("color: ")
+    assert "another clock" in told["latest"]["tf_future"]

@@ -76,6 +76,7 @@ def ask_command(
         if backend is not None:
             models.stop_when_failed(session, backend)
         report = common.stream_with_progress(session, stream)
+        common.say_reasons(report)
         common.say_doubts(session.source)
         if from_colour is not None:
             common.say(geometry.words(session, chosen))

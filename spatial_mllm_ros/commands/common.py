@@ -24,6 +24,7 @@ from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES
 from spatial_mllm_ros.session.questions import QuestionsError
+from spatial_mllm_ros.session.reasons import what_to_do
 from spatial_mllm_ros.session.stream import Session, StreamReport
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import Source, SourceError
@@ -222,6 +223,13 @@ def say_chosen(source: Source) -> None:
     """What was made of a recording's input, on stderr: topics, encodings, units, frames, rates."""
     for line in source.info.chosen:
         say(f"{source.info.name}: {line}")
+
+
+def say_reasons(report: StreamReport) -> None:
+    """Why frames were refused or came without something, on stderr."""
+    for what, counts in (("refused", report.refused), ("taken without", report.remarks)):
+        for reason, count in counts.most_common():
+            say(f"{what}: {count} {reason}: {what_to_do(reason, report.texts.get(reason, ''))}")
 
 
 def say_doubts(source: Source) -> None:

@@ -143,6 +143,7 @@ def summary(session: Session) -> dict[str, Any]:
         "refused": dict(report.refused),
         "geometry_from_colour": geometry.report(session),
         "remarks": dict(report.remarks),
+        "latest": dict(report.texts),
         "without_depth": memory.without_depth,
         "evicted": memory.evicted,
         "held": len(memory),
@@ -226,7 +227,7 @@ def print_summary(console: Console, session: Session) -> None:
     )
     for name, counts in (("refused", report.refused), ("taken without", report.remarks)):
         for reason, count in counts.most_common():
-            facts.add_row(name, Text(f"{count} {reason}: {what_to_do(reason)}", style="yellow"))
+            facts.add_row(name, Text(f"{count} {reason}: {what_to_do(reason, report.texts.get(reason, ''))}", style="yellow"))
     console.print(facts)
     if session.geometry is None and report.colour_only and report.colour_only == report.frames:
         console.print(Text(COLOUR_ONLY, style="bold yellow"))

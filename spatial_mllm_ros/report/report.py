@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,9 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
             version=__version__,
             info=session.source.info,
             facts=_facts(session, counts),
-            refused=[(n, reason, what_to_do(reason)) for reason, n in session.report.refused.most_common()],
-            remarks=[(n, reason, what_to_do(reason)) for reason, n in session.report.remarks.most_common()],
+            refused=_reasons(session, session.report.refused),
+            remarks=_reasons(session, session.report.remarks),
+            doubts=[str(doubt) for doubt in session.source.doubts],
             colour_only=COLOUR_ONLY if session.report.colour_only and not len(session.memory) else "",
             map=top_down(session),
             chart=None if curve is None or len(curve.seconds) < 2 else coverage_chart(curve),
@@ -107,6 +109,12 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
             pictures=pictures.all(),
         )
     )
+
+
+def _reasons(session: Session, counts: Counter[str]) -> list[tuple[int, str, str]]:
+    """How often, the reason, and what to do about it."""
+    texts = session.report.texts
+    return [(count, reason, what_to_do(reason, texts.get(reason, ""))) for reason, count in counts.most_common()]
 
 
 def _facts(session: Session, counts: Tally) -> list[Fact]:

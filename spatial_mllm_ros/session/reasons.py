@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _TF = "no transform from the camera to the fixed frame at the image's stamp: record /tf and /tf_static with the images"
+_CLOCKS = "stamps are of different clocks: have all drivers stamp with the system's time, or all with the simulation's"
 _DAMAGED = "the file is damaged or cut off: copy or record it again"
 _FORMAT = "convert the images to an encoding that is known (rgb8, bgr8, mono8, 16UC1, 32FC1, JPEG, PNG)"
 
@@ -47,17 +48,27 @@ HELP: dict[str, str] = {
     "unknown_encoding": _FORMAT,
     "data_size": "the image has fewer bytes than its size needs: check the driver",
     "row_step": "the image's rows are not as long as its encoding says: check the driver",
+    "tf_unknown_frame": (
+        "no transform tells of that frame: record /tf and /tf_static with the images, name a pose_topic, or set static for a "
+        "camera that does not move"
+    ),
+    "tf_not_connected": "no chain of transforms leads from the camera to the fixed frame: set world_frame, or record them",
+    "tf_past": "the transforms begin after the image: record them from before the images on",
+    "tf_future": "the transforms end before the image: does the localiser run on, and were its last ones recorded?",
+    "tf_gap": "transforms come too seldom to interpolate between: raise tf_max_gap_s, or publish them more often",
+    "info_clock": "CameraInfo is stamped by another clock than its images: its calibration is used for all of them",
     "tf_invalid": "a transform is not rigid: check whoever publishes it",
     "tf_loop": "a transform would close a loop: two nodes publish the same frame",
     "clock_reset": "stamps jumped back (a bag played again, a clock that was set): what waited was given out as it was",
 }
 
 
-def what_to_do(reason: str) -> str:
-    """One line for people about a reason by which frames are counted."""
-    if reason in HELP:
-        return HELP[reason]
-    return _TF if reason.startswith("tf_") else "see the log"
+def what_to_do(reason: str, latest: str = "") -> str:
+    """One line for people about a reason by which frames are counted. latest: its latest case, in figures."""
+    remedy = HELP.get(reason, _TF if reason.startswith("tf_") else "see the log")
+    if "another clock" in latest and reason != "info_clock":
+        remedy = _CLOCKS
+    return f"{remedy}. Latest: {latest}" if latest else remedy
 
 
 COLOUR_ONLY = (

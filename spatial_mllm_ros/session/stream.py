@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,8 +32,8 @@ class StreamReport:
     """How a stream went so far.
 
     frames: given by the source; taken: into the memory. refused, remarks: by reason, of source and memory together; a
-    remark is about a frame that was taken without something. colour_only: frames that came with neither depth nor pose.
-    dropped_windows: of geometry from colour, by reason.
+    remark is about a frame that was taken without something. texts: the latest case of a reason, in figures.
+    colour_only: frames that came with neither depth nor pose. dropped_windows: of geometry from colour, by reason.
     first_stamp, last_stamp: ns, of the frames given. wall_s: seconds since the start. costs_s: seconds that the memory
     spent on each frame. done: the source ended. live: what a node took of the recording, in words, where one was asked.
     """
@@ -42,6 +42,7 @@ class StreamReport:
     taken: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
+    texts: Mapping[str, str] = field(default_factory=dict)
     colour_only: int = 0
     dropped_windows: Counter[str] = field(default_factory=Counter)
     first_stamp: int | None = None
@@ -137,6 +138,7 @@ class Session:
             self._follow(self.geometry.finish())
         report.wall_s = time.monotonic() - begin
         self._count()
+        report.texts = dict(getattr(self.source, "texts", {}))
         report.remarks = +Counter(getattr(self.source, "remarks", None) or {})
         report.done = True
         return report
