@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from spatial_mllm_ros.scene.camera import InvalidCamera
+from spatial_mllm_ros.scene.frame import depth_to_metres
+from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.compressed import BadImage, decode_png16, decode_rgb, image_size
@@ -66,6 +68,8 @@ ALPHA = np.full((6, 8, 1), 9, np.uint8)
         ("rgba8", np.concatenate([RGB, ALPHA], axis=-1)),
         ("bgra8", np.concatenate([RGB[..., ::-1], ALPHA], axis=-1)),
         ("8UC4", np.concatenate([RGB[..., ::-1], ALPHA], axis=-1)),
+        ("BGR8", RGB[..., ::-1]),
+        ("8uc3", RGB[..., ::-1]),
     ],
 )
 def test_colour_encodings(encoding, pixels, padding):
@@ -75,19 +79,23 @@ def test_colour_encodings(encoding, pixels, padding):
 
 
 @pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize(("encoding", "flip"), [("rgb16", 1), ("bgr16", -1)])
+@pytest.mark.parametrize(
+    ("encoding", "flip"), [("rgb16", 1), ("bgr16", -1), ("16UC3", -1), ("rgba16", 1), ("bgra16", -1), ("16UC4", -1)]
+)
 def test_16_bit_colours_keep_their_high_byte(encoding, flip, big):
     pixels = RGB[..., ::flip].astype(np.uint16) * 256 + 5
+    if "a" in encoding or encoding.endswith("4"):
+        pixels = np.concatenate([pixels, ALPHA], axis=-1)
     assert_array_equal(messages.colour_image(image(encoding, pixels, big=big)), RGB)
 
 
-@pytest.mark.parametrize("encoding", ["mono8", "8UC1", "mono16"])
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1", "8UC", "mono16"])
 def test_grey(encoding):
     grey = RGB[..., 0].astype(np.uint16) * 256 if encoding == "mono16" else RGB[..., 0]
     assert_array_equal(messages.colour_image(image(encoding, grey)), np.repeat(RGB[..., :1], 3, axis=-1))
 
 
-@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8", "bayer_rggb16"])
+@pytest.mark.parametrize("encoding", [f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)])
 def test_bayer_patterns(encoding):
     """Red and blue are not swapped, whatever the pattern begins with."""
     pattern = ["rgb".index(c) for c in encoding.removeprefix("bayer_")[:4]]
@@ -116,8 +124,47 @@ def test_yuv422(encoding, order):
         assert np.corrcoef(out[..., channel].ravel(), SMOOTH[..., channel].ravel())[0, 1] > 0.95
 
 
+def test_every_encoding_of_packed_pixels_agrees_with_opencv_or_the_values_above():
+    covered = {"rgb8", "bgr8", "8UC3", "rgba8", "bgra8", "8UC4", "rgb16", "bgr16", "16UC3", "rgba16", "bgra16", "16UC4"}
+    covered |= {"mono8", "8UC1", "mono16", "yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "nv24"}
+    covered |= {f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)}
+    assert covered == messages.COLOUR_ENCODINGS
+
+
+def planes(encoding: str, padding: int = 0) -> tuple[np.ndarray, int, int]:
+    """SMOOTH as a plane of luma and one of chroma: bytes by rows of ``step``, width, height. BT.601, luma 16 to 235."""
+    height, width = SMOOTH.shape[:2]
+    bt601 = np.array([[65.738, 129.057, 25.064], [-37.945, -74.494, 112.439], [112.439, -94.154, -18.285]]) / 256
+    yuv = np.rint(SMOOTH @ bt601.T + (16, 128, 128)).astype(np.uint8)
+    chroma = yuv[..., 1:] if encoding == "nv24" else yuv[::2, ::2, 1:]
+    if encoding == "nv21":
+        chroma = chroma[..., ::-1]
+    luma = np.pad(yuv[..., 0], ((0, 0), (0, padding)))
+    rows = chroma.reshape(chroma.shape[0], -1)
+    rows = np.pad(rows, ((0, 0), (0, padding * rows.shape[1] // width)))
+    return np.concatenate([luma.ravel(), rows.ravel()]), width, height
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24", "NV12"])
+@pytest.mark.parametrize("padding", [0, 16])
+def test_planes_of_luma_and_chroma(encoding, padding):
+    data, width, height = planes(encoding.lower(), padding)
+    whole = {"encoding": encoding, "width": width, "height": height, "step": width + padding, "data": data.tobytes()}
+    out = messages.colour_image(SimpleNamespace(**whole))
+    assert np.abs(out.astype(int) - SMOOTH).max() < 9
+    both = SimpleNamespace(**{**whole, "height": data.size // (width + padding)})  # a height that counts both planes
+    assert_array_equal(messages.colour_image(both), out)
+    if not padding:
+        average = SimpleNamespace(**{**whole, "step": data.size // height})  # a step that counts both
+        assert_array_equal(messages.colour_image(average), out)
+    for wrong in ({"data": data[:-2].tobytes()}, {"width": width - 1}, {"height": 0}):
+        with pytest.raises(BadImage) as error:
+            messages.colour_image(SimpleNamespace(**{**whole, **wrong}))
+        assert error.value.reason == "data_size"
+
+
 @pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("padding", [0, 8])
 def test_depth_encodings(big, padding):
     metres = (DEPTH / 1000).astype(np.float32)
     metres[0, 0] = np.nan
@@ -125,9 +172,21 @@ def test_depth_encodings(big, padding):
         out = messages.depth_image(image(encoding, DEPTH, padding=padding, big=big))
         assert_array_equal(out, DEPTH)
         assert out.dtype == np.uint16
-    out = messages.depth_image(image("32FC1", metres, padding=padding, big=big))
-    assert_array_equal(out, metres)
-    assert out.dtype == np.float32
+    for encoding, dtype in (("32FC1", np.float32), ("64FC1", np.float64), ("16SC1", np.int16)):
+        values = DEPTH - 5 if encoding == "16SC1" else metres
+        out = messages.depth_image(image(encoding, values.astype(dtype), padding=padding, big=big))
+        assert_array_equal(out, values.astype(dtype))
+        assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "mono16", "16SC1", "16UC", "16uc1", "32FC1", "64FC1"])
+def test_every_encoding_of_depth_becomes_metres(encoding):
+    kind = messages.DEPTH_ENCODINGS[messages.encoding_name(encoding)]
+    raw = (DEPTH / 1000 if kind.kind == "f" else DEPTH).astype(kind)
+    depth = messages.depth_of(image(encoding, raw), InputSettings())
+    assert depth.dtype == (np.float32 if kind.kind == "f" else np.uint16)
+    assert_allclose(np.nan_to_num(depth_to_metres(depth)), DEPTH / 1000, atol=1e-6)
+    assert messages.is_depth_encoding(encoding) == (encoding != "mono16")
 
 
 def test_data_may_be_what_rclpy_or_rosbags_give():
@@ -187,6 +246,33 @@ def test_colours_swapped_by_their_writer():
     assert_array_equal(encoded.decode(), SMOOTH)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (SMOOTH[..., 0], np.repeat(SMOOTH[..., :1], 3, axis=-1)),
+        (SMOOTH[..., 0].astype(np.uint16) * 256 + 9, np.repeat(SMOOTH[..., :1], 3, axis=-1)),
+        (SMOOTH[..., ::-1].astype(np.uint16) * 256 + 9, SMOOTH),
+        (np.concatenate([SMOOTH[..., ::-1], np.full_like(SMOOTH[..., :1], 7)], axis=-1), SMOOTH),
+    ],
+)
+def test_png_of_one_channel_of_16_bits_and_with_alpha(pixels, expected):
+    encoded, size = messages.compressed_colour(compressed("png", png(pixels)))
+    assert size == (64, 48)
+    assert_array_equal(encoded.decode(), expected)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("bayer_rggb8; png compressed ", 8), ("bayer_rggb16; png compressed ", 16)])
+def test_a_mosaic_that_was_compressed_as_it_is(kind, bits):
+    mosaic = np.zeros(SMOOTH.shape[:2], np.uint8)
+    for (row, column), channel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), "rggb", strict=True):
+        mosaic[row::2, column::2] = SMOOTH[row::2, column::2, "rgb".index(channel)]
+    data = png(mosaic.astype(np.uint16) * 256 if bits == 16 else mosaic)
+    encoded, _ = messages.compressed_colour(compressed(kind, data))
+    assert np.abs(encoded.decode()[4:-4, 4:-4].astype(int) - SMOOTH[4:-4, 4:-4]).max() < 12
+    coloured, _ = messages.compressed_colour(compressed(kind, png(SMOOTH[..., ::-1])))
+    assert_array_equal(coloured.decode(), SMOOTH)
+
+
 @pytest.mark.parametrize("cut", [3, 20, 200, -13])
 def test_truncated_images_are_told_before_decoding(cut):
     """Decoders fill the missing rows with grey and say nothing."""
@@ -219,7 +305,22 @@ def test_compressed_depth_png():
     assert_array_equal(messages.compressed_depth(compressed("16UC1; png compressed", png(DEPTH))), DEPTH)
 
 
-def test_compressed_depth_inverse():
+@pytest.mark.parametrize("kind", ["png", "", "16UC1", "mono16; compressedDepth png", "; compressedDepth", "compressedDepth"])
+@pytest.mark.parametrize("head", [b"", struct.pack("<iff", 0, 0.0, 0.0), struct.pack("<iff", 7, 1e-41, np.nan)])
+def test_compressed_depth_whose_format_says_little(kind, head):
+    assert_array_equal(messages.compressed_depth(compressed(kind, head + png(DEPTH))), DEPTH)
+
+
+def test_tiff_holds_depth_in_floating_point():
+    metres = (DEPTH / 1000).astype(np.float32)
+    data = cv2.imencode(".tiff", metres)[1].tobytes()
+    assert_array_equal(messages.compressed_depth(compressed("32FC1; tiff compressed ", data)), metres)
+    with pytest.raises(BadImage, match="16 bit or float"):
+        messages.compressed_depth(compressed("32FC1; tiff compressed ", cv2.imencode(".tiff", RGB)[1].tobytes()))
+
+
+@pytest.mark.parametrize("kind", ["32FC1; compressedDepth png", "32FC1; compressedDepth", "", "png"])
+def test_compressed_depth_inverse(kind):
     """The quantisation of compressed_depth_image_transport: precision 100, range 10 m."""
     quantisation, largest = 100.0, 10.0
     a = quantisation * (quantisation + 1)
@@ -228,7 +329,7 @@ def test_compressed_depth_inverse():
     values = np.rint(a / metres + b).astype(np.uint16)
     values[0, 0] = 0
     data = struct.pack("<iff", 0, a, b) + png(values)
-    out = messages.compressed_depth(compressed("32FC1; compressedDepth png", data))
+    out = messages.compressed_depth(compressed(kind, data))
     assert np.isnan(out[0, 0])
     assert_allclose(out.ravel()[1:], metres.ravel()[1:], rtol=6e-3)
 
@@ -275,7 +376,8 @@ def test_rvl(height, width, data):
 def test_rvl_in_a_message_and_damaged():
     head = struct.pack("<iff", 0, 0.0, 0.0)
     data = rvl(DEPTH)
-    assert_array_equal(messages.compressed_depth(compressed("16UC1; compressedDepth rvl", head + data)), DEPTH)
+    for kind in ("16UC1; compressedDepth rvl", "rvl", ""):
+        assert_array_equal(messages.compressed_depth(compressed(kind, head + data)), DEPTH)
     for bad in (data[:5], data[:20], struct.pack("<II", 10**6, 10**6), data[:8] + b"\xff" * 80, data[:8] + bytes(80)):
         with pytest.raises(BadImage) as error:
             decode_rvl(bad)
@@ -291,6 +393,9 @@ def test_rvl_in_a_message_and_damaged():
         ("16UC1; compressedDepth png", bytes(12) + png(RGB), "bad_depth"),
         ("rgb8; compressedDepth png", bytes(12) + png(DEPTH), "unknown_encoding"),
         ("32FC1; compressedDepth png", bytes(12) + png(DEPTH), "bad_depth"),
+        ("32FC1; compressedDepth png", png(DEPTH), "bad_depth"),
+        ("16UC1; jpeg compressed ", jpeg(RGB[..., 0]), "eight_bit_depth"),
+        ("", bytes(80), "bad_rvl"),
     ],
 )
 def test_compressed_depth_that_cannot_be(kind, data, reason):

@@ -422,7 +422,8 @@ class LiveEngine:
             if compressed:
                 image, size = messages.compressed_colour(message)
             else:
-                image, size = messages.colour_image(message), (int(message.width), int(message.height))
+                image = messages.colour_image(message)
+                size = (image.shape[1], image.shape[0])
             self._add_image(stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
 
         def depth(message: Any) -> None:

@@ -391,9 +391,8 @@ def _colour_handler(assembler: FrameAssembler, camera: str) -> Handler:
         if hasattr(message, "format"):
             image, size = messages.compressed_colour(message)
             return assembler.add_colour(stamp, frame, image, size, camera)
-        return assembler.add_colour(
-            stamp, frame, messages.colour_image(message), (message.width, message.height), camera
-        )
+        pixels = messages.colour_image(message)
+        return assembler.add_colour(stamp, frame, pixels, (pixels.shape[1], pixels.shape[0]), camera)
 
     return handle
 

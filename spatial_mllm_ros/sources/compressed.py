@@ -13,6 +13,7 @@ from spatial_mllm_ros.scene.images import EncodedImage
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
+TIFF = (b"II*\0", b"MM\0*")
 
 
 class BadImage(ValueError):
@@ -60,19 +61,37 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     raise BadImage("bad_jpeg", "the JPEG has no frame header")
 
 
-def decode_rgb(data: bytes, *, upright: bool = False, stored_as_rgb: bool = False) -> NDArray[np.uint8]:
-    """Pixels of a JPEG or PNG, uint8 RGB [height, width, 3].
+def decode_rgb(
+    data: bytes, *, upright: bool = False, stored_as_rgb: bool = False, mosaic: int | None = None
+) -> NDArray[np.uint8]:
+    """Pixels of a JPEG or PNG, uint8 RGB [height, width, 3]. Of 16 bits the higher ones count; alpha is left out.
 
     upright: turn the image as its EXIF tag asks. Never for a calibrated camera, whose model is that of the raw pixels.
     stored_as_rgb: the writer handed RGB to an encoder that expects BGR, so red and blue are swapped inside.
+    mosaic: OpenCV's conversion from a Bayer pattern, for a single channel that is one.
     Raises BadImage when the data is cut off or does not decode.
     """
     image_size(data)
+    if mosaic is not None:
+        image = _imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image.ndim == 2:
+            eight_bits = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
+            return np.asarray(cv2.cvtColor(eight_bits, mosaic), np.uint8)
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = _imdecode(data, flags)
     if stored_as_rgb:
         return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_depth(data: bytes) -> NDArray:
+    """Counts of a 16-bit PNG or of a TIFF, [height, width], of a type that ``metric_depth`` takes. Raises BadImage."""
+    if not data.startswith(TIFF):
+        return decode_png16(data)
+    image = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image.ndim != 2 or image.dtype not in (np.uint16, np.int16, np.float32, np.float64):
+        raise BadImage("bad_depth", f"a depth TIFF must be 16 bit or float with one channel, not {image.dtype} {image.shape}")
+    return image
 
 
 def decode_png16(data: bytes) -> NDArray[np.uint16]:
@@ -95,11 +114,10 @@ def _imdecode(data: bytes, flags: int) -> NDArray:
 
 
 def encoded_image(
-    data: bytes, *, upright: bool = False, stored_as_rgb: bool = False
+    data: bytes, *, upright: bool = False, stored_as_rgb: bool = False, mosaic: int | None = None
 ) -> tuple[EncodedImage, tuple[int, int]]:
     """A JPEG or PNG to be decoded on demand, and its (width, height). Options and errors as for ``decode_rgb``."""
     size = image_size(data)
-    decoder = (
-        partial(decode_rgb, upright=upright, stored_as_rgb=stored_as_rgb) if upright or stored_as_rgb else decode_rgb
-    )
+    plain = not upright and not stored_as_rgb and mosaic is None
+    decoder = decode_rgb if plain else partial(decode_rgb, upright=upright, stored_as_rgb=stored_as_rgb, mosaic=mosaic)
     return EncodedImage(data, decoder), size

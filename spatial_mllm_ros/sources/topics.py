@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spatial_mllm_ros.sources.messages import COLOUR_ENCODINGS, DEPTH_ENCODINGS
+from spatial_mllm_ros.sources.messages import COLOUR_ENCODINGS, DEPTH_ENCODINGS, encoding_name
 from spatial_mllm_ros.sources.source import SourceError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -62,7 +62,7 @@ class Topic:
     @property
     def kind(self) -> str:
         """The encoding of the pixels, before compression."""
-        return self.encoding.split(";", maxsplit=1)[0].strip()
+        return encoding_name(self.encoding)
 
 
 @dataclass(frozen=True)
