@@ -15,7 +15,7 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from spatial_mllm_ros.nodes.parameters import launch_arguments, values_from_text
+from spatial_mllm_ros.nodes.parameters import launch_arguments, misspelt, values_from_text
 
 FROM_FILE = "(as in params_file)"
 OF_THE_LAUNCH = (
@@ -43,6 +43,8 @@ def start(context: LaunchContext) -> list[Action]:
     texts = {
         name: LaunchConfiguration(name).perform(context) for name, _ in launch_arguments() if name != "auto_activate"
     }
+    known = [*texts, *(name for name, *_ in OF_THE_LAUNCH)]
+    told = [LogInfo(msg=text) for text in misspelt(context.argv, known)]
     given = values_from_text({name: text for name, text in texts.items() if text != FROM_FILE})
     node = LifecycleNode(
         package="spatial_mllm_ros",
@@ -58,7 +60,7 @@ def start(context: LaunchContext) -> list[Action]:
         emulate_tty=True,
     )
     if LaunchConfiguration("autostart").perform(context).lower() != "true":
-        return [node]
+        return [*told, node]
     activate = RegisterEventHandler(
         OnStateTransition(
             target_lifecycle_node=node,
@@ -77,7 +79,7 @@ def start(context: LaunchContext) -> list[Action]:
         )
     )
     # The handlers come first, so that no transition is missed.
-    return [activate, failed, node, _change(node, Transition.TRANSITION_CONFIGURE)]
+    return [*told, activate, failed, node, _change(node, Transition.TRANSITION_CONFIGURE)]
 
 
 def _change(node: LifecycleNode, transition: int) -> EmitEvent:

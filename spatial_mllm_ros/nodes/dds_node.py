@@ -224,6 +224,7 @@ class SpatialMllmDdsNode:
                 load_model=partial(load_model, interrupted=self.interrupted),
                 load_geometry=partial(load_geometry, interrupted=self.interrupted),
                 surroundings=Surroundings(self._full_name, self._published),
+                subscribe=self._subscribe_found,
                 troubles=self._troubles,
             )
         except (ConfigurationError, ParameterError) as error:
@@ -255,7 +256,7 @@ class SpatialMllmDdsNode:
         assert self.engine is not None
         self.engine.start()
         for stream in self.engine.streams:
-            self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
+            self._subscribe_found(stream)
         topics = ", ".join(subscription.topic for subscription in self._subscriptions.values())
         log.info("listening to %s; answering on %s", topics, self._service.name)
         return Result.SUCCESS
@@ -299,6 +300,9 @@ class SpatialMllmDdsNode:
             engine.close()
 
     # ---- inputs
+
+    def _subscribe_found(self, stream: Stream) -> None:
+        self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
 
     def _subscribe(self, stream: Stream, policy: QosPolicy) -> None:
         engine = self.engine

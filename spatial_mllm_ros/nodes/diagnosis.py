@@ -229,7 +229,7 @@ def _input(
         reason = max(refused, key=lambda r: refused[r])
         level, message = Level.ERROR, f"{refused[reason]} refused ({reason}): {remedy(reason)}. Latest: {now.fault}"
     elif patient and now.silent_s is None and stream.kind is not Kind.TF_STATIC:
-        needed = stream.kind in (Kind.COLOUR, Kind.CAMERA_INFO, Kind.DEPTH)
+        needed = stream.kind in (Kind.COLOUR, Kind.CAMERA_INFO, Kind.DEPTH, Kind.POSE)
         level, reason = Level.WARN if needed else Level.OK, "nothing"
         message = (
             f"nothing has come on {stream.topic}: is it published? `ros2 topic info -v {stream.topic}`"

@@ -21,11 +21,12 @@ class Kind(Enum):
     DEPTH_CAMERA_INFO = "depth_camera_info"
     TF = "tf"
     TF_STATIC = "tf_static"
+    POSE = "pose"
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One input. ``camera`` is the colour topic of the camera it belongs to, '' for TF.
+    """One input. ``camera`` is the colour topic of the camera it belongs to, '' for TF and poses.
 
     message_type: "sensor_msgs/msg/Image", for example. qos: a name for ``qos_policy``, given by ``qos_parameter``;
     qos_depth: its history. queue: messages that may wait.
@@ -60,6 +61,12 @@ class Inbox:
     @property
     def streams(self) -> tuple[Stream, ...]:
         return tuple(self._queues)
+
+    def add(self, stream: Stream) -> None:
+        """Take messages of another stream, too."""
+        with self._changed:
+            self._arrivals[stream] = deque(maxlen=64)
+            self._queues = {**self._queues, stream: deque()}
 
     def put(self, stream: Stream, message: Any) -> None:
         """Hand a message over. Never waits for anything but another ``put`` or ``get``."""

@@ -52,18 +52,19 @@ from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
-from spatial_mllm_ros.scene.transform_tree import TransformTree
+from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformTree, frame_name, whose_pose
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.calibration import sensor_from_yaml
 from spatial_mllm_ros.sources.compressed import BadImage
 from spatial_mllm_ros.sources.source import SourceError
-from spatial_mllm_ros.sources.topics import is_rectified
+from spatial_mllm_ros.sources.topics import POSE_TYPES, is_rectified
 
 log = logging.getLogger(__name__)
 
+Moving = tuple[str, str, int, Transform, Stddev]
+"""A moving transform: parent, child, stamp (ns), T_parent_child and its deviation."""
 SECOND = 1_000_000_000
 BEFORE_EVERYTHING = -(2**63)
 IDLE_S = 2.0
@@ -110,7 +111,8 @@ class LiveEngine:
     offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
     on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
     called when the settings name a model; returns it loaded, or raises ConfigurationError. load_geometry: the same for the
-    predictor of geometry from colour. surroundings: what others publish, where the node knows. troubles: what is wrong with
+    predictor of geometry from colour. surroundings: what others publish, where the node knows. subscribe:
+    called from a thread of the engine's with a stream that was found under way, and is in ``streams`` from then on. troubles: what is wrong with
     the node's set-up, such as parameters that do not exist.
 
     Raises ConfigurationError when something named in the settings cannot be had. ``close`` it when it is done with.
@@ -126,6 +128,7 @@ class LiveEngine:
         load_model: Callable[[Settings], SpatialModel] = load_model,
         load_geometry: Callable[[Settings], ServedPredictor] = load_geometry,
         surroundings: Surroundings | None = None,
+        subscribe: Callable[[Stream], None] = lambda stream: None,
         troubles: Sequence[str] = (),
     ) -> None:
         self.settings = settings
@@ -161,8 +164,14 @@ class LiveEngine:
         self._last_kept: dict[str, int] = {}
         jump_ns = int(settings.clock_reset_s * SECOND)
         self._progress = Progress(monotonic)
+        self._subscribe = subscribe
+        self._pose_frame = ""
+        """Whose pose pose_topic tells; '' until its first message."""
+        self._camera_frame = ""
+        self._early_poses: deque[tuple[Stream, Any]] = deque(maxlen=LATEST_TRANSFORMS)
+        """From before the first image, which tells the camera's frame."""
         self._lines = {s.camera: TimeLine(jump_ns, self._refuse, monotonic) for s in self.streams}
-        self._transforms: deque[tuple[str, str, int, Transform]] = deque(maxlen=LATEST_TRANSFORMS)
+        self._transforms: deque[Moving] = deque(maxlen=LATEST_TRANSFORMS)
         """The moving ones that came last: those of a time line that begins anew come before it is believed."""
         self._geometry = None if predictor is None else LiveGeometry(predictor, settings, self._update, monotonic)
         self._newest_given = BEFORE_EVERYTHING
@@ -334,6 +343,8 @@ class LiveEngine:
             )
             for stream in self.streams
         )
+        if self.settings.pose_topic and not any(s.stream.kind is Kind.POSE for s in streams):  # of a type not known yet
+            streams += (StreamStatus(_pose_stream(self.settings, POSE_TYPES[0]), 0, 0, 0, 0.0, None, {}),)
         refused = Counter(scene.assembler.refused)
         refused.update(scene.memory.refused)
         return LiveStatus(
@@ -427,7 +438,7 @@ class LiveEngine:
             self._add_image(stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
 
         def depth(message: Any) -> None:
-            image = messages.depth_of(message, InputSettings())
+            image = messages.depth_of(message, self.settings.inputs)
             self._add_image(stream, message, lambda a, stamp, frame: a.add_depth(stamp, frame, image, stream.camera))
 
         def camera_info(message: Any) -> None:
@@ -447,9 +458,24 @@ class LiveEngine:
                 except InvalidTransform as error:
                     self._refuse(stream, "tf_invalid", str(error))
                     continue
+                if self._pose_frame and frame_name(child) == self._pose_frame:
+                    continue  # pose_topic tells that
                 self._add_transform(parent, child, stamp, T, static)
 
+        def pose(message: Any) -> None:
+            parent, child, stamp, T, stddev = messages.pose(message)
+            if not (self._pose_frame or child or self.settings.pose_frame or self._camera_frame):
+                self._early_poses.append((stream, message))
+                return
+            if not self._pose_frame:
+                with self._scene_lock:
+                    tree = self._scene.assembler.tree
+                    self._pose_frame, how = whose_pose(tree, self._camera_frame, child, self.settings.pose_frame)
+                log.info("%s tells the pose of %s (%s) in %s", stream.topic, self._pose_frame, how, parent)
+            self._add_transform(parent, self._pose_frame, stamp, T, False, stddev)
+
         return {
+            Kind.POSE: pose,
             Kind.COLOUR: colour,
             Kind.DEPTH: depth,
             Kind.CAMERA_INFO: camera_info,
@@ -463,6 +489,10 @@ class LiveEngine:
 
     def _add_image(self, stream: Stream, message: Any, add: Callable[[FrameAssembler, int, str], list[Frame]]) -> None:
         """An image that is one, now or when its time line is believed."""
+        self._camera_frame = self._camera_frame or frame_name(message.header.frame_id)
+        while self._early_poses:
+            early, pose = self._early_poses.popleft()
+            self._handlers[early](pose)
         stamp_ns, frame_id = messages.stamp_ns(message.header.stamp), message.header.frame_id
         line = self._lines[stream.camera]
         due = line.take(stream, stamp_ns, lambda a: add(a, stamp_ns, frame_id))
@@ -471,10 +501,12 @@ class LiveEngine:
         for held in due:
             self._assemble(held)
 
-    def _add_transform(self, parent: str, child: str, stamp_ns: int, T: Transform, static: bool) -> None:
+    def _add_transform(
+        self, parent: str, child: str, stamp_ns: int, T: Transform, static: bool, stddev: Stddev = NO_STDDEV
+    ) -> None:
         if not static:
-            self._transforms.append((parent, child, stamp_ns, T))
-        self._assemble(lambda a: a.add_transform(parent, child, stamp_ns, T, static))
+            self._transforms.append((parent, child, stamp_ns, T, stddev))
+        self._assemble(lambda a: a.add_transform(parent, child, stamp_ns, T, static, stddev))
 
     def _assemble(self, add: Callable[[FrameAssembler], list[Frame]]) -> None:
         with self._scene_lock:
@@ -520,6 +552,8 @@ class LiveEngine:
                 wait_ns=tf_wait_ns,
                 clock_reset_ns=int(s.clock_reset_s * SECOND),
                 queue_size=60 + int(60 * s.tf_wait_s),
+                image_frame=s.image_frame,
+                static=s.static,
             ),
             colour_only=[camera.colour for camera in s.cameras if camera.depth is None],
             uncalibrated=[camera.colour for camera in s.cameras if camera.info is None],
@@ -535,7 +569,7 @@ class LiveEngine:
                 max_frames=s.max_frames,
                 max_bytes=s.max_memory_mib << 20,
                 points_per_frame=s.points_per_frame,
-                max_depth_m=s.max_depth_m,
+                max_depth_m=s.coverage_depth_m,
                 max_future_s=s.max_future_s,
                 selector=SelectorConfig(s.pool_size, s.core_size, s.min_voxel_size_m),
             ),
@@ -619,11 +653,11 @@ class LiveEngine:
                 self.resets += 1
                 frames = []
                 self.reset()
-            for parent, child, stamp, T in self._transforms_until(last_ns + SECOND):
-                self._scene.assembler.add_transform(parent, child, stamp, T)
+            for parent, child, stamp, T, stddev in self._transforms_until(last_ns + SECOND):
+                self._scene.assembler.add_transform(parent, child, stamp, T, stddev=stddev)
         self._remember(scene, frames)
 
-    def _transforms_until(self, stamp_ns: int) -> list[tuple[str, str, int, Transform]]:
+    def _transforms_until(self, stamp_ns: int) -> list[Moving]:
         """The transforms that came last, back to the first that is of a later time."""
         of_the_time = list(takewhile(lambda transform: transform[2] <= stamp_ns, reversed(self._transforms)))
         return of_the_time[::-1]
@@ -661,6 +695,7 @@ class LiveEngine:
         before: LiveStatus | None = None
         while not stop.wait(TELL_S):
             try:
+                self._look_for_poses()
                 status = self.status()
                 found = findings(status, before, self._surroundings)
                 before = status
@@ -676,6 +711,21 @@ class LiveEngine:
                 level = logging.ERROR if finding.level is Level.ERROR else logging.WARNING
                 log.log(level, "%s: %s", finding.name, finding.message)
 
+    def _look_for_poses(self) -> None:
+        """Subscribe to pose_topic once somebody publishes it, which tells its type."""
+        topic, around = self.settings.pose_topic, self._surroundings
+        if not topic or around is None or any(stream.kind is Kind.POSE for stream in self.streams):
+            return
+        types = around.published().get(around.resolve(topic), ())
+        for message_type in POSE_TYPES:
+            if message_type in types:
+                stream = _pose_stream(self.settings, message_type)
+                self._inbox.add(stream)
+                self._handlers[stream] = self._handler(stream)
+                self._subscribe(stream)
+                log.info("listening to %s (%s)", around.resolve(topic), message_type)
+                return
+
     def _update_context(self, backend: ModelBackend, stop: threading.Event) -> None:
         """Has the model encode the keyframes when they have changed."""
         while not stop.is_set():
@@ -686,8 +736,8 @@ class LiveEngine:
             stop.wait(self.settings.model_context_period_s)
 
     @property
-    def _max_gap_ns(self) -> int:
-        return int(self.settings.tf_max_gap_s * SECOND)
+    def _max_gap_ns(self) -> int | None:
+        return int(self.settings.tf_max_gap_s * SECOND) or None
 
 
 class _Undecodable(Exception):
@@ -732,9 +782,21 @@ def _streams(settings: Settings) -> list[Stream]:
             for kind, topic, message_type, parameter in topics
             if topic
         ]
-    for kind, topic, parameter in ((Kind.TF, "/tf", "tf_qos"), (Kind.TF_STATIC, "/tf_static", "tf_static_qos")):
+    robot = f"/{settings.tf_namespace.strip('/')}".rstrip("/")
+    for kind, topic, parameter in (
+        (Kind.TF, f"{robot}/tf", "tf_qos"),
+        (Kind.TF_STATIC, f"{robot}/tf_static", "tf_static_qos"),
+    ):
         streams.append(Stream(kind, topic, TF_MESSAGE, getattr(settings, parameter), 100, parameter, settings.tf_queue))
+    if settings.pose_topic and settings.pose_type != "auto":
+        message_type = next(name for name in POSE_TYPES if name.endswith("/" + settings.pose_type))
+        streams.append(_pose_stream(settings, message_type))
     return streams
+
+
+def _pose_stream(settings: Settings, message_type: str) -> Stream:
+    topic, qos, queue = settings.pose_topic, settings.pose_qos, settings.tf_queue
+    return Stream(Kind.POSE, topic, message_type, qos, 100, "pose_qos", queue)
 
 
 def _with(topic: str | None, transport: str) -> str | None:

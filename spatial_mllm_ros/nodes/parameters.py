@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,7 +22,8 @@ from typing import Any, get_type_hints
 from spatial_mllm_ros.models.geometry_process import PRECISIONS as GEOMETRY_PRECISIONS
 from spatial_mllm_ros.models.interface import ATTENTIONS, ENCODER_RUNTIMES, PRECISIONS
 from spatial_mllm_ros.nodes.qos import QOS_NAMES
-from spatial_mllm_ros.sources.topics import CameraTopics
+from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES, OPTICAL, InputSettings
+from spatial_mllm_ros.sources.topics import POSE_TYPES, CameraTopics
 
 Value = bool | int | float | str
 TYPE_NAMES: dict[type, str] = {bool: "bool", int: "integer", float: "double", str: "string"}
@@ -176,6 +178,18 @@ class Settings:
         "for which rgb_geometry is needed, which estimates its focal length, too.",
     )
     depth_camera_info_topic: str = _is("", "CameraInfo of the depth images; empty: camera_info beside the depth topic.")
+    depth_unit_m: float = _is(
+        0.0,
+        "Metres of one count of a depth image; 0: that of its format (integers 0.001, floating point 1).",
+        section="Depth",
+        unit="m",
+        within=(0.0, 1000.0),
+    )
+    invalid_depth: str = _is(
+        "65535", "Raw values of depth, separated by commas, that mean no data, beside 0, NaN and infinity."
+    )
+    min_depth_m: float = _is(0.0, "Depth below is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
+    max_depth_m: float = _is(0.0, "Depth beyond is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
     colour_qos: str = _is(
         "auto",
         "Quality of service of the colour subscriptions. auto: reliable, and best effort where a publisher offers no "
@@ -187,6 +201,7 @@ class Settings:
     camera_info_qos: str = _is("auto", "Quality of service of the CameraInfo subscriptions.", choices=QOS_NAMES)
     tf_qos: str = _is("auto", "Quality of service of the subscription to /tf.", choices=QOS_NAMES)
     tf_static_qos: str = _is("latched", "Quality of service of the subscription to /tf_static.", choices=QOS_NAMES)
+    pose_qos: str = _is("auto", "Quality of service of the subscription to pose_topic.", choices=QOS_NAMES)
     qos_depth: int = _is(
         10, "Messages that a subscription to images or CameraInfo keeps until they are taken.", within=(1, 1000)
     )
@@ -196,11 +211,36 @@ class Settings:
         "below, else the top of its TF tree.",
         section="Time and transforms",
     )
+    image_frame: str = _is(
+        OPTICAL,
+        "Axes of the frame that images are stamped with. optical: x right, y down, z forward. body: x forward, y left, z up, "
+        "as some simulators have it.",
+        choices=IMAGE_FRAMES,
+    )
+    tf_namespace: str = _is("", "Whose transforms count: robot1 for /robot1/tf and /robot1/tf_static; empty: /tf.")
+    pose_topic: str = _is(
+        "",
+        "Where the robot or the camera is, instead of TF up to the fixed frame: nav_msgs/Odometry, geometry_msgs/PoseStamped "
+        "or PoseWithCovarianceStamped, whose covariance goes into the answers' deviations; empty: TF.",
+    )
+    pose_type: str = _is(
+        "auto",
+        "Type of pose_topic. auto: as it is published.",
+        choices=("auto", *(name.rpartition("/")[2] for name in POSE_TYPES)),
+    )
+    pose_frame: str = _is(
+        "",
+        "The frame whose pose pose_topic tells; empty: child_frame_id of Odometry, else base_link or what else the camera hangs "
+        "below, else the camera's own frame.",
+    )
+    static: bool = _is(
+        False, "The camera does not move, and needs no pose: every image is taken at the origin of the fixed frame."
+    )
     sync_tolerance_s: float = _is(
         0.02, "Colour and depth whose stamps differ by at most this belong together.", unit="s", within=(0.0, 1.0)
     )
     tf_wait_s: float = _is(
-        0.2,
+        1.2,
         "How much newer a camera's data may get while an image waits for its depth and for the transform at its stamp. "
         "An image without its transform is refused and counted; the latest transform is never taken instead.",
         unit="s",
@@ -210,7 +250,7 @@ class Settings:
     tf_max_gap_s: float = _is(
         2.0,
         "Transforms further apart than this are not interpolated between; poses in between are the less certain the less "
-        "evenly the camera moves.",
+        "evenly the camera moves. 0: however far apart.",
         unit="s",
         within=(0.0, 60.0),
     )
@@ -252,7 +292,7 @@ class Settings:
         within=(0.0, 1000.0),
         change=Change.ANY_TIME,
     )
-    max_depth_m: float = _is(
+    coverage_depth_m: float = _is(
         10.0, "Deeper points do not count as seen space when keyframes are selected.", unit="m", within=(0.1, 1000.0)
     )
     points_per_frame: int = _is(
@@ -517,6 +557,23 @@ class Settings:
         )
 
     @property
+    def inputs(self) -> InputSettings:
+        """What is assumed about the input, apart from topics. Raises ValueError for what contradicts itself."""
+        return InputSettings(
+            depth_unit_m=self.depth_unit_m or None,
+            invalid_depth=tuple(float(value) for value in filter(None, _listed(self.invalid_depth))),
+            min_depth_m=self.min_depth_m,
+            max_depth_m=self.max_depth_m,
+            image_frame=self.image_frame,
+            world_frame=self.fixed_frame,
+            tf_namespace=self.tf_namespace,
+            pose_topic=self.pose_topic,
+            static=self.static,
+            sync_tolerance_s=self.sync_tolerance_s,
+            tf_max_gap_s=self.tf_max_gap_s,
+        )
+
+    @property
     def question_tables(self) -> tuple[str, ...]:
         """Paths of the files that extend the table of questions."""
         return tuple(filter(None, _listed(self.question_table)))
@@ -559,8 +616,19 @@ class Settings:
                 "on_clock_reset must be forget with rgb_geometry, which cannot join what it sees next to what it saw at a "
                 "later time"
             )
-        if not FRAME.fullmatch(self.fixed_frame):
-            yield f"fixed_frame must be a frame's name without spaces, not {self.fixed_frame!r}"
+        for name in ("fixed_frame", "pose_frame", "tf_namespace"):
+            if not FRAME.fullmatch(getattr(self, name)):
+                yield f"{name} must be a name without spaces, not {getattr(self, name)!r}"
+        if self.pose_topic and not TOPIC.fullmatch(self.pose_topic):
+            yield f"pose_topic: {self.pose_topic!r} is not a topic name"
+        if self.pose_topic and self.static:
+            yield "static cameras need no pose_topic: set one of the two"
+        if self.static and cameras > 1:
+            yield f"static is for one camera, but colour_topic names {cameras}"
+        try:
+            _ = self.inputs
+        except ValueError as error:
+            yield f"{'invalid_depth: ' if 'float' in str(error) else ''}{error}"
 
 
 def _listed(text: str) -> list[str]:
@@ -600,8 +668,6 @@ def without_effect(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _did_you_mean(name: str) -> str:
-    from difflib import get_close_matches
-
     close = get_close_matches(name, PARAMETERS, 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -662,6 +728,18 @@ def help_text(executable: str) -> str:
 def launch_arguments() -> list[tuple[str, str]]:
     """(name, description) of a launch argument for every parameter."""
     return [(p.name, f"{p.description} ({_summary(p)}; default {p.yaml()})") for p in PARAMETERS.values()]
+
+
+def misspelt(given: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """What to tell about arguments of a launch (``name:=value``) that are not there, but nearly.
+
+    Others may belong to a launch file around this one.
+    """
+    names, told = list(known), []
+    for name in (text.partition(":=")[0] for text in given if ":=" in text):
+        close = [] if name in names else get_close_matches(name, names, 1, 0.75)
+        told += [f"there is no argument {name!r}, so it has no effect; did you mean {close[0]!r}?"] if close else []
+    return tuple(told)
 
 
 def values_from_text(texts: Mapping[str, str]) -> dict[str, Value]:

@@ -205,6 +205,7 @@ class SpatialMllmNode(LifecycleNode):
                 load_model=partial(load_model, interrupted=self.interrupted),
                 load_geometry=partial(load_geometry, interrupted=self.interrupted),
                 surroundings=Surroundings(self.resolve_topic_name, self._published),
+                subscribe=self._subscribe_found,
                 troubles=self._troubles,
             )
         except (ConfigurationError, ParameterError) as error:
@@ -237,7 +238,7 @@ class SpatialMllmNode(LifecycleNode):
         result = super().on_activate(state)
         self._engine.start()
         for stream in self._engine.streams:
-            self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
+            self._subscribe_found(stream)
         self.get_logger().info(
             f"listening to {', '.join(s.topic_name for s in self._subscriptions_of.values())}; "
             f"answering on {self._service.service_name}"
@@ -322,6 +323,9 @@ class SpatialMllmNode(LifecycleNode):
             )
 
     # ---- inputs
+
+    def _subscribe_found(self, stream: Stream) -> None:
+        self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
 
     def _subscribe(self, stream: Stream, policy: QosPolicy) -> None:
         with self._subscribing:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
+from spatial_mllm_ros.sources.topics import POSE_TYPES
 
 LOOK_S = 1.0
 MOST_NAMES = 4
@@ -46,9 +47,9 @@ def why_silent(stream: Stream, surroundings: Surroundings, beside: bool) -> str:
     types = published.get(topic)
     if types is None:
         return f"nobody publishes {topic}{_meant(stream, topic, published)}"
-    if stream.message_type not in types:
+    if not _accepted(stream) & set(types):
         return (
-            f"{topic} is published as {', '.join(sorted(types))}, but {stream.message_type} is expected: set "
+            f"{topic} is published as {', '.join(sorted(types))}, but {' or '.join(sorted(_accepted(stream)))} is expected: set "
             f"{_parameter(stream)}{' or ' + _TRANSPORTS[stream.kind][0] if stream.kind in _TRANSPORTS else ''}"
         )
     if beside and stream.kind in _TRANSPORTS:
@@ -73,15 +74,21 @@ def _meant(stream: Stream, topic: str, published: Mapping[str, Collection[str]])
             return f", only {raw}: set {parameter} to raw"
         if f"{topic}/{transport}" in published:
             return f", only {topic}/{transport}: set {parameter} to {transport}"
-    same = sorted(name for name, types in published.items() if stream.message_type in types)
+    wanted = " or ".join(sorted(_accepted(stream)))
+    same = sorted(name for name, types in published.items() if _accepted(stream) & set(types))
     if not same:
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
-        return f", nor any topic of type {stream.message_type}: does the driver run, in the same ROS_DOMAIN_ID ({domain})?"
+        return f", nor any topic of type {wanted}: does the driver run, in the same ROS_DOMAIN_ID ({domain})?"
     near = get_close_matches(topic, same, MOST_NAMES, LIKE)
     names = near or same[:MOST_NAMES]
     more = f" and {len(same) - len(names)} more" if not near and len(same) > len(names) else ""
-    what = "did you mean" if near else f"of type {stream.message_type} there are"
+    what = "did you mean" if near else f"of type {wanted} there are"
     return f": {what} {', '.join(names)}{more}{'?' if near else ';'} set {_parameter(stream)}, or remap the topic"
+
+
+def _accepted(stream: Stream) -> set[str]:
+    """The types that a stream may have; one of poses, several until it is known."""
+    return set(POSE_TYPES) if stream.kind is Kind.POSE else {stream.message_type}
 
 
 def _parameter(stream: Stream) -> str:

@@ -371,7 +371,7 @@ def test_a_clock_that_jumps_back(robots: Robots, camera: CameraPlayer) -> None:
     wait_for(lambda: robot.node.get_clock().now().nanoseconds < 1_700_000_000 * 10**9, "the earlier time")
     camera.send(frame(0, START_NS - 1000 * 10**9))
     wait_for(lambda: robot.engine.resets == 1, "a reset")
-    play(camera, robot, 3, START_NS - 999 * 10**9)
+    play(camera, robot, 3, START_NS - 1000 * 10**9 + 100_000_000)
 
 
 def test_two_nodes_of_one_name(robots: Robots) -> None:
