@@ -450,6 +450,23 @@ def test_a_topic_of_another_type_and_one_that_is_only_compressed_are_named(make:
     )
 
 
+def test_a_pose_topics_type_is_found_once_it_is_published(make: Nodes, company: Company) -> None:
+    node = make(pose_topic="/tracker/pose")
+    wait_for(lambda: "nobody publishes /tracker/pose" in company.diagnosis("input: pose"), lambda: str(company.diagnoses))
+    engine = node.engine
+    assert engine is not None
+    company.node.create_publisher("geometry_msgs/msg/PoseStamped", "/tracker/pose")
+    wait_for(lambda: any(s.kind is Kind.POSE for s in engine.streams), "a subscription")
+    for index in range(3):
+        moved = company.node.message("geometry_msgs/msg/PoseStamped")
+        moved.header.frame_id = "map"
+        moved.header.stamp.sec, moved.header.stamp.nanosec = divmod(START_NS + index * 100_000_000, 10**9)
+        moved.pose.position.x, moved.pose.orientation.w = 0.1 * index, 1.0
+        company.publish("geometry_msgs/msg/PoseStamped", "/tracker/pose", moved)
+        company.send(frame(index), without=(Kind.TF,))
+    wait_for(lambda: len(engine.memory) == 3, lambda: str(engine.status()))
+
+
 def test_images_that_get_lost_while_camera_info_comes_are_told(make: Nodes, company: Company) -> None:
     """As large best-effort images do where the system's buffers are small."""
     make()

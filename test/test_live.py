@@ -28,7 +28,8 @@ from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Reques
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.pose import from_quaternion
+from spatial_mllm_ros.scene.pose import from_quaternion, to_quaternion
+from spatial_mllm_ros.sources.topics import POSE_TYPES
 
 SECOND = 1_000_000_000
 BASIC = Settings(sensor_model="exact", keyframes_rate_hz=100.0)
@@ -501,6 +502,100 @@ def test_a_map_that_comes_after_odom_refuses_nothing(engines: Callable[..., Live
     assert "map" in told.message
     where = engine.ask(Request("Where is the camera now?", frame_id="map")).result(5)
     assert where.pose.position[0] == pytest.approx(frames[-1].T_world_camera[0, 3] + 5)
+
+
+# ---- poses from elsewhere than TF
+
+
+def pose_message(type_name: str, frame: Frame, child: str = "", variance: float = 0.0) -> Any:
+    """A pose of a type in POSE_TYPES."""
+    T = frame.T_world_camera
+    assert T is not None
+    (x, y, z), (qx, qy, qz, qw) = T[:3, 3].tolist(), to_quaternion(T).tolist()
+    pose = MAKE.new(
+        "geometry_msgs/msg/Pose",
+        position=MAKE.new("geometry_msgs/msg/Point", x=x, y=y, z=z),
+        orientation=MAKE.new("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+    )
+    head = convert.header(frame.stamp_ns, "odom", MAKE)
+    if type_name.endswith("/PoseStamped"):
+        return MAKE.new(type_name, header=head, pose=pose)
+    covariance = MAKE.doubles(np.diag([variance] * 6).ravel().tolist())
+    known = MAKE.new("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=covariance)
+    if type_name.endswith("/PoseWithCovarianceStamped"):
+        return MAKE.new(type_name, header=head, pose=known)
+    zero = MAKE.new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
+    still = MAKE.new(
+        "geometry_msgs/msg/TwistWithCovariance",
+        twist=MAKE.new("geometry_msgs/msg/Twist", linear=zero, angular=zero),
+        covariance=MAKE.doubles([0.0] * 36),
+    )
+    return MAKE.new(type_name, header=head, child_frame_id=child, pose=known, twist=still)
+
+
+@pytest.mark.parametrize("type_name", POSE_TYPES)
+@pytest.mark.parametrize("mounted", [True, False])
+def test_poses_come_from_a_topic(engines: Callable[..., LiveEngine], type_name: str, mounted: bool) -> None:
+    """Of the robot's base, below which TF has the camera, or of the camera; their covariance counts."""
+    engine = engines(replace(BASIC, pose_topic="/tracker", pose_type=type_name.rpartition("/")[2]))
+    frames, T_base_camera = small(5), from_quaternion((0, 0, 0, 1), (0, 0, 1))
+    camera = frames[0].camera_frame
+    child = ("base_link" if mounted else camera) if type_name.endswith("Odometry") else ""
+    if mounted:
+        link = convert.tf_message([("base_link", camera, 0, T_base_camera)], MAKE)
+        engine.offer(stream(engine, Kind.TF_STATIC), over_the_wire(link))
+    for frame in frames:
+        engine.offer(stream(engine, Kind.POSE), over_the_wire(pose_message(type_name, frame, child, 0.04)))
+        play(engine, [frame], without=(Kind.TF,))
+    wait_for(lambda: len(engine.memory) == len(frames))
+    for stored, frame in zip(engine.memory.frames(), frames, strict=True):
+        expected = frame.T_world_camera @ T_base_camera if mounted else frame.T_world_camera
+        assert stored.frame.T_world_camera == pytest.approx(expected, abs=1e-9)
+        if not type_name.endswith("/PoseStamped"):
+            assert stored.frame.pose_stddev[0] >= 0.2 - 1e-9
+    assert engine.memory.world_frame == "odom"
+
+
+def test_a_camera_that_stands_still_needs_no_pose(engines: Callable[..., LiveEngine]) -> None:
+    """The commonest first try: one camera on a desk, no robot."""
+    engine = engines(replace(BASIC, static=True))
+    play(engine, small(5), without=(Kind.TF,))
+    wait_for(lambda: len(engine.memory) == 5)
+    assert engine.ask(DEPTH).result(5).error_code is ErrorCode.NONE
+
+
+@pytest.mark.parametrize(
+    ("settings", "depth_m"),
+    [
+        ({}, 2.0),
+        ({"depth_unit_m": 0.0001}, 0.2),
+        ({"invalid_depth": "65535, 2000"}, None),
+        ({"max_depth_m": 1.5}, None),
+        ({"min_depth_m": 2.5}, None),
+    ],
+)
+def test_depth_is_read_as_set(engines: Callable[..., LiveEngine], settings: dict[str, Any], depth_m: float | None) -> None:
+    engine = engines(replace(BASIC, **settings))
+    play(engine, [replace(f, depth=np.full((24, 32), 2000, np.uint16)) for f in small(3)])
+    wait_for(lambda: len(engine.memory) == 3)
+    answer = engine.ask(DEPTH).result(5)
+    if depth_m is None:
+        assert answer.error_code is ErrorCode.NOT_SEEN
+    else:
+        assert answer.value == pytest.approx(depth_m)
+
+
+def test_transforms_of_a_robot_in_a_namespace(engines: Callable[..., LiveEngine]) -> None:
+    engine = engines(replace(BASIC, tf_namespace="robot1"))
+    assert {stream(engine, kind).topic for kind in (Kind.TF, Kind.TF_STATIC)} == {"/robot1/tf", "/robot1/tf_static"}
+
+
+def test_two_publishers_of_one_transform_are_doubted(engines: Callable[..., LiveEngine]) -> None:
+    engine, frames = engines(), small(40)
+    for i, frame in enumerate(frames):
+        T = from_quaternion((0, 0, 0, 1), (5.0 * (i % 2), 0, 0))
+        play(engine, [replace(frame, T_world_camera=T)])
+    wait_for(lambda: any(f.name.startswith("doubt: ") for f in findings(engine.status())))
 
 
 def test_one_transform_far_ahead_leaves_the_others_alone(engines: Callable[..., LiveEngine]) -> None:

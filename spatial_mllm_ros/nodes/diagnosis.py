@@ -13,6 +13,7 @@ from spatial_mllm_ros.nodes.inbox import Kind, Stream
 from spatial_mllm_ros.nodes.surroundings import Surroundings, large_images, why_silent
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, moment_words
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 
 PATIENCE_S = 3.0
@@ -144,7 +145,7 @@ class LiveStatus:
     model_queries: questions that needed the model, or might have. Both None without a model. geometry: from colour, None
     without. texts: the latest case of a reason, in words. above: a frame that would be the fixed frame by now, '' when it is.
     image_ns, tf_ns: newest stamps of images and of moving transforms, None before the first. troubles: what is wrong with the
-    node's own set-up.
+    node's own set-up. doubts: what speaks against the settings of the input.
     """
 
     running_s: float | None
@@ -169,6 +170,7 @@ class LiveStatus:
     image_ns: int | None = None
     tf_ns: int | None = None
     troubles: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,8 @@ def _info_rate(now: StreamStatus, beside: list[StreamStatus]) -> float:
 def _set_up(status: LiveStatus) -> Iterator[Finding]:
     if status.troubles:
         yield Finding(SET_UP, Level.WARN, "; ".join(status.troubles), (), "set_up")
+    for doubt in status.doubts:
+        yield Finding(f"doubt: {doubt.kind}", Level.WARN, str(doubt), (), doubt.kind)
 
 
 def _other_clock(status: LiveStatus) -> str:

@@ -51,10 +51,13 @@ from spatial_mllm_ros.query.table import load_table
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformTree, frame_name, whose_pose
+from spatial_mllm_ros.scene.transform_watch import TransformWatch
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.calibration import sensor_from_yaml
 from spatial_mllm_ros.sources.compressed import BadImage
@@ -112,8 +115,8 @@ class LiveEngine:
     on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
     called when the settings name a model; returns it loaded, or raises ConfigurationError. load_geometry: the same for the
     predictor of geometry from colour. surroundings: what others publish, where the node knows. subscribe:
-    called from a thread of the engine's with a stream that was found under way, and is in ``streams`` from then on. troubles: what is wrong with
-    the node's set-up, such as parameters that do not exist.
+    called from a thread of the engine's with a stream that was found under way, and is in ``streams`` from
+    then on. troubles: what is wrong with the node's set-up, such as parameters that do not exist.
 
     Raises ConfigurationError when something named in the settings cannot be had. ``close`` it when it is done with.
     """
@@ -167,6 +170,8 @@ class LiveEngine:
         self._subscribe = subscribe
         self._pose_frame = ""
         """Whose pose pose_topic tells; '' until its first message."""
+        self._watch = TransformWatch()
+        self._axes: dict[str, ImageAxesCheck] = {}
         self._camera_frame = ""
         self._early_poses: deque[tuple[Stream, Any]] = deque(maxlen=LATEST_TRANSFORMS)
         """From before the first image, which tells the camera's frame."""
@@ -370,7 +375,17 @@ class LiveEngine:
             image_ns=max((line.newest_ns for line in self._lines.values() if line.newest_ns is not None), default=None),
             tf_ns=self._transforms[-1][2] if self._transforms else None,
             troubles=self._troubles,
+            doubts=self._doubts(),
         )
+
+    def _above_camera(self) -> tuple[str, ...]:
+        with self._scene_lock:
+            return self._scene.assembler.tree.ancestors(self._camera_frame)
+
+    def _doubts(self) -> tuple[Doubt, ...]:
+        """What speaks against the settings."""
+        doubts = [self._watch.doubt(), *(check.doubt() for check in list(self._axes.values()))]
+        return tuple(doubt for doubt in doubts if doubt is not None)
 
     def _above(self) -> str:
         """The fixed frame that would be taken if the memory began now, if it is another than the memory's."""
@@ -460,6 +475,8 @@ class LiveEngine:
                     continue
                 if self._pose_frame and frame_name(child) == self._pose_frame:
                     continue  # pose_topic tells that
+                if not static and frame_name(child) in self._above_camera():
+                    self._watch.add(parent, child, stamp, T)
                 self._add_transform(parent, child, stamp, T, static)
 
         def pose(message: Any) -> None:
@@ -518,6 +535,7 @@ class LiveEngine:
         shortest = 1e9 / self.settings.max_frame_rate_hz if self.settings.max_frame_rate_hz else 0.0
         for frame in frames:
             self._progress.taken(frame.camera_frame, frame.stamp_ns)
+            self._axes.setdefault(frame.camera_frame, ImageAxesCheck(self.settings.image_frame)).add(frame)
             last = self._last_kept.get(frame.camera_frame)
             # A camera's stamps jitter; a twentieth of its period is forgiven so that 30 Hz at most lets 30 Hz through.
             if shortest and last is not None and 0 <= frame.stamp_ns - last < 0.95 * shortest:

@@ -230,8 +230,8 @@ class Settings:
     )
     pose_frame: str = _is(
         "",
-        "The frame whose pose pose_topic tells; empty: child_frame_id of Odometry, else base_link or what else the camera hangs "
-        "below, else the camera's own frame.",
+        "The frame whose pose pose_topic tells; empty: child_frame_id of Odometry, else base_link or what else the camera "
+        "hangs below, else the camera's own frame.",
     )
     static: bool = _is(
         False, "The camera does not move, and needs no pose: every image is taken at the origin of the fixed frame."

@@ -49,8 +49,8 @@ def why_silent(stream: Stream, surroundings: Surroundings, beside: bool) -> str:
         return f"nobody publishes {topic}{_meant(stream, topic, published)}"
     if not _accepted(stream) & set(types):
         return (
-            f"{topic} is published as {', '.join(sorted(types))}, but {' or '.join(sorted(_accepted(stream)))} is expected: set "
-            f"{_parameter(stream)}{' or ' + _TRANSPORTS[stream.kind][0] if stream.kind in _TRANSPORTS else ''}"
+            f"{topic} is published as {', '.join(sorted(types))}, but {' or '.join(sorted(_accepted(stream)))} is expected: "
+            f"set {_parameter(stream)}{' or ' + _TRANSPORTS[stream.kind][0] if stream.kind in _TRANSPORTS else ''}"
         )
     if beside and stream.kind in _TRANSPORTS:
         return f"{topic} is published, but nothing arrives, while other topics of the camera do: {large_images(stream)}"

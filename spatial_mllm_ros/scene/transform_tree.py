@@ -372,6 +372,22 @@ def _difference(a: Transform, b: Transform) -> Stddev:
     return float(np.linalg.norm(a[:3, 3] - b[:3, 3])), float(np.arccos(min(max(cosine, -1.0), 1.0)))
 
 
+def whose_pose(tree: TransformTree, camera_frame: str, child: str, asked: str = "") -> tuple[str, str]:
+    """The frame whose pose a message tells that names ``child`` or, as '', none; and how that was found, in words."""
+    if asked:
+        return frame_name(asked), "as set"
+    if child:
+        return frame_name(child), "its child_frame_id"
+    above = [frame for frame in tree.ancestors(camera_frame) if frame.rpartition("/")[2] not in PREFERRED_ROOTS]
+    for base in ("base_link", "base_footprint"):
+        for frame in above:
+            if frame.rpartition("/")[2] == base:
+                return frame, "assumed, it names none: set pose_frame otherwise"
+    if above[-1] == frame_name(camera_frame):
+        return above[-1], "assumed, nothing tells of another one: set pose_frame otherwise"
+    return above[-1], "assumed, what the camera hangs below: set pose_frame otherwise"
+
+
 def frame_name(name: str) -> str:
     """A frame's name without the leading slash that ROS 1 allowed."""
     return name.lstrip("/")

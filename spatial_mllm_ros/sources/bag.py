@@ -23,7 +23,7 @@ from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.scene.sensor import SensorModel
-from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name
+from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name, whose_pose
 from spatial_mllm_ros.scene.transform_watch import TransformWatch
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.bag_files import WHAT_TO_DO, BagFiles
@@ -206,18 +206,8 @@ class BagSource:
         if first is None:
             raise SourceError(f"{self._files.path}: no message on {self._poses.topic} decodes")
         parent, child = frame_name(first.header.frame_id), frame_name(getattr(first, "child_frame_id", ""))
-        above = [frame for frame in tree.ancestors(camera_frame) if frame.rpartition("/")[2] not in PREFERRED_ROOTS]
-        if self._settings.pose_frame:
-            return frame_name(self._settings.pose_frame), parent, "as set"
-        if child:
-            return child, parent, "its child_frame_id"
-        for base in ("base_link", "base_footprint"):
-            for frame in above:
-                if frame.rpartition("/")[2] == base:
-                    return frame, parent, "assumed, it names none: set pose_frame otherwise"
-        if above[-1] == camera_frame:
-            return camera_frame, parent, "assumed, nothing tells of another one: set pose_frame otherwise"
-        return above[-1], parent, "assumed, what the camera hangs below: set pose_frame otherwise"
+        whose, words = whose_pose(tree, camera_frame, child, self._settings.pose_frame)
+        return whose, parent, words
 
     def _chosen(self, topics: list[Topic], tf: list[str], other_tf: list[str], pose_words: str) -> Iterator[str]:
         """What is read, a line each for people."""
