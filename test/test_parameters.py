@@ -75,8 +75,8 @@ def test_any_value_is_taken_or_refused_with_its_name(name: str, value: object) -
         settings = Settings.from_values({name: value})
     except ParameterError:
         # does not fit the others
-        related = ("pool_size", "core_size", "fixed_frame", "model_device", "model_encoder_runtime")
-        assert name in related or name.endswith(("_topic", "_pixels", "_device"))
+        related = ("pool_size", "core_size", "model_encoder_runtime", "tf_namespace", "invalid_depth", "static")
+        assert name in related or name.endswith(("_topic", "_pixels", "_device", "_frame", "_depth_m"))
     else:
         assert type(getattr(settings, name)) is PARAMETERS[name].type
 

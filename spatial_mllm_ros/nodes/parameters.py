@@ -29,6 +29,7 @@ Value = bool | int | float | str
 TYPE_NAMES: dict[type, str] = {bool: "bool", int: "integer", float: "double", str: "string"}
 TOPIC = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 FRAME = re.compile(r"[^\s]*")
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 UNCALIBRATED = "none"
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -625,10 +626,14 @@ class Settings:
             yield "static cameras need no pose_topic: set one of the two"
         if self.static and cameras > 1:
             yield f"static is for one camera, but colour_topic names {cameras}"
+        for value in filter(None, _listed(self.invalid_depth)):
+            if not NUMBER.fullmatch(value):
+                yield f"invalid_depth must be numbers, separated by commas, not {self.invalid_depth!r}"
+                return
         try:
             _ = self.inputs
         except ValueError as error:
-            yield f"{'invalid_depth: ' if 'float' in str(error) else ''}{error}"
+            yield str(error)
 
 
 def _listed(text: str) -> list[str]:
