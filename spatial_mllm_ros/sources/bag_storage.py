@@ -26,6 +26,8 @@ else:
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+PIECE_BYTES = 4096
+"""Damaged data is decompressed in such pieces."""
 GIVE_UP_ROWS = 10_000
 """So many rows in a row that cannot be read are the end of a damaged database."""
 
@@ -101,6 +103,9 @@ def type_name(name: str) -> str:
 
 
 def words(error: Exception) -> str:
+    """An error of a parser, for people."""
+    if isinstance(error, Damaged):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -200,11 +205,13 @@ def _scan_mcap(path: Path) -> Iterator[Raw | str]:
             try:
                 if op == 0x06:
                     compression, start = _text(body, 28)
-                    plain = _decompressed(compression, body[start + 8 :])
+                    plain, fault = _decompressed(compression, body[start + 8 :])
                     checksum = struct.unpack_from("<I", body, 24)[0]
-                    if checksum and len(body) == length and crc32(plain) != checksum:
+                    if checksum and not fault and len(body) == length and crc32(plain) != checksum:
                         raise Damaged("its checksum is wrong")
                     yield from inside(BytesIO(plain))
+                    if fault is not None:
+                        raise fault
                 else:
                     yield from inside(BytesIO(head + body))
             except Exception as error:  # noqa: BLE001 the next chunk begins where this one says that it ends
@@ -220,11 +227,20 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
     return body[at + 4 : end].decode(), end
 
 
-def _decompressed(compression: str, data: bytes) -> bytes:
-    """Of data that was cut off, what can be had."""
-    if compression == "zstd":
-        return zstd.ZstdDecompressor().decompress(data)
-    return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data)) if compression == "lz4" else data
+def _decompressed(compression: str, data: bytes) -> tuple[bytes, Exception | None]:
+    """Of data that was cut off or damaged, what comes before that, and what then goes wrong."""
+    if compression not in ("zstd", "lz4"):
+        return data, None
+    decompressor = zstd.ZstdDecompressor() if compression == "zstd" else lz4.frame.LZ4FrameDecompressor()
+    plain = bytearray()
+    for at in range(0, len(data), PIECE_BYTES):
+        if decompressor.eof:
+            break
+        try:
+            plain += decompressor.decompress(data[at : at + PIECE_BYTES])
+        except Exception as error:  # noqa: BLE001 as in _scan_mcap
+            return bytes(plain), error
+    return bytes(plain), None
 
 
 # ---- sqlite3
@@ -376,4 +392,4 @@ def _scan_ros1(path: Path) -> Iterator[Raw | str]:
         try:
             yield from records(file, size)
         except Exception as error:  # noqa: BLE001 what is cut off looks like anything
-            yield words(error) if not isinstance(error, Damaged) else str(error)
+            yield words(error)

@@ -1,0 +1,52 @@
+"""Two publishers of one transform are found; what robots do is not taken for them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spatial_mllm_ros.scene.pose import Transform, from_quaternion
+from spatial_mllm_ros.scene.transform_watch import OFTEN, TransformWatch
+
+MS = 1_000_000
+
+
+def at(x: float, angle: float = 0.0) -> Transform:
+    return from_quaternion((0, 0, np.sin(angle / 2), np.cos(angle / 2)), (x, 0, 0))
+
+
+def test_two_localisers_that_disagree_are_found():
+    watch = TransformWatch()
+    for k in range(OFTEN + 2):
+        watch.add("map", "/odom", k * 100 * MS, at(0.01 * k))
+        watch.add("map", "odom", k * 100 * MS + 30 * MS, at(0.5 + 0.01 * k, 0.2))
+    doubt = watch.doubt()
+    assert doubt is not None
+    assert doubt.kind == "tf_publishers"
+    assert "map -> odom leaps to and fro by 0.5" in doubt.text
+    assert "tf_namespace" in doubt.remedy
+
+
+def test_a_frame_with_two_parents_in_turn_is_found():
+    watch = TransformWatch()
+    for k in range(2 * OFTEN + 2):
+        watch.add(("map", "odom")[k % 2], "base", k * 20 * MS, at(1.0))
+    assert "base hangs below" in watch.doubt().text
+
+
+def test_publishers_that_agree_a_restart_and_a_correction_are_no_contradiction():
+    watch = TransformWatch()
+    for k in range(50):
+        watch.add("map", "base", k * 100 * MS, at(0.1 * k))
+        watch.add("map", "base", k * 100 * MS + 10 * MS, at(0.1 * k + 0.01))  # a second one, which agrees
+    for k in range(50, 100):
+        watch.add("map", "base", k * 100 * MS, at(0.1 * k + 2.0))  # a loop was closed
+    for k in range(20):
+        watch.add("map", "base", k * 100 * MS, at(0.0))  # played again
+    assert watch.doubt() is None
+
+
+def test_a_robot_that_goes_to_and_fro_slowly_is_none():
+    watch = TransformWatch()
+    for k in range(60):
+        watch.add("map", "base", k * 1000 * MS, at(0.5 * (k % 2)))
+    assert watch.doubt() is None
