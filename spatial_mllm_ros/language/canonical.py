@@ -92,7 +92,7 @@ _MOMENTS: dict[type, Callable[[Any], str]] = {
     t.Stamp: lambda x: f"stamp {x.stamp_ns} ns",
     t.Ago: lambda x: f"{number(x.seconds)} s ago",
     t.AfterStart: lambda x: f"{number(x.seconds)} s after the start",
-    t.ClockTime: lambda x: f"{x.hour}:{x.minute:02}:{x.second:02}" + ("" if x.days_ago is None else f", {x.days_ago} days ago"),
+    t.ClockTime: lambda x: f"{x.hour}:{x.minute:02}:{x.second:02}" + (f", {x.days_ago} days ago" if x.days_ago else ""),
 }
 
 
@@ -198,7 +198,7 @@ _SPOKEN |= {
     m.Depth: lambda x: f"the depth of {_say(x.of)}" + (_when(x.at) if x.at is not None else ""),
     m.Height: lambda x: f"the height of {_say(x.of)} above {_say(x.above)}",
     m.Angle: lambda x: f"the angle at {_say(x.vertex)} between {_say(x.a)} and {_say(x.b)}",
-    m.Bearing: lambda x: f"the bearing of {_say(x.of)} from {_say(x.viewer)}" + (f" facing {_say(x.facing)}" if x.facing else ""),
+    m.Bearing: lambda x: f"the horizontal angle of {_say(x.of)} from {_say(x.viewer)}" + (f" facing {_say(x.facing)}" if x.facing else ""),
     m.Extent: lambda x: f"the {_DIMENSION[x.dimension]} of {_extended(x.of)}",
     m.Slope: lambda x: f"the slope of the surface at {_say(x.at)}",
     m.PathLength: lambda x: "the length of the camera's path" + _within(x.span),
@@ -212,7 +212,7 @@ _SPOKEN |= {
     m.Elapsed: lambda x: f"the time {_span(x.span)}",
     m.SeenTime: lambda x: f"the time {'since' if x.ago else 'when'} {_say(x.of)} was {x.event.value} seen",
     m.SeenDistance: lambda x: f"the least distance that {_say(x.of)} was seen from" + _within(x.span),
-    m.Count: lambda x: f"the number of {_COUNTED[x.of]}",
+    m.Count: lambda x: f"the number of {_COUNTED[x.what]}",
     m.ObjectCount: lambda x: f"the number of objects that are {_say(x.of)}",
     m.SeenCount: lambda x: f"the number of images that show {_say(x.of)}" + _within(x.span),
     m.UnseenFraction: lambda x: "the unseen fraction of the space",
@@ -316,7 +316,7 @@ _SPOKEN |= {
     a.SurfaceNormal: lambda x: f"What is the normal of the surface at {_say(x.at)}",
     a.Unseen: lambda x: "Where is the unseen space",
     a.Route: lambda x: f"What is the route{f' from {_say(x.start)}' if x.start else ''} to {_say(x.goal)}{_radius(x)}",
-    a.Extreme: lambda x: f"{'What' if x.value else 'Which'} is the {_rank(x.rank)}{x.which.value} of {_list(x.of)}",
+    a.Extreme: lambda x: f"{'What' if x.as_value else 'Which'} is the {_rank(x.rank)}{x.which.value} of {_list(x.of)}",
     a.Order: lambda x: f"What is the order of {_list(x.of)} from {'large to small' if x.descending else 'small to large'}",
     a.Occupied: lambda x: f"Is {_say(x.of)} {'free, occupied or unknown' if x.state is None else x.state.value}",
     a.Find: lambda x: f"Which objects are {_say(x.of)}",

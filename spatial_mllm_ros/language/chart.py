@@ -28,21 +28,25 @@ class Several(tuple):  # type: ignore[type-arg]
 
 @dataclass
 class Node:
-    """Part of a pattern. kind: word, class, phrase, seq, alt, opt or star; key: its word, class or phrase."""
+    """Part of a pattern. kind: word, class, phrase, fixed (some of several plain wordings), seq, alt, opt or star."""
 
     kind: str
     key: str = ""
     parts: list[Node] = field(default_factory=list)
+    fixed: list[tuple[str, ...]] = field(default_factory=list)
     first: frozenset[str] = frozenset()
     nullable: bool = False
 
-    @property
-    def values(self) -> int:
-        """How many values it gives."""
+    values: int = 0
+    open: bool = False
+
+    def __post_init__(self) -> None:
+        """values: how many values it gives."""
         inner = [part.values for part in self.parts]
         if self.kind == "alt":
-            return max(inner)
-        return int(any(inner)) if self.kind == "star" else 1 if self.kind == "phrase" else sum(inner)
+            self.values = max(inner)
+        elif self.kind != "fixed":
+            self.values = int(any(inner)) if self.kind == "star" else int(self.kind == "phrase") or sum(inner)
 
 
 @dataclass
@@ -131,12 +135,17 @@ class Chart:
             self.next[i] = self.next[i + 1] if tokens[i].kind == "," else i
         self.keys: list[frozenset[str]] = []
         self.ends: dict[tuple[str, int], list[tuple[int, Any]]] = {}
-        texts = [t.text for t in tokens]
+        self.plain = [i for i in range(n) if tokens[i].kind != ","]
+        self.rank = [0] * (n + 1)
+        for i in range(n):
+            self.rank[i + 1] = self.rank[i] + (tokens[i].kind != ",")
+        self.texts = texts = tuple(tokens[i].text for i in self.plain)
         for i, token in enumerate(tokens):
             keys = {token.text, f"@{token.kind}"}
             for words, key, value in grammar.entries.get(token.text, ()):
-                if tuple(texts[i : i + len(words)]) == words:
-                    self.ends.setdefault((key, i), []).append((i + len(words), value))
+                r = self.rank[i]
+                if texts[r : r + len(words)] == words:
+                    self.ends.setdefault((key, i), []).append((self.plain[r + len(words) - 1] + 1, value))
                     keys.add(key)
             self.keys.append(frozenset(keys))
         self.keys.append(frozenset())
@@ -158,8 +167,6 @@ class Chart:
             best[end, value] = 0
         for rule in grammar.rules.get(name, ()):
             node = rule.node
-            if not (node.nullable or ANYTHING in node.first or node.first & keys):
-                continue
             for end, values, cost in self.match(node, at):
                 try:
                     value = rule.action(*values)
@@ -178,47 +185,49 @@ class Chart:
     def match(self, node: Node, at: int) -> Found:
         """The readings of a part of a pattern from a place."""
         kind = node.kind
-        if kind in ("word", "class"):
-            at = self.next[at]
-            if node.key not in self.keys[at]:
-                return []
-            self.farthest = max(self.farthest, at + 1)
-            return [(at + 1, (), 0)] if kind == "word" else [(end, (), 0) for end, _ in self.ends[node.key, at]]
+        if not (node.nullable or node.open or not node.first.isdisjoint(self.keys[self.next[at]])):
+            return []
         if kind == "phrase":
-            first = self.grammar.firsts[node.key]
-            if not (ANYTHING in first or self.grammar.nullable.get(node.key) or first & self.keys[self.next[at]]):
-                return []
             return self.phrase(node.key, at)
         if kind == "seq":
             found: Found = [(at, (), 0)]
             for part in node.parts:
-                grown: Found = []
-                for end, values, cost in found:
-                    for end2, more, cost2 in self.match(part, end):
-                        grown.append((end2, values + more, cost + cost2))
-                if not grown:
-                    return []
-                found = grown
+                found = [
+                    (end2, values + more, cost + cost2)
+                    for end, values, cost in found
+                    for end2, more, cost2 in self.match(part, end)
+                ]
+                if not found:
+                    break
             return found
+        if kind == "opt":
+            (part,) = node.parts
+            return [(at, (None,) * part.values, 0), *self.match(part, at)]
+        if kind in ("word", "class", "fixed"):
+            at = self.next[at]
+            self.farthest = max(self.farthest, at + 1)
+            if kind == "word":
+                return [(at + 1, (), 0)]
+            if kind == "class":
+                return [(end, (), 0) for end, _ in self.ends[node.key, at]]
+            r = self.rank[at]
+            return [(self.plain[r + len(w) - 1] + 1, (), 0) for w in node.fixed if self.texts[r : r + len(w)] == w]
         if kind == "alt":
             width = node.values
-            return [
-                (e, v + (None,) * (width - len(v)), c)
-                for part in node.parts
-                if part.nullable or ANYTHING in part.first or part.first & self.keys[self.next[at]]
-                for e, v, c in self.match(part, at)
-            ]
+            return [(e, v + (None,) * (width - len(v)), c) for part in node.parts for e, v, c in self.match(part, at)]
         (part,) = node.parts
-        if kind == "opt":
-            return [(at, (None,) * part.values, 0), *self.match(part, at)]
-        many = part.values
+        at = self.next[at]
+        known = self.memo.get((part.key + "*", at)) if part.key else None
+        if known is not None:
+            return known
         found, reached = [(at, (), 0)], [(at, (), 0)]
         while reached:
-            reached = [
-                (e2, (*v, *v2), c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e
-            ]
+            reached = [(e2, (*v, *v2), c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e]
             found += reached
-        return [(e, (v,) if many else (), c) for e, v, c in found]
+        out = [(e, (v,) if part.values else (), c) for e, v, c in found]
+        if part.key:
+            self.memo[part.key + "*", at] = out
+        return out
 
     def whole(self, name: str) -> dict[Any, int]:
         """The readings of a phrase that use every token, with their costs."""
@@ -247,6 +256,8 @@ def _compiled(pattern: str) -> Node:
                 sequence.append(Node("class" if part.isupper() else "word", part))
             i += 1
         found.append(Node("seq", parts=sequence))
+        if len(found) > 1 and all(p.kind == "word" for f in found for p in f.parts):
+            return Node("fixed", fixed=[tuple(p.key for p in f.parts) for f in found]), i
         return (found[0] if len(found) == 1 else Node("alt", parts=found)), i
 
     node, end = alternatives(0)
@@ -260,6 +271,8 @@ def _look(node: Node, firsts: dict[str, frozenset[str]], nullable: dict[str, boo
         _look(part, firsts, nullable)
     if node.kind in ("word", "class"):
         node.first = frozenset({node.key})
+    elif node.kind == "fixed":
+        node.first = frozenset(words[0] for words in node.fixed)
     elif node.kind == "phrase":
         node.first, node.nullable = firsts.get(node.key, frozenset()), nullable.get(node.key, False)
     elif node.kind == "seq":
@@ -272,3 +285,4 @@ def _look(node: Node, firsts: dict[str, frozenset[str]], nullable: dict[str, boo
     else:
         node.first = frozenset().union(*(p.first for p in node.parts))
         node.nullable = node.kind in ("opt", "star") or any(p.nullable for p in node.parts)
+    node.open = ANYTHING in node.first

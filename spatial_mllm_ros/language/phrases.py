@@ -36,8 +36,12 @@ from spatial_mllm_ros.queries.units import AREA, LENGTH, TIME, UNITS, VOLUME
 
 LEXICON: dict[str, list[str]] = yaml.load((Path(__file__).parent / "lexicon.yaml").read_text("utf-8"), yaml.BaseLoader)
 SILENT = [tuple(p.split()) for p in LEXICON.pop("SILENT")]
+ORDINARY = LEXICON.pop("ORDINARY")
 NAMEABLE = frozenset(LEXICON.pop("NAMEABLE"))
-ROOMS = ["kitchen", "bathroom", "bedroom", "living room", "hallway", "hall", "corridor", "office", "garage", "basement", "attic", "dining room", "toilet", "study", "lounge", "storage room", "laundry room", "lobby", "pantry", "nursery", "guest room", "entrance hall", "workshop", "cellar"]
+ROOMS = (
+    "kitchen, bathroom, bedroom, living room, hallway, hall, corridor, office, garage, basement, attic, dining room, toilet,"
+    " study, lounge, storage room, laundry room, lobby, pantry, nursery, guest room, entrance hall, workshop, cellar"
+).split(", ")
 LONGEST_NAME = 4
 
 GRAMMAR = Grammar(LEXICON)
@@ -84,6 +88,13 @@ def _name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
             yield at, (" ".join([*before, single]), single != last), len(words)
 
 
+@GRAMMAR.native("label", [ANYTHING])
+def _label(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """The name that a mark is given: it changes nothing."""
+    for end, name, _ in _name(chart, at):
+        yield end, name, 0
+
+
 def is_name(chart: Chart, at: int) -> bool:
     """Whether a token can be part of a name."""
     token = chart.tokens[at]
@@ -103,9 +114,9 @@ def singular(word: str) -> str:
     return {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse"}.get(word, word)
 
 
-_COUNTS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_COUNTS = "one two three four five six seven eight nine ten eleven twelve".split()
 GRAMMAR.table("count", {w: float(i + 1) for i, w in enumerate(_COUNTS)} | {"fifteen": 15.0, "twenty": 20.0, "thirty": 30.0, "fifty": 50.0, "hundred": 100.0})  # fmt: skip
-GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate(["second", "third", "fourth", "fifth", "sixth"])} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
+GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate("second third fourth fifth sixth".split())} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
 GRAMMAR.table("unit", {w: u.key for u in UNITS.values() for w in u.words if u.key and w not in ("s", "h", "l", "m", '"')}
               | {"sqm": "m2", "sqft": "ft2", "m2": "m2", "cm2": "cm2", "ft2": "ft2", "meters squared": "m2", "metres squared": "m2", "cms": "cm", "m3": "m3", "cubic metres": "m3", "cubic meters": "m3"})  # fmt: skip
 GRAMMAR.table("symbol", {"s": "s", "h": "h", "l": "l", "m": "m", "in": "in", '"': "in", "'": "ft"})
@@ -191,20 +202,20 @@ def _end() -> Moment:
     return Now()
 
 
-@says("moment", "{clock} [oclock|hours] [{half_day}] [{day}]", "{number} {half_day} [{day}]", "{number} oclock [{day}]")
+@says("moment", "{clock} [oclock|hours] [{half_day}] [{day}]", "{number} {half_day} [{day}]", "{number} oclock [{day}]", "{clock} {number} days ago")
 def _clock(value: float, half: Any = None, day: Any = None) -> Moment | None:
     if isinstance(value, float):
         if value != int(value) or not 0 <= value <= 24:
             return None
         value = value * 3600
-    if isinstance(half, int) and day is None and half in (0, 1):
+    if isinstance(half, int | float):
         half, day = None, half
     seconds = int(value)
     if half is not None:
         if not 3600 <= seconds < 13 * 3600:
             return None
         seconds = seconds % (12 * 3600) + (12 * 3600 if half == "pm" else 0)
-    return ClockTime(hour=seconds // 3600, minute=seconds // 60 % 60, second=seconds % 60, days_ago=day)
+    return ClockTime(hour=seconds // 3600, minute=seconds // 60 % 60, second=seconds % 60, days_ago=int(day or 0))
 
 
 GRAMMAR.table("half_day", {"am": "am", "pm": "pm", "a m": "am", "p m": "pm", "in the morning": "am", "in the afternoon": "pm", "in the evening": "pm"})  # fmt: skip
@@ -213,7 +224,7 @@ GRAMMAR.table("day", {"today": 0, "yesterday": 1})
 
 @says("moment", "{day} at {moment}", "{number} days ago at {moment}")
 def _day_at(day: float, moment: Moment) -> Moment | None:
-    return dataclasses.replace(moment, days_ago=int(day)) if isinstance(moment, ClockTime) and moment.days_ago is None else None
+    return dataclasses.replace(moment, days_ago=int(day)) if isinstance(moment, ClockTime) and not moment.days_ago else None
 
 
 @says("moment", "{quantity} ago", "{quantity} before now", "{quantity} earlier than now")
@@ -256,11 +267,6 @@ def _clock_moment(moment: Moment) -> Moment | None:
       "(in|on|into|to|for|within) [the] {moment} (IMAGE|view)", "(in|on|into) the IMAGE [of|from] the camera [at] {moment}", "(in|on|into) the CAMERA 's IMAGE [at|from|of] {moment}",
       "(in|on) the IMAGE the CAMERA took at {moment}", "(in|from|at) the view at {moment}")  # fmt: skip
 def _shot(moment: Moment) -> Moment:
-    return moment
-
-
-@says("when", "{shot}")
-def _when_shot(moment: Moment) -> Moment:
     return moment
 
 
@@ -309,14 +315,14 @@ def _thing_mark(mark: Operand) -> Operand:
     return mark
 
 
-@says("mark", "{p}", "[DET] [marked|queried|clicked|given|specified|selected] POINT [at|of|marked|marked by|number|called|in|with] {p}", "[DET] [object|thing|item|surface|spot] [at|marked|marked by|under] {p}", "[DET] {name} (at|marked|marked by|marked with|marked as) {p}", "[DET] {name} {p}",
-      "[DET] POINT POINT [at] {p}", "what [is|lies] at {p}", "whatever is at {p}", "[DET] (point|spot|pixel|place) marked by {p}", "the one at {p}", "the surface [point] (at|of) {p}", "[DET] {name} [that is|which is] shown at {p}", "the real world point [at] {p}", "[DET] THING [that is|which is|lying|located|seen] at {p}")  # fmt: skip
+@says("mark", "{p}", "[DET] [marked|queried|clicked|given|specified|selected] POINT [at|of|marked|marked by|number|called|in|with] {p}", "[DET] [object|thing|item|surface|spot] [at|marked|marked by|under] {p}", "[DET] {label} (at|marked|marked by|marked with|marked as) {p}", "DET {label} {p}",
+      "[DET] POINT POINT [at] {p}", "what [is|lies] at {p}", "whatever is at {p}", "[DET] (point|spot|pixel|place) marked by {p}", "the one at {p}", "the surface [point] (at|of) {p}", "[DET] {label} [that is|which is] shown at {p}", "the real world point [at] {p}", "[DET] THING [that is|which is|lying|located|seen] at {p}")  # fmt: skip
 def _mark_point(*values: Any) -> Operand | None:
     return values[-1]
 
 
-@says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING ENCLOSED [DET] [box] {box}", "[DET] {name} ENCLOSED {box}", "[DET] {name} {box}", "[DET] THING {box}", "[DET] THING [that|which] (is|lies) (in|inside|within) {box}",
-      "what [is|lies] (in|inside|within) [the box] {box}", "whatever is (in|inside|within) {box}", "what [the box] {box} ENCLOSES", "[DET] {name} that {box} ENCLOSES", "[DET] THING [that|which] {box} ENCLOSES", "[DET] contents of [the box] {box}", "the box 's (content|contents) {box}", "the one in {box}", "[DET] bounding box {box}", "[DET] {name} ENCLOSED the box {box}", "{box} 's (content|contents|object)", "whatever {box} ENCLOSES", "the box labelled {box}", "what is ENCLOSED {box}")  # fmt: skip
+@says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING ENCLOSED [DET] [box] {box}", "[DET] {label} ENCLOSED {box}", "DET {label} {box}", "[DET] THING {box}", "[DET] THING [that|which] (is|lies) (in|inside|within) {box}",
+      "what [is|lies] (in|inside|within) [the box] {box}", "whatever is (in|inside|within) {box}", "what [the box] {box} ENCLOSES", "[DET] {label} that {box} ENCLOSES", "[DET] THING [that|which] {box} ENCLOSES", "[DET] contents of [the box] {box}", "the box 's (content|contents) {box}", "the one in {box}", "[DET] bounding box {box}", "[DET] {label} ENCLOSED the box {box}", "{box} 's (content|contents|object)", "whatever {box} ENCLOSES", "the box labelled {box}", "what is ENCLOSED {box}")  # fmt: skip
 def _mark_box(*values: Any) -> Operand | None:
     return values[-1]
 
@@ -492,11 +498,13 @@ def _thing_object(thing: Object) -> Operand:
     return thing
 
 
-@says("thing", "{object} [that is|which is|standing|lying] {rel} {simple}", "{object} between {simple} and {simple}")
+@says("thing", "{object} [that is|which is|standing|lying] {rel} {simple}", "{object} between {simple} and {simple}", cost=1)
 def _qualified(thing: Object, where: Any, to: Any) -> Operand | None:
     if isinstance(where, Operand):
         return None
-    return dataclasses.replace(thing, where=where, to=to) if thing.to is None and where is not Where.SAME_SURFACE else None
+    if where in (Where.INSIDE, Where.SAME_SURFACE) and not isinstance(to, Object | Room):
+        return None
+    return dataclasses.replace(thing, where=where, to=to) if thing.to is None else None
 
 
 @says("thing", "[DET] (object|thing|item) [that is|which is] {rel} {simple}")
@@ -593,21 +601,23 @@ def same(*values: Any) -> Any:
     return values[-1]
 
 
-arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measured|counted|starting|starting out|seen|as seen] from {thing}", "from {thing} (on|over|away)", "(compared with|compared to|relative to|with respect to) {thing}", "from {thing} 's (standpoint|point of view|position|perspective|viewpoint|pose|location)")(same)  # fmt: skip
+arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measured|counted|starting|starting out|seen|as seen] from {thing}", "from {thing} (on|over|away)", "(relative to|with respect to) {thing}", "from {thing} 's (standpoint|point of view|position|perspective|viewpoint|pose|location)")(same)  # fmt: skip
 arg("to", "[over|up|away|all the way] (to|until) {thing}", "to (reach|get to|touch|hit) {thing}", "with {thing}")(same)
-arg("of", "(of|for|at|in|on|by) {thing}", "of {list}", "that {thing} has", "for {list}", "POSS {thing}")(same)
+arg("of", "(of|for|at|in|on|by) {thing}", "of {list}", "that {thing} has", "under {thing}", "stored at {thing}", "for {list}", "POSS {thing}")(same)
 arg("between", "[in] between {list}", "from {each} (to|and) {each}", "(connecting|joining|separating) {list}", "(connecting|joining) {each} (to|with|and) {each}", "reaching from {each} to {each}")(
     lambda *v: v[0] if len(v) == 1 else tuple(v)
 )
 arg("above", "[up|high|higher|located] (above|over) [the level of] {thing}", "(off|from|over) [the] {floor}", "up from {thing}", "(with respect to|relative to) the {floor}")(same)
 arg("below", "[down] (below|beneath|under|underneath) {thing}", "down from {thing}")(same)
-arg("time", "{when}", "when {owner} was at its pose at {moment}", "with the CAMERA (at its|where it was at|at) {moment} [pose]")(same)
+arg("shot", "{shot}")(same)
+arg("time", "{when}", "when {owner} was at its (pose|position|place) at {moment}", "when {owner} was at its {moment_mark} (pose|position|place)", "(if|when) (i|you) (am|are) at the {moment_mark} (position|pose) [facing forward]", "compared with {moment}", "from the viewpoint at {moment}", "from where {owner} (is|was) at {moment}", "with the CAMERA (at its|where it was at|at) {moment} [pose]")(same)
 arg("span", "{span}")(same)
-arg("unit", "[stated|expressed|given|quoted|measured|answer|respond|reply|in terms of|and answer] in [unit|units of] {unit}", "in {unit_in}", "[the|a] (answer|number|value|result) in {unit}", "{bare_unit}", "[answer] with a number in {unit}", "in {unit} and {unit}", "to the nearest {unit}", "as a {unit}", "as {unit}")(lambda *v: v[0])  # fmt: skip
+arg("unit", "in {unit} please", "[stated|expressed|given|quoted|measured|answer|respond|reply|in terms of|and answer] in [unit|units of] {unit}", "in {unit_in}", "[the|a] (answer|number|value|result) in {unit}", "{bare_unit}", "[answer] with a number in {unit}", "in {unit} and {unit}", "to the nearest {unit}", "as a {unit}", "as {unit}")(lambda *v: v[0])  # fmt: skip
 says("unit_in", "{symbol}")(lambda s: s if s != "in" else None)
 says("bare_unit", "{unit}", cost=1)(same)
+arg("along", "(along|measured along|parallel to|measured parallel to) (the|its) (optical|viewing|camera|z|view|camera 's optical|camera 's viewing|camera 's z|camera 's) axis", "along (the|its) (camera|lens) axis", "in [the] (camera frame|camera 's frame|frame of the camera|camera coordinates)", "(from|to) the (image|camera) plane", "not ray length", "z not ray length", "in the image", "z", "into the image", "from the camera plane", "its distance along the optical axis")(lambda: True)
 arg("metric", "horizontally", "(ignoring|disregarding|neglecting|regardless of|without|not counting|leaving out|excluding|irrespective of|without counting|not considering|setting aside|leaving aside) [the|their|any|its] (height|heights|height difference|height differences|vertical|elevation|difference in height|differences in height|vertical difference|vertical component|vertical distance|altitude)",
-    "[as] [seen|viewed|looking|measured|looked at] from (above|the top|overhead|a bird 's eye view|top|straight above|directly above)", "(on|in|over|along|across|as seen on) [the|a] (floor|ground|floor plan|floorplan|map of the floor|horizontal plane|ground plane|floor plane|plan view|top view|map|top down view|bird 's eye view|2d map|plan|ground plan|xy plane|top down map)",
+    "if we disregard their heights", "[from] [a] bird 's eye [view]", "projected (on|onto) the floor", "[when|as|if] [seen|viewed|looking|measured|looked at] from (above|the top|overhead|a bird 's eye view|top|straight above|directly above)", "[measured] (on|in|over|along|across|as seen on) [the|a] (floor|ground|floor plan|floorplan|map of the floor|horizontal plane|ground plane|floor plane|plan view|top view|map|top down view|bird 's eye view|2d map|plan|ground plan|xy plane|top down map)",
     "in a top (view|down view)", "on the level", "in (plan|the horizontal|the horizontal direction|2d|the plane|two dimensions)", "if you look straight down", "looking straight down", "(when|if) projected (on|onto|to|down to|down onto) the (floor|ground|floor plane|ground plane)", "bird 's eye", "a bird 's eye view", "looking down from above", "if you look down from above", "regardless of their heights", "projected onto the floor", "when both are projected onto the floor", "measured horizontally", "measured along the floor", "measured on the floor", "in the horizontal plane", "in a horizontal direction")(lambda: Metric.HORIZONTAL)  # fmt: skip
 arg("metric", "vertically", "in (height|the vertical|the vertical direction|elevation)", "measured vertically", "along the vertical")(lambda: Metric.VERTICAL)
 arg("metric", "[measured] in a (straight line|beeline|bee line|direct line)", "as the crow flies", "(in|as|along|on) a straight line", "straight", "directly", "in a beeline", "in 3d", "in 3d space", "through the air", "straight through the air", "in space", "in three dimensions", "in three dimensional space", "line of sight", "straight line", "in direct line", "point to point", "in real life", "in reality", "in the real world", "net", "measured straight")(lambda: Metric.STRAIGHT)  # fmt: skip

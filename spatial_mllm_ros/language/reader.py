@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from spatial_mllm_ros.language import happenings, objects  # noqa: F401  they bring their part of the grammar
 from spatial_mllm_ros.language.canonical import Unspeakable, words
 from spatial_mllm_ros.language.chart import Chart
-from spatial_mllm_ros.language.phrases import GRAMMAR, SILENT
-from spatial_mllm_ros.language.tokens import Token, tokens_of
+from spatial_mllm_ros.language.phrases import GRAMMAR, IT, ORDINARY, SILENT, rebuilt
+from spatial_mllm_ros.language.questions import Both
+from spatial_mllm_ros.language.sentences import Refused, unit_fits
+from spatial_mllm_ros.language.spelling import Speller
+from spatial_mllm_ros.language.tokens import Token, normalise, tokens_of
+from spatial_mllm_ros.queries.asks import Property
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.measures import Distance
+from spatial_mllm_ros.queries.operands import Box, Operand, Point
+from spatial_mllm_ros.queries.query import Query, terms
+from spatial_mllm_ros.queries.term import InvalidQuery
 
 LONGEST = 70
 """Tokens of a question at most."""
@@ -55,29 +65,199 @@ def said(query: Query) -> str:
         return ""
 
 
+_FOREIGN = frozenset(
+    """wie weit ist der die das und von vom zum zwischen hoch breit lang entfernt wo wieviel welche welcher welches sind kann
+    liegt qué que cuál cual cuánto cuanto cuántos distancia hay entre el la los las está esta dónde donde y quelle quel
+    combien est entre les où sont une du des quanto distante è tra dove qual onde está são hoe ver tussen van het een gdzie jak
+    daleko jest hvor langt hur var är och mellan ne kadar nerede bu ile""".split()
+)
+_FREE = re.compile(
+    r"(?:describe|summari[sz]e|explain|why|who|whose|what (?:is|are|was|were|do|does|did|can|could|kind|type|sort|happen)|what|which|tell me about"
+    r"|list|name|give (?:me )?a (?:summary|description)|how (?:do|does|is|are|would|old|come|clean|bright|hot|heavy)|is it (?:day|night|safe))\b"
+)
+_SPATIAL = re.compile(
+    r"\bhow (?:far|long|high|tall|wide|deep|big|large|many|much|close|near|fast|steep|often|low|small|narrow|thick|broad|distant)\b|\bwhere\b|\bwhen\b"
+    r"|\b(?:distance|height|width|length|depth|area|volume|angle|direction|position|coordinates|size|speed|diameter|farther|further|closer|nearer|nearest|closest"
+    r"|farthest|furthest|higher|lower|highest|lowest|larger|largest|bigger|biggest|taller|tallest|wider|widest|number of|count|dimensions|extents?|part|parts|areas?|regions?|space|surface|unseen|unexplored|fraction|percentage|route|path|way to)\b|\d"
+)
+_YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)\b")
+
+
 def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices: Sequence[str] = ()) -> Reading:
     """Read a question about a request that has so many points, boxes and times, and these choices. Never raises."""
-    del choices
-    tokens = tokens_of(text, points=points, boxes=boxes, times=times)
     given = {"p": points, "box": boxes, "t": times}
+    tokens = tokens_of(text, points=points, boxes=boxes, times=times)
     for token in tokens:
         if token.kind in given and token.value >= given[token.kind]:
             have = given[token.kind]
-            name = {"p": "point", "box": "box", "t": "time"}[token.kind]
-            many = f"it has {have}" if have else "it has none"
-            return Reading(code=ErrorCode.INVALID_REQUEST, reason=f"{token.text} is not among the {name}s of the request: {many}")
+            name = {"p": "points", "box": "boxes", "t": "times"}[token.kind]
+            return Reading(code=ErrorCode.INVALID_REQUEST, reason=f"{token.text} is not among the {name} of the request, which has {have or 'none'}")
     if not tokens or len(tokens) > LONGEST:
-        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason="there is no question" if not tokens else "the question is too long")
-    tokens = _without_silent(tokens)
-    chart = Chart(GRAMMAR, tokens)
-    found = {q: c for q, c in chart.whole("core").items() if isinstance(q, Query)}
-    least = min(found.values(), default=0)
-    best = [q for q, c in found.items() if c == least]
+        why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
+        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
+    tokens = _named_list(_without_silent(tokens), given, choices)
+    found, farthest = _readings(tokens, given)
+    remarks: dict[Query, str] = {}
+    if not any(isinstance(f, Query) for f in found) or min(found.values()) > 0:
+        for repaired, changed in _SPELLER.repairs(tokens):
+            more, _ = _readings(repaired, given)
+            note = ", ".join(f'"{a}" was read as "{b}"' for a, b in changed.items())
+            for query, cost in more.items():
+                if isinstance(query, Query) and cost + len(changed) <= found.get(query, 1 << 30) and query not in found:
+                    found[query] = cost
+                    remarks[query] = note
+    queries = {q: c for q, c in found.items() if isinstance(q, Query)}
+    best = list({_unordered(q): q for q, c in queries.items() if c == min(queries.values())}.values())
     if len(best) == 1:
-        return Reading(query=best[0], queries=(best[0],), read_as=said(best[0]))
+        return _reading(best[0], remarks.get(best[0], ""))
     if best:
-        return Reading(code=ErrorCode.AMBIGUOUS, reason="more than one thing can be meant", alternatives=tuple(Alternative(words=said(q), query=q) for q in best))
-    return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason="not understood")
+        return Reading(code=ErrorCode.AMBIGUOUS, reason="this can mean more than one thing", alternatives=_alternatives(best))
+    return _refusal(text, tokens, found, farthest, given)
+
+
+def _unordered(query: Query) -> Query:
+    """The same for what differs only in which end of a distance comes first."""
+
+    def sorted_ends(term: Any) -> Any:
+        if isinstance(term, Distance) and repr(term.b) < repr(term.a):
+            return replace(term, a=term.b, b=term.a)
+        return term
+
+    return rebuilt(query, sorted_ends)
+
+
+def _reading(query: Query, remark: str) -> Reading:
+    return Reading(query=query, queries=(query,), read_as=said(query), remarks=(remark,) if remark else (), free_form=isinstance(query.ask, Property))
+
+
+def _alternatives(queries: Iterable[Query]) -> tuple[Alternative, ...]:
+    return tuple(Alternative(words=words_, query=q) for q in queries if (words_ := said(q)))
+
+
+def _refusal(text: str, tokens: tuple[Token, ...], found: dict[Any, int], farthest: int, given: dict[str, int]) -> Reading:
+    """Why there is no query, and what could be asked instead."""
+    for several in (f for f in found if isinstance(f, Both)):
+        return Reading(
+            queries=several.queries,
+            code=ErrorCode.NOT_UNDERSTOOD,
+            reason="there is more than one question: ask them one by one, or as one batch",
+            alternatives=_alternatives(several.queries),
+        )
+    for refused in (f for f in found if isinstance(f, Refused)):
+        code = ErrorCode.AMBIGUOUS if refused.instead else ErrorCode.NOT_UNDERSTOOD
+        return Reading(code=code, reason=refused.reason, alternatives=_alternatives(refused.instead))
+    plain = normalise(text)
+    letters = [c for c in plain if c.isalpha()]
+    foreign = [t.text for t in tokens if t.text in _FOREIGN and t.text not in GRAMMAR.words]
+    if sum(ord(c) > 0x24F for c in letters) > len(letters) / 4 or len(foreign) >= 2 or "¿" in plain:
+        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=OTHER_LANGUAGE)
+    marks = any(t.kind in given for t in tokens)
+    start = " ".join(t.text for t in tokens)
+    if not marks and _FREE.match(start) and not _SPATIAL.search(start):
+        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason="this is a question for a model", free_form=True)
+    stop = tokens[farthest].text if farthest < len(tokens) else ""
+    before = " ".join(t.text for t in tokens[max(0, farthest - 3) : farthest])
+    where = f'"{stop}" has no role after "{before}"' if stop and before else f'"{stop}" has no role' if stop else "the question is not complete"
+    return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=where, alternatives=_nearest(tokens))
+
+
+OTHER_LANGUAGE = "this reader reads English; a language model can be set as reader (parameter reader)"
+
+
+def _nearest(tokens: tuple[Token, ...]) -> tuple[Alternative, ...]:
+    """Canonical questions about what the text marks, those first that share its words."""
+    from spatial_mllm_ros.language.suggestions import suggestions
+
+    return _alternatives(suggestions(tokens))
+
+
+def _readings(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
+    """The readings of a text with their costs, and how far it was understood."""
+    found, farthest = _parsed(tokens, given)
+    stops = [i for i, t in enumerate(tokens) if t.kind == "."]
+    if found or not stops:
+        return found, farthest
+    parts = [p for a, b in zip([-1, *stops], [*stops, len(tokens)], strict=True) if (p := tokens[a + 1 : b])]
+    questions: list[dict[Any, int]] = []
+    context: tuple[Token, ...] = ()
+    for part in parts:
+        chart = Chart(GRAMMAR, part)
+        if chart.whole("aside"):
+            continue
+        unit = chart.whole("unit_aside")
+        if unit and questions:
+            questions[-1] = {
+                replace(q, unit=u): c for q, c in questions[-1].items() for u in unit if isinstance(q, Query) and q.unit in ("", u) and unit_fits(q, u)
+            }
+            continue
+        intro = chart.whole("context")
+        if intro and not questions:
+            context = (*part[next(iter(intro)) :], Token(",", ","))
+            continue
+        one, _ = _parsed((*context, *part), given)
+        if not one:
+            return {}, farthest
+        questions.append(one)
+    if len(questions) == 1:
+        return questions[0], farthest
+    single = [next(iter(q)) for q in questions if len(q) == 1]
+    if questions and len(single) == len(questions) and all(isinstance(q, Query) for q in single):
+        return {Both(tuple(single)): 0}, farthest
+    return {}, farthest
+
+
+def _parsed(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
+    chart = Chart(GRAMMAR, tokens)
+    found: dict[Any, int] = {}
+    for reading, cost in chart.whole("question").items():
+        resolved = _resolved(reading, tokens, given)
+        if resolved is not None:
+            found[resolved] = min(cost, found.get(resolved, cost))
+    return found, chart.farthest
+
+
+def _resolved(reading: Any, tokens: tuple[Token, ...], given: dict[str, int]) -> Any:
+    """A reading with "it" put in: the one thing that the text marks, or that the request does. None where there is none."""
+    if isinstance(reading, Both):
+        parts = tuple(_resolved(q, tokens, given) for q in reading.queries)
+        return None if None in parts else Both(parts)
+    if not isinstance(reading, Query):
+        return reading
+    if not any(t == IT for t in terms(reading)):
+        return reading
+    marks: set[Operand] = {Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value)) for t in tokens if t.kind in ("p", "box")}
+    if not marks and given["p"] + given["box"] == 1:
+        marks = {Point(index=0) if given["p"] else Box(index=0)}
+    if len(marks) != 1:
+        return None
+    (mark,) = marks
+    try:
+        return rebuilt(reading, lambda term: mark if term == IT else term)
+    except InvalidQuery:
+        return None
+
+
+def _named_list(tokens: tuple[Token, ...], given: dict[str, int], choices: Sequence[str]) -> tuple[Token, ...]:
+    """"the two points" and "which point" of a request with several marks, none of which the text names, with their names."""
+    if any(t.kind in ("p", "box") for t in tokens):
+        return tokens
+    chosen = [t for c in choices for t in tokens_of(c, points=given["p"], boxes=given["box"], times=given["t"])]
+    marks = chosen if chosen and all(t.kind in ("p", "box") for t in chosen) and len(chosen) == len(choices) else []
+    if not marks:
+        kind = "p" if given["p"] > 1 and not given["box"] else "box" if given["box"] > 1 and not given["p"] else ""
+        marks = [Token(kind, f"<{kind}{i}>", i) for i in range(given[kind])] if kind else []
+    if len(marks) < 2:
+        return tokens
+    named = [token for mark in marks[:-1] for token in (mark, Token("word", "and"))] + [marks[-1]]
+    texts = [t.text for t in tokens]
+    for phrase in _BOTH:
+        for i in range(len(texts) - len(phrase) + 1):
+            if tuple(texts[i : i + len(phrase)]) == phrase:
+                return (*tokens[:i], *named, *tokens[i + len(phrase) :])
+    return (*named, Token(",", ","), *tokens) if texts[0] in ("which", "who", "what") and len(texts) < 12 else tokens
+
+
+_BOTH = [tuple(p.split()) for p in ("the two points", "these two points", "both points", "these points", "the points", "the two boxes", "both boxes", "the boxes", "the two objects", "both objects", "the two")]
 
 
 def _without_silent(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
@@ -100,3 +280,4 @@ _SILENT: dict[str, list[tuple[str, ...]]] = {}
 for _phrase in SILENT:
     _SILENT.setdefault(_phrase[0], []).append(_phrase)
 GRAMMAR.ready()
+_SPELLER = Speller(GRAMMAR.words, ORDINARY)

@@ -38,9 +38,9 @@ def _forms(scale: str, sign: int, words: str) -> dict[str, tuple[str, int]]:
 
 
 ADJECTIVES = (
-    _forms("far", MORE, "far, far away, far off, far apart, distant, remote, away, apart, far removed, far out, distant from one another")
+    _forms("far", MORE, "far, off, far away, far off, far apart, distant, remote, away, apart, far removed, far out, distant from one another")
     | _forms("far", LESS, "near, close, close together, near together, close by")
-    | _forms("high", MORE, "high, elevated, high up, up high, far up")
+    | _forms("high", MORE, "high, up, elevated, high up, tall above the floor, up high, far up")
     | _forms("high", LESS, "low")
     | _forms("tall", MORE, "tall")
     | _forms("wide", MORE, "wide, broad, wide from side to side, wide across")
@@ -94,12 +94,12 @@ SUPERLATIVES = (
 NOUNS = {
     word.strip(): scale
     for scale, words in {
-        "far": "distance, separation, gap, spacing, range, distances, slant range, space, offset, separation distance, range value, ray length, radial distance, slant distance, clearance, dist, length of the ray, length of the viewing ray, line of sight distance, length of the line of sight, line, length of the line, length of the straight line, length of the segment, length of a straight line, straight line, distance along the ray, interval",
-        "height": "height, heights, vertical extent, vertical size, vertical dimension, vertical measurement, real height",
-        "high": "elevation, altitude, vertical position, height level, z height, height above the floor, height above ground, height coordinate, vertical coordinate, elevations",
+        "far": "distance, distance value, separation, gap, spacing, range, distances, slant range, space, offset, separation distance, range value, ray length, radial distance, slant distance, clearance, dist, length of the ray, length of the viewing ray, line of sight distance, length of the line of sight, line, length of the line, length of the straight line, length of the segment, length of a straight line, straight line, distance along the ray, interval",
+        "height": "height, heights, clear height, tallness, mounting height, vertical space, vertical extent, vertical size, vertical dimension, vertical measurement, real height",
+        "high": "elevation, floor clearance, altitude, vertical position, height level, z height, height above the floor, height above ground, height coordinate, vertical coordinate, elevations",
         "wide": "width, breadth, widths, shorter side, shortest side, shorter dimension, horizontal width, wideness, shorter horizontal side, shortest dimension",
         "long": "length, lengths, longest side, longer side, longest dimension, longer dimension, long side, longer horizontal side, horizontal length",
-        "deep": "depth, z, z value, z coordinate, z depth, depth value, depth reading, z distance, depth measurement, depths, depth coordinate, camera z, distance along the optical axis, distance along the viewing axis, optical axis distance, depth component, z component, distance in z, depth along the optical axis, depth along the camera axis, depth along z, distance along z",
+        "deep": "depth, z, depth map value, depth value stored, z component, perpendicular depth, metric depth, camera frame z coordinate, z value, z coordinate, z depth, depth value, depth reading, z distance, depth measurement, depths, depth coordinate, camera z, distance along the optical axis, distance along the viewing axis, optical axis distance, depth component, z component, distance in z, depth along the optical axis, depth along the camera axis, depth along z, distance along z",
         "volume": "volume",
         "area": "floor area, floor space, area, square footage, footprint, ground area, floor surface, floor surface area, floor size",
         "surface": "surface area",
@@ -133,6 +133,10 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
     Every entry of the bag must have its role, else there is nothing.
     """
     roles = dict(bag)
+    if scale in ("deep", "high", "height") and "to" in roles and roles.keys() <= {"to", "from"} and not isinstance(roles["to"], Floor | Ceiling):
+        roles["of"] = roles.pop("to")
+    if scale == "height" and roles.keys() == {"from", "to"} or scale == "height" and roles.keys() == {"between"}:
+        scale = "far"
     if "of" in roles and "subj" not in roles:
         roles["subj"] = roles.pop("of")
     keys, subject = frozenset(roles), roles.get("subj")

@@ -8,32 +8,47 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language.chart import Several
-from spatial_mllm_ros.language.phrases import GRAMMAR, rebuilt, same, says, si
-from spatial_mllm_ros.language.scales import LESS, MORE, measures
+from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, rebuilt, same, says, si
+from spatial_mllm_ros.language.scales import COMPARATIVES, LESS, MORE, SUPERLATIVES, distance, measures
+from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries.asks import (
+    AppearanceOrder,
     Ask,
+    Changed,
     Compare,
     Comparison,
     Difference,
     Dimensions,
     Direction,
+    Exists,
     Extreme,
+    Find,
+    Fits,
     FreePlace,
+    LineOfSight,
     Locate,
     Mean,
     MotionDirection,
     Moving,
+    Occupancy,
+    Occupied,
+    Open,
     Order,
     Pixel,
+    Property,
     Reachable,
     Relation,
     RoomOf,
     Route,
+    Seen,
+    Side,
     SurfaceNormal,
     Threshold,
+    Unseen,
     Value,
     Viewpoint,
     Visible,
+    Visited,
     Which,
     Within,
 )
@@ -71,12 +86,13 @@ from spatial_mllm_ros.queries.measures import (
     UnseenFraction,
     unit_of,
 )
-from spatial_mllm_ros.queries.moments import WHOLE, Moment, Now, Span
+from spatial_mllm_ros.queries.moments import WHOLE, MarkedMoment, Moment, Now, Span, Start
 from spatial_mllm_ros.queries.operands import (
     Box,
     Camera,
     Ceiling,
     Floor,
+    NearestWall,
     Object,
     Operand,
     Pick,
@@ -89,7 +105,7 @@ from spatial_mllm_ros.queries.query import Query, value_unit
 from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
 
-FLOATING = ("time", "span", "unit", "metric", "ends", "frame", "total")
+FLOATING = ("time", "shot", "span", "unit", "metric", "ends", "frame", "total")
 """What can be added to a question of any form; the rest of a bag are the things that it measures."""
 
 Args = Iterable[Any]
@@ -100,6 +116,7 @@ class Refused:
     """A sentence that is understood and that no query can be made of. ``reason``: why, and what can be asked."""
 
     reason: str
+    instead: tuple[Query, ...] = ()
 
 
 def bag_of(*args: Any) -> dict[str, Any] | None:
@@ -120,6 +137,10 @@ def parted(bag: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query | None:
     """The query of what is asked with what floats put in its place; None where something has none."""
+    floats = dict(floats)
+    if "shot" in floats:
+        if floats.setdefault("time", floats["shot"]) != floats.pop("shot"):
+            return None
     unit, frame_id = floats.get("unit") or "", floats.get("frame") or ""
     for role, place in (("time", _at), ("span", _over), ("metric", _by), ("ends", _between)):
         if role in floats:
@@ -135,14 +156,15 @@ def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query |
         return None
     if frame_id and not isinstance(ask, Locate | Direction | SurfaceNormal | MotionDirection | Route | FreePlace):
         return None
-    return query if not unit or _fits(query, unit) else None
+    return query if not unit or unit_fits(query, unit) else None
 
 
 def _total(ask: Ask) -> bool:
     return isinstance(ask, Value) and isinstance(ask.of, PathLength | TimeSpent | Turn | UnseenFraction | Elapsed | Extent)
 
 
-def _fits(query: Query, unit: str) -> bool:
+def unit_fits(query: Query, unit: str) -> bool:
+    """Whether the answer of a query can be worded in a unit."""
     ask, kind = query.ask, UNITS[unit].kind
     if isinstance(ask, Difference) and not ask.ratio:
         return UNITS[unit_of(ask.a)].kind == kind
@@ -251,6 +273,13 @@ def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole:
     """Queries for the value of a scale, with all that was added."""
     if bag is None:
         return Several()
+    bag = dict(bag)
+    if bag.pop("along", False):
+        if scale not in ("deep", "far"):
+            return Several()
+        scale = "deep"
+        if isinstance(bag.get("from"), Camera):
+            bag.pop("from")
     core, floats = parted(bag)
     unit = floats.get("unit")
     made: list[Ask] = []
@@ -272,9 +301,9 @@ def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole:
 
 
 says("pre", "[DET] (current|present|latest)")(lambda: ("time", Now()))
-says("pre", "(horizontal|lateral|2d|ground|planar|top view|map|floor plan)")(lambda: ("metric", Metric.HORIZONTAL))
+says("pre", "(horizontal|bird 's eye|xy|lateral|2d|ground|planar|top view|map|floor plan)")(lambda: ("metric", Metric.HORIZONTAL))
 says("pre", "vertical")(lambda: ("metric", Metric.VERTICAL))
-says("pre", "(straight line|straight|euclidean|direct|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)", "straight line point to point", "metric 3d", "real 3d")(lambda: ("metric", Metric.STRAIGHT))
+says("pre", "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)", "straight line point to point", "metric 3d", "real 3d")(lambda: ("metric", Metric.STRAIGHT))
 says("pre", "camera", "camera - to")(lambda: ("", None))
 says("pre", "{t}")(lambda t: ("time", t))
 
@@ -331,37 +360,43 @@ def _is_placed(bag: dict[str, Any] | None) -> bool:
 # ---- how far, how high, how many metres …
 
 
-says("how", "how {adj}", "[at|by|from] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(lambda adj: (adj[0], ""))
+says("how", "how {adj}", "[at|by|from|up to] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(lambda adj: (adj[0], ""))
 says("how", "how many {unit} {adj}", "what {unit} {adj}", "how many {unit} BE it {adj}")(lambda unit, adj: (adj[0], unit))
 says("how", "how many {unit} [is it|are there|is there|of cable|of path]", "[by] how many {unit}")(lambda unit: ({"length": "far", "angle": "turn", "time": "time", "area": "area", "volume": "volume"}.get(UNITS[unit].kind, "none"), unit))
-says("how", "[at|by|in|from] (what|which) [DET] {scale_noun}", "how much [of a] {scale_noun}", "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}", "(what|which) (real|exact|vertical) {scale_noun}", "what BE the {scale_noun}", "how much", "how large a {scale_noun}")(lambda noun="far": (noun, ""))
+says("how", "[at|by|in|from] (what|which) [DET] {scale_noun}", "how much [of a] {scale_noun}", "[up] to what {scale_noun}", "[what is] the {scale_noun} at which", "what (horizontal|vertical) {scale_noun}", "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}", "(what|which) (real|exact|vertical) {scale_noun}", "what BE the {scale_noun}", "how much", "how large a {scale_noun}")(lambda noun="far": (noun, ""))
 
 
-BEING = "(BE|DO|HAVE|CAN|would|will)"
+BEING = "(BE|DO|HAVE|CAN|would|will|must)"
+ENDS = "[from end to end|end to end|top to bottom|from top to bottom|from bottom to top|bottom to top|from side to side|side to side|from one end to the other|from one side to the other|from wall to wall|from its base to its top|from its bottom to its top|along its longest side|across|in real life|in reality|lengthwise]"
 
 
-@says("core", f"{{arg}}* {{how}} {{arg}}* {BEING} {{thing}} [LIE|have|has|measure|from it] {{arg}}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
+@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover|got|get] {ENDS} {{arg}}*", f"{{arg}}* {{how}} would you say {{thing}} is {{arg}}*", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
       "{arg}* {thing} BE [LIE] {arg}* {how} {arg}*", "{arg}* {thing} {how} {arg}*", "{arg}* {thing} LIE {arg}* {how} {arg}*", f"{{arg}}* [of] {{arg}}* {{how}} {BEING} {{arg}}* {{thing}} LIE {{arg}}*",
       f"{{arg}}* {{how}} {{arg}}* {BEING} {{list}} [LIE|from each other|from one another|to each other|from eachother] {{arg}}* [apart]", "{arg}* {how} {arg}* {list} (BE|LIE) [from each other|from one another|to each other] {arg}* [apart]",
       "{arg}* {list} {how} [apart] {arg}*", "{arg}* {list} BE {how} {arg}*", "{arg}* {how} BE {list} [from each other|from one another] {arg}*")  # fmt: skip
 def _how(*parts: Any) -> Any:
-    how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str) and p[0] not in FLOATING and p[0] != "frame")
+    how = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and (isinstance(p[1], str) or type(p[1]) is int)), ("deep", ""))
+    if how[1] in (MORE, LESS):
+        parts = tuple((how[0], "") if p is how else p for p in parts)
+        how = next(p for p in parts if p == (how[0], ""))
     things = [p for p in parts if isinstance(p, Operand) or (isinstance(p, tuple) and p and isinstance(p[0], Operand))]
-    rest = [p for p in parts if p is not how and p not in things and p is not None]
-    return _how_value(how, bag_of(("subj", things[0]), *rest))
+    rest = [p for p in parts if p is not how and p not in things and p is not None and p is not True]
+    return _how_value(how, bag_of(*(("subj", t) for t in things[:1]), *rest))
 
 
-@says("core", "{arg}* {how} [BE (it|there)|would it be|(lies|lie|is|are) [there]|(separate|separates|separated)|DO (lie|separate)|BE there|(is there|are there)|can be measured|BE] {arg}*")
+@says("core", "{arg}* {how} [BE (it|there)|would it be|have been seen|would i have to reach|do i have to reach|must i go|it is|was it|(lies|lie|is|are) [there]|(separate|separates|separated)|DO (lie|separate)|BE there|(is there|are there)|can be measured|BE] {arg}*")
 def _how_it(*parts: Any) -> Any:
     how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str))
     return _how_value(how, bag_of(*(p for p in parts if p is not how and p is not None)))
 
 
-@says("core", "{how} (separate|separates|separated|is between|are between) {list} {arg}*", "{how} (separate|separates|separated) {thing} from {thing} {arg}*", "what separates {list} {arg}*", "what separates {thing} from {thing} {arg}*")
+@says("core", "{how} (separate|separates|separated|is between|are between) {list} {arg}*", "{how} (separate|separates|separated) {thing} from {thing} {arg}*", "what separates {list} {arg}*", "{how} (separated|separate|separates) {thing} and {thing}", "{arg}* {how} (BE|are) {list} separated {arg}*", "[i want to|measure] measure [the straight line] (between {list}|from {list}) {arg}*", "[measure] (from|between) {list} what do you get", "{how} [of] (rope|string|cable|cord) (do|would|must) (i|you|we) need to connect {list}", "what length of (rope|string|cable|cord) (do|would) (i|you|we) need to connect {list}", "what length of cable would span {thing} to {thing}", "what is between {list} in terms of distance", "how far (must|would|do) i [have to] (go|reach) {arg}* to get from {thing} to {thing}", "how far do i have to reach from {thing} to get to {thing}", "if i (stretched|ran|held) a (tape|tape measure|string|rope) from {thing} to {thing} what would it (show|read|say|measure)", "if i shot a laser from {thing} (at|to) {thing} what distance would it (read|show)", "measure from {thing} to {thing}", "how long is the (ray|line) from {thing} to {thing}", "what separates {thing} from {thing} {arg}*")
 def _separate(*parts: Any) -> Any:
-    how = parts[0] if isinstance(parts[0], tuple) and isinstance(parts[0][0], str) else ("far", "")
+    how = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str)), ("far", ""))
     pair = next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), None) or tuple(p for p in parts if isinstance(p, Operand))
-    return _how_value(how, bag_of(("between", pair), parts[-1]))
+    rest = [p for p in parts if isinstance(p, tuple) and p is not how and p is not pair]
+    scale = "far" if how[0] in ("long", "wide") else how[0]
+    return _how_value((scale, how[1]), bag_of(("between", pair), *rest))
 
 
 def _how_value(how: tuple[str, str], bag: dict[str, Any] | None) -> Any:
@@ -376,7 +411,7 @@ def _how_value(how: tuple[str, str], bag: dict[str, Any] | None) -> Any:
 
 
 @says("core", "{arg}* [GIVE] (what|which) [are|is] [DET] {pre}* (size|dimensions|measurements|extents|extent|sizes|dims) {arg}*", "{arg}* [GIVE|what is|what are|which are] [DET] {pre}* SIZE {arg}*", "{arg}* [GIVE|what is|what are|which are] {thing} POSS SIZE {arg}*", "{arg}* [GIVE|what is|what are] {thing} SIZE {arg}*",
-      "{arg}* (what|which) (size|dimensions|measurements) (is|are|does|do|has|have) {thing} [have|has] {arg}*", "{arg}* what (does|do) {thing} measure {arg}*", "{arg}* GIVE (what size|how big) {thing} is {arg}*", "(measure|size up) {thing} {arg}*", "{thing} what size {arg}*")  # fmt: skip
+      "{arg}* (what|which) (size|dimensions|measurements) (is|are|does|do|has|have) {thing} [have|has] {arg}*", "{arg}* what (does|do) {thing} measure {arg}*", "{arg}* GIVE (what size|how big) {thing} is {arg}*", "[can you] (measure|size up) {thing} {arg}*", "(what|which) size fits {thing} [best]", "how (big|large|spacious) is {thing} SIZE {arg}*", "how (big|large) in real life is {thing} {arg}*", "how (big|large) is {thing} in (each|every) dimension {arg}*", "how far does {thing} extend in each direction", "how much (room|space) does {thing} take up {arg}*", "how (big|large) a {thing} {arg}*", "GIVE {thing} SIZE {arg}*", "SIZE of {thing} {arg}*", "{thing} what size {arg}*")  # fmt: skip
 def _size(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     bag = bag_of(*(("subj", t) for t in things), *(p for p in parts if not isinstance(p, Operand) and p is not None))
@@ -394,7 +429,7 @@ def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[
     """Whether a scale says more (or less) of one thing than of another, or than a quantity."""
     comparison = Comparison.MORE if sign == MORE else Comparison.LESS
     if isinstance(than, tuple) and len(than) == 2 and isinstance(than[0], float):
-        for m in measures(scale, bag):
+        for m in measures("high" if scale == "height" else scale, bag):
             yield from bounded(m, (comparison, than))
         return
     other = dict(bag)
@@ -434,19 +469,20 @@ def _than(thing: Operand) -> Any:
 
 
 says("than", "than {quantity}")(same)
+says("than", "compared (to|with) {thing}")(lambda t: (("subj", t),))
 says("than", "than from {thing}", "than that from {thing}")(lambda t: (("from", t),))
 says("than", "than to {thing}", "than the distance to {thing}", "than that to {thing}")(lambda t: (("to", t),))
 says("than", "than that of {thing}", "than the one (of|at|in) {thing}")(lambda t: (("subj", t),))
 says("than", "than {when}", "than it was {when}")(lambda t: (("time", t),))
 
 
-@says("core", "{arg}* BE {thing} [NOT] [LIE] [much] {more_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE [NOT] [LIE] {more_adj} {arg}* {than} {arg}*", "{arg}* DO {thing} [NOT] LIE {more_adj} {arg}* {than} {arg}*", "{arg}* {thing} LIE {more_adj} {arg}* {than} {arg}*",
-      "{arg}* {thing} {more_adj} {arg}* {than} {arg}*", "{arg}* BE n't {thing} {more_adj} {arg}* {than} {arg}*")  # fmt: skip
+@says("core", "{arg}* BE {thing} [LIE|have] [much|any] {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE [LIE] {than_adj} {arg}* {than} {arg}*", "{arg}* DO {thing} [LIE|have] {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} LIE {than_adj} {arg}* {than} {arg}*",
+      "{arg}* {thing} {than_adj} {arg}* {than} {arg}*", "{arg}* (BE|DO) n't {thing} [LIE|have] {than_adj} {arg}* {than} {arg}*", "{arg}* DO {thing} have {than_adj} {arg}* {than} {arg}*")  # fmt: skip
 def _more(*parts: Any) -> Any:
     return _compare(parts, False)
 
 
-@says("core", "{arg}* BE {thing} not {more_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE (not|n't) {more_adj} {arg}* {than} {arg}*")
+@says("core", "{arg}* BE {thing} not {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE (not|n't) {than_adj} {arg}* {than} {arg}*")
 def _not_more(*parts: Any) -> Any:
     return _compare(parts, True)
 
@@ -517,7 +553,7 @@ m("angle between {list} (at|seen from|as seen from|viewed from|from) {thing}", "
 m("angle between {thing} {thing} and {thing}", "angle {thing} {thing} {thing}")(lambda x, v, y: Angle(a=x, vertex=v, b=y))
 
 
-@m("(bearing|horizontal angle) of {thing} from {thing} [facing {thing}]")
+@m("horizontal angle of {thing} from {thing} [facing {thing}]")
 def _bearing(x: Operand, viewer: Operand, facing: Any) -> Any:
     from spatial_mllm_ros.queries.measures import Bearing
 
@@ -553,7 +589,7 @@ m("time (when|at which|that) {thing} was {event} SEEN", "{event} (time|moment|in
 )
 m("time since {thing} was {event} SEEN")(lambda x, e: SeenTime(of=x, event=e, ago=True))
 GRAMMAR.table("counted", {w: c for c, ws in {Countable.FRAMES: "frames, images, pictures", Countable.KEYFRAMES: "keyframes, key frames", Countable.ROOMS: "rooms", Countable.DOORS: "doors", Countable.WALLS: "walls"}.items() for w in ws.split(", ")})  # fmt: skip
-m("number of {counted}")(lambda c: Count(of=c))
+m("number of {counted}")(lambda c: Count(what=c))
 m("number of objects that are {thing}")(lambda x: ObjectCount(of=x) if isinstance(x, Object) else None)
 m("[total] number of {counted_object}")(lambda x: ObjectCount(of=x))
 m("number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}", "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE")(lambda x: SeenCount(of=x))
@@ -685,7 +721,7 @@ def _which_measure(rank: Any, end: Which, ms: Any) -> Any:
 @says("core", "what BE the [{ordinal}] {end} of {ms} {arg}*")
 def _extreme_value(rank: Any, end: Which, ms: Any, args: Any) -> Any:
     bag = bag_of(ms[1], args)
-    return None if bag is None else all_finished([Extreme(of=ms[0], which=end, rank=rank or 1, value=True)], bag)
+    return None if bag is None else all_finished([Extreme(of=ms[0], which=end, rank=rank or 1, as_value=True)], bag)
 
 
 @says("core", "(what BE the order of|ORDERING) {ms} {direction}")
@@ -706,10 +742,15 @@ def _most(adj: Any) -> Any:
 
 
 says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: (*adj, rank))
-says("superlative", "(the|at the|at a|a) (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}")(lambda s: (s, MORE, 1))
+says("superlative", "(the|at the|at a|a|more) [greater|more] {scale_noun}")(lambda s: None)
+says("superlative", "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}")(lambda s: (s, MORE, 1))
 says("superlative", "(the|at the|at a|a) (smaller|smallest|lesser|shorter|shortest|lower|lowest|least) {scale_noun}")(lambda s: (s, LESS, 1))
 says("comparative", "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]", "more {adj}", "the more {adj} [one|point|of the two]")(lambda adj: (*adj, 1))
-says("comparative", "(less|not as|not so) {adj}")(lambda adj: (adj[0], -adj[1], 1))
+says("than_adj", "{more_adj}", "the {more_adj} one", "more {adj}")(same)
+says("than_adj", "less {adj}")(lambda adj: (adj[0], -adj[1]))
+says("than_adj", "at a (greater|larger|longer|bigger|higher) {scale_noun}", "a (greater|larger|longer|bigger|higher) {scale_noun}")(lambda s: (s, MORE))
+says("than_adj", "at a (smaller|shorter|lesser|lower) {scale_noun}", "a (smaller|shorter|lesser|lower) {scale_noun}")(lambda s: (s, LESS))
+says("comparative", "(less|not as|not so) {adj}")(lambda adj: (adj[0], -adj[1], 1) if adj[0] != "deep" else None)
 
 
 def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
@@ -724,17 +765,20 @@ def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
     return found
 
 
-WHICH = "WHICHEVER"
+WHICH = "[to] WHICHEVER"
 
 
 @says("core", f"{{arg}}* {WHICH} [of {{list}}] [HAVING|BE] {{superlative}} {{arg}}* [of {{list}}]", f"{{arg}}* {WHICH} [of {{list}}] [HAVING|BE] {{comparative}} {{arg}}*",
       f"{{arg}}* {WHICH} [HAVING|BE] {{superlative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* {WHICH} [HAVING|BE] {{comparative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* [(of|among|between|given|from|out of|considering|comparing|compare|take)] {{list}} {WHICH} [of them|one|of the two|of these] [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*",
-      "{arg}* PICK [ONE] [of {list}] [HAVING|BE] ({superlative}|{comparative}) {arg}* [of {list}] {arg}*", "{arg}* PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}* {list} {arg}*", "{arg}* PICK ONE of {list} [that] [HAVING|BE] ({superlative}|{comparative}) {arg}*", "(given|of|considering) {list} PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}*",
+      "[compare|comparing] [the {scale_noun}] [of] {list} WHICHEVER (is|has) ({superlative}|{comparative})", "{arg}* to WHICHEVER is it ({superlative}|{comparative}) {arg}* {list}", "{arg}* to WHICHEVER of {list} is the {scale_noun} (larger|greater|bigger)", "is it {mark} or is it {mark} that [is|has] ({comparative}|{superlative}) {arg}*", "{arg}* WHICHEVER of {list} would {mover} reach first", "{arg}* of {list} WHICHEVER would {mover} reach first", "{arg}* PICK [ONE] [of {list}] [HAVING|BE] ({superlative}|{comparative}) {arg}* [of {list}] {arg}*", "{arg}* PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}* {list} {arg}*", "{arg}* PICK ONE of {list} [that] [HAVING|BE] ({superlative}|{comparative}) {arg}*", "(given|of|considering) {list} PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}*",
       f"{{arg}}* {WHICH} (of these|of the following) (points|objects|things|spots|boxes) {{list}} [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*", "{arg}* the ({superlative}|{comparative}) of {list} {arg}*", "{arg}* what is the ({superlative}|{comparative}) [one|point|object] of {list} {arg}*", "{arg}* ({superlative}|{comparative}) {arg}* {list} {arg}*")  # fmt: skip
 def _which(*parts: Any) -> Any:
     lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
     how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
-    if len(lists) != 1 or how is None:
+    marks = tuple(p for p in parts if isinstance(p, Operand))
+    if len(marks) == 2 and not lists:
+        return extreme(marks, how, *(p for p in parts if isinstance(p, tuple) and p is not how)) if how else None
+    if len(lists) != 1 or how is None or any(isinstance(p, str) for p in parts):
         return None
     return extreme(lists[0], how, *(p for p in parts if p is not how and p is not lists[0] and p is not None))
 
@@ -811,15 +855,22 @@ def _relation(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> A
     return None if core else all_finished([Relation(a=thing, where=where, b=other, viewpoint=view)], floats)
 
 
-@says("core", "{arg}* [at|in|into] (what|which) pixel (BE|DO) {thing} [LIE|appear|project|fall|show up] [to|in] {shot} {arg}*", "{arg}* where (BE|DO) {thing} [appear|seen|show up|project|fall] {shot} {arg}*", "{shot} where (BE|DO) {thing} [appear]", "(project|reproject|find|locate) {thing} {shot}")
+PIXEL = "(pixel|pixels|pixel position|pixel coordinates|pixel location|image coordinates|image position|image location|u and v|u v|u , v|(u , v)|u v coordinates|u , v coordinates|pixel coordinate|coordinates|x and y|position|location|(u v)|correspondence|place|u v position|spot)"
+SHOWS = "(appear|appears|show up|shows up|land|land on|lands|fall|falls|project|project to|projected|reproject|reprojects|found|be|seen|be seen|map|map to|projects to|lie|lies|located|end up|ends up|moved|moved to|move|go|gone|sit|see|find|click|visible|be found|come to lie|correspond|corresponds|match|matches|shows|show)"
+
+
+@says("core", f"{{arg}}* [GIVE] [at|in|into|to|on] (what|which) [image] {PIXEL} [(BE|DO|HAVE|can|would|will)] [{{mover}}] [SHOWS] {{thing}} [LIE] [{SHOWS}] [at|to|in|on] {{arg}}*".replace("[SHOWS]", f"[{SHOWS}]"), f"{{arg}}* [what is|what are|GIVE|GIVE me] [the] [image] {PIXEL} [position|coordinates|location] (of|for) {{thing}} {{arg}}*", f"{{arg}}* [find|locate|GIVE] (where|whereabouts) {{arg}}* [is|are|was|would|will|does|do|did|can|has|could|should] [{{mover}}] [{SHOWS}] {{thing}} [{SHOWS}] [is|was|be] {{arg}}*", "{arg}* (project|reproject|find|locate|point out|track|GIVE|mark) {thing} {arg}* [and return the pixel|which pixel|where is it]", f"{{arg}}* {{thing}} [at|in] (which|what) {PIXEL} {{arg}}*", f"{{arg}}* (find|GIVE) where {{thing}} is {{arg}}*", f"{{arg}}* (where|whereabouts) {{arg}}* {{thing}} [{SHOWS}] [is|was|be] {{arg}}*", f"{{arg}}* {{thing}} {PIXEL} {{arg}}*", f"{{arg}}* where would i click {{arg}}* to select {{thing}}", f"same point as {{thing}} but {{arg}}* which pixel", f"{{arg}}* if i look at {{seen_image}} where (do|would|can) i (find|see) {{thing}}")
 def _pixel(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    moment = next(p for p in parts if isinstance(p, Moment))
-    bag = bag_of(*(p for p in parts if not isinstance(p, Operand | Moment)))
-    return None if bag is None or bag else all_finished([Pixel(of=thing, at=moment)], {})
+    """Where in an image: it must say that it is the image, by its name or by the pixel."""
+    things = [p for p in parts if isinstance(p, Operand)]
+    bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
+    if bag is None or len(things) != 1:
+        return None
+    moment = bag.pop("shot", None)
+    moment = bag.pop("time", moment) if moment is None else moment
+    bag.pop("image", None)
+    return all_finished([Pixel(of=things[0], at=moment)], {}) if moment is not None and not bag else None
 
 
-@says("core", "{arg}* (BE|is|was) {thing} VISIBLE {arg}*", "{arg}* CAN {thing} be SEEN {arg}*", "{arg}* CAN {mover} SEE {thing} {arg}*")
-def _visible(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    return all_finished([Visible(of=thing)], bag_of(*(p for p in parts if not isinstance(p, Operand) and p is not True)) or {})
+says("seen_image", "the {moment_mark} (image|frame|picture)")(lambda moment: (("shot", moment),))
+says("arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen")(lambda: ("image", True))

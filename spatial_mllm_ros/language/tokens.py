@@ -36,13 +36,13 @@ _TOKEN = re.compile(
     r"|(?P<owner>'s(?!\w)|'(?=\s\w))"
     r"|(?P<word>n't|[^\W\d_]+(?:\d+(?=[^\w]|$))?)"
     r"|(?P<end>[.!?;]+(?=\s|$)|[?!;]+|\n)"
-    r"|(?P<comma>[,:|–—&/]|->|→|-|[()\[\]])"
+    r"|(?P<comma>[,:|–—&/@]|->|→|[()\[\]]|(?<!\w)-(?!\w))|(?P<hyphen>-)"
     r"|(?P<feet>')"
     r"|(?P<other>\S)"
 )
 _BARE_MARK = re.compile(r"(p|box|t)(\d{1,4})")
 _MARK_WORDS = {"p": ("p", "point"), "box": ("box",), "t": ("t", "time", "moment")}
-_OTHER = {"&": "and", "->": "to", "→": "to"}
+_OTHER = {"&": "and", "->": "to", "→": "to", "@": "at"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def tokens_of(text: str, *, points: int, boxes: int, times: int) -> tuple[Token,
     found: list[Token] = []
     normal = normalise(text)
     for match in _TOKEN.finditer(normal):
-        found.append(_token(match, given))
+        if not match["hyphen"]:
+            found.append(_token(match, given))
     return _joined(found, given)
 
 
