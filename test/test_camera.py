@@ -16,7 +16,14 @@ RATIONAL = CameraModel(
     640, 480, 525.0, 520.0, 310.0, 245.0, "rational_polynomial", (0.5, 0.1, 0.001, -0.001, 0.02, 0.8, 0.2, 0.03)
 )
 FISHEYE = CameraModel(640, 480, 300.0, 300.0, 320.0, 240.0, "equidistant", (0.02, -0.01, 0.003, -0.001))
+THIN_PRISM = CameraModel(
+    640, 480, 525.0, 520.0, 310.0, 245.0, "rational_polynomial", (*RATIONAL.distortion, 0.01, -0.02, 0.015, 0.005)
+)
+TILTED = CameraModel(
+    640, 480, 525.0, 520.0, 310.0, 245.0, "rational_polynomial", (*THIN_PRISM.distortion, 0.02, -0.03)
+)
 CAMERAS = {"pinhole": PINHOLE, "plumb_bob": PLUMB_BOB, "rational": RATIONAL, "equidistant": FISHEYE}
+CAMERAS |= {"thin_prism": THIN_PRISM, "tilted": TILTED}
 pixels = st.tuples(st.floats(20, 619), st.floats(20, 459))
 
 
@@ -29,7 +36,7 @@ def test_a_pixel_comes_back_to_itself(camera: CameraModel, pixel: tuple[float, f
     np.testing.assert_allclose(camera.project(ray * depth), pixel, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["plumb_bob", "rational", "equidistant"])
+@pytest.mark.parametrize("name", ["plumb_bob", "rational", "thin_prism", "tilted", "equidistant"])
 def test_projection_is_that_of_opencv(name: str) -> None:
     """OpenCV is what calibrated the cameras that people have."""
     camera = CAMERAS[name]
@@ -68,7 +75,12 @@ def test_the_image_reaches_half_a_pixel_beyond_its_outermost_centres() -> None:
         ((640, 480, np.zeros(9)), "not calibrated"),
         ((640, 480, np.eye(2)), "9 elements"),
         ((640, 480, np.eye(3), (0.1,)), "does not take 1 coefficients"),
-        ((640, 480, np.eye(3), (0.1, 0, 0, 0), "spline"), "not known"),
+        ((640, 480, np.eye(3), (0.1, 0, 0, 0), "spline"), "'spline' is not supported.*publish rectified"),
+        ((640, 480, np.eye(3), (0.1, 0.6), "double_sphere"), "'double_sphere' is not supported.*publish rectified"),
+        ((640, 480, np.eye(3), (0.1, 0, 0, 0, 0.2), "equidistant"), "equidistant does not take 5 coefficients"),
+        ((640, 480, np.eye(3), (0.1, 0, 0, 0, 0, 0.2), "plumb_bob"), "does not take 6 coefficients"),
+        ((640, 480, np.eye(3), (np.nan, 0, 0, 0, 0)), "not numbers"),
+        ((640, 480, np.eye(3), (0.1, 0, 0, 0, 0), "none"), "'none' means that there is none"),
         ((640, 480, np.full(9, np.nan)), "not calibrated"),
     ],
 )
@@ -81,3 +93,36 @@ def test_zero_coefficients_are_no_distortion() -> None:
     """Drivers of rectified images send five zeros."""
     K = np.diag([500.0, 500.0, 1.0])
     assert CameraModel.from_camera_info(640, 480, K, [0.0] * 5) == CameraModel.from_camera_info(640, 480, K)
+
+
+COEFFICIENTS = (0.1, -0.2, 0.001, 0.002)
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "model", "kept"),
+    [
+        ("", (*COEFFICIENTS, 0.3), "plumb_bob", 5),
+        ("radtan", COEFFICIENTS, "plumb_bob", 4),
+        ("brown_conrady", (*COEFFICIENTS, 0.3), "plumb_bob", 5),
+        ("Brown Conrady", (*COEFFICIENTS, 0.3), "plumb_bob", 5),
+        ("plumb_bob", (*COEFFICIENTS, 0.3, 0, 0, 0), "plumb_bob", 5),
+        ("plumb_bob", (*COEFFICIENTS, 0.3, 0.1, 0.2, 0.3), "rational_polynomial", 8),
+        ("", (*COEFFICIENTS, 0.3, 0.1, 0.2, 0.3, 0.01, 0.01, 0.01, 0.01), "rational_polynomial", 12),
+        ("rational_polynomial", (*COEFFICIENTS, 0.3, *[0.0] * 9), "rational_polynomial", 14),
+        ("rational_polynomial", (*COEFFICIENTS, 0.3, 0.1, *[0.0] * 7), "rational_polynomial", 8),
+        ("thin_prism", (*COEFFICIENTS, 0.3, 0.1, 0.2, 0.3, 0.01, 0.01, 0.01, 0.01), "rational_polynomial", 12),
+        ("tilted", (*COEFFICIENTS, *[0.01] * 10), "rational_polynomial", 14),
+        ("fisheye", COEFFICIENTS, "equidistant", 4),
+        ("kannala_brandt4", COEFFICIENTS, "equidistant", 4),
+        ("equidistant", (*COEFFICIENTS, 0), "equidistant", 4),
+        ("equidistant", (*COEFFICIENTS, 0, 0, 0, 0), "equidistant", 4),
+        ("none", (), "plumb_bob", 0),
+        ("double_sphere", (0.0,) * 5, "plumb_bob", 0),
+        ("something", (0.0,) * 12, "plumb_bob", 0),
+        ("something", (), "plumb_bob", 0),
+    ],
+)
+def test_models_by_the_names_that_drivers_and_calibration_tools_give_them(name, d, model, kept) -> None:
+    camera = CameraModel.from_camera_info(640, 480, PINHOLE.K, d, name)
+    assert camera.distortion_model == model
+    assert camera.distortion == d[:kept]

@@ -9,7 +9,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-DISTORTION_MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 4, 5, 8), "equidistant": (0, 4)}
+DISTORTION_MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 4, 5, 8, 12, 14), "equidistant": (0, 4)}
+ALSO_CALLED = {
+    **dict.fromkeys(("", "radtan", "brown_conrady", "brown", "opencv", "radial_tangential"), "plumb_bob"),
+    **dict.fromkeys(("rational", "full_opencv", "thin_prism", "tilted", "tilted_model"), "rational_polynomial"),
+    **dict.fromkeys(("fisheye", "kannala_brandt", "kannala_brandt4", "kb4", "opencv_fisheye"), "equidistant"),
+}
+"""Names that calibration tools and drivers give to the models; the number of coefficients says the rest, as in OpenCV."""
+NO_DISTORTION = ("none", "no_distortion", "pinhole", "perspective", "rectified")
 
 
 class InvalidCamera(ValueError):
@@ -21,8 +28,9 @@ class CameraModel:
     """A pinhole camera: ``u = fx x' + cx``, ``v = fy y' + cy`` with (x', y') the distorted (X/Z, Y/Z).
 
     width, height: pixels. fx, fy, cx, cy: pixels, the centre of the top-left pixel is (0, 0).
-    distortion_model: ``plumb_bob`` (k1, k2, p1, p2, k3: Brown-Conrady), ``rational_polynomial`` (its 8-coefficient
-        extension) or ``equidistant`` (k1..k4: Kannala-Brandt, IEEE TPAMI 2006), as ROS names them.
+    distortion_model: ``plumb_bob`` (k1, k2, p1, p2, k3: Brown-Conrady), ``rational_polynomial`` (its extension: k4..k6 of
+        the denominator, s1..s4 of a thin prism, tilt of the sensor about x and y in radians, 8, 12 or 14 coefficients as
+        in OpenCV) or ``equidistant`` (k1..k4: Kannala-Brandt, IEEE TPAMI 2006), as ROS names them.
     distortion: the coefficients; empty or all zero: none.
 
     Raises InvalidCamera for an empty image, a focal length that is not positive, an unknown model or a wrong number of
@@ -39,14 +47,17 @@ class CameraModel:
     distortion: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        numbers = (self.fx, self.fy, self.cx, self.cy)
         if self.width <= 0 or self.height <= 0:
             raise InvalidCamera(f"CameraInfo has an empty image size {self.width}x{self.height}")
         if not np.isfinite(numbers).all() or self.fx <= 0 or self.fy <= 0:
             raise InvalidCamera(f"CameraInfo is not calibrated: fx {self.fx}, fy {self.fy} (K all zero?)")
+        if not np.isfinite(self.distortion).all():
+            raise InvalidCamera(f"the distortion coefficients are not numbers: {self.distortion}")
         if self.distortion_model not in DISTORTION_MODELS:
             raise InvalidCamera(
-                f"distortion model {self.distortion_model!r} is not known, only {', '.join(DISTORTION_MODELS)}"
+                f"distortion model {self.distortion_model!r} is not supported, only {', '.join(DISTORTION_MODELS)}: publish "
+                "rectified images with their CameraInfo (image_proc), or calibrate with one of these"
             )
         if len(self.distortion) not in DISTORTION_MODELS[self.distortion_model]:
             raise InvalidCamera(
@@ -58,17 +69,15 @@ class CameraModel:
     def from_camera_info(
         cls, width: int, height: int, k: ArrayLike, d: Sequence[float] = (), distortion_model: str = ""
     ) -> CameraModel:
-        """From the fields of sensor_msgs/CameraInfo: ``k`` row-major 3x3, ``d``, ``distortion_model`` ('' = plumb_bob)."""
+        """From the fields of sensor_msgs/CameraInfo: ``k`` row-major 3x3, ``d``, ``distortion_model`` ('' = plumb_bob).
+
+        Coefficients that are all zero are no distortion, whatever the model is called; zeros beyond what the model takes
+        are dropped, and Brown-Conrady with more than five coefficients is rational_polynomial.
+        """
         K = np.asarray(k, dtype=np.float64).reshape(-1)
         if K.shape != (9,):
             raise InvalidCamera(f"CameraInfo.k must have 9 elements, not {K.size}")
-        model = distortion_model or "plumb_bob"
-        model = {"fisheye": "equidistant"}.get(model, model)
-        if model == "none":
-            model, d = "plumb_bob", ()
-        coefficients = tuple(float(c) for c in d)
-        if not any(coefficients):
-            coefficients = ()
+        model, coefficients = _distortion(distortion_model, tuple(float(c) for c in d))
         return cls(
             int(width), int(height), float(K[0]), float(K[4]), float(K[2]), float(K[5]), model, coefficients
         )
@@ -133,15 +142,16 @@ class CameraModel:
             with np.errstate(invalid="ignore", divide="ignore"):
                 scale = np.where(r > 1e-9, theta_d / r, 1.0)
             return xy * scale[..., None]
-        k = np.zeros(8)
-        k[: len(self.distortion)] = self.distortion
+        k = np.zeros(12)
+        k[: len(self.distortion[:12])] = self.distortion[:12]
         radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
-        xd = x * radial + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x)
-        yd = y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y
+        xd = x * radial + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x) + r2 * (k[8] + r2 * k[9])
+        yd = y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y + r2 * (k[10] + r2 * k[11])
         bad = r2 > self._radial_limit() ** 2
-        return np.where(bad[..., None], np.nan, np.stack([xd, yd], axis=-1))
+        return np.where(bad[..., None], np.nan, _moved(_tilt(self), np.stack([xd, yd], axis=-1)))
 
     def _undistort(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        given = xy
         if self.distortion_model == "equidistant":
             k1, k2, k3, k4 = self.distortion
             theta_d = np.linalg.norm(xy, axis=-1)
@@ -156,21 +166,57 @@ class CameraModel:
                 scale = np.where(theta_d > 1e-9, np.tan(theta) / theta_d, 1.0)
             out = np.where(good[..., None], xy * scale[..., None], np.nan)
         else:
-            out = xy.copy()
+            out = xy = _moved(np.linalg.inv(_tilt(self)), xy)
+            untilted = replace(self, distortion=self.distortion[:12])
             for _ in range(50):  # fixed point on the displacement, as the distortion is small beside the coordinate
-                step = xy - self._distort(out)
+                step = xy - untilted._distort(out)
                 out = out + np.where(np.isfinite(step), step, 0.0)
                 if not np.any(np.abs(step) > 1e-12):
                     break
-        residual = np.abs(self._distort(out) - xy).max(axis=-1)
+        residual = np.abs(self._distort(out) - given).max(axis=-1)
         return np.where((residual < 1e-6)[..., None], out, np.nan)
+
+
+def _distortion(name: str, d: tuple[float, ...]) -> tuple[str, tuple[float, ...]]:
+    """Model and coefficients, as CameraModel names and counts them, of those of a CameraInfo. Raises InvalidCamera."""
+    model = name.strip().lower().replace(" ", "_").replace("-", "_")
+    if not any(d):
+        return "equidistant" if ALSO_CALLED.get(model, model) == "equidistant" else "plumb_bob", ()
+    if model in NO_DISTORTION:
+        raise InvalidCamera(f"distortion model {name!r} means that there is none, but the coefficients are {d}")
+    model = ALSO_CALLED.get(model, model)
+    last = max(i for i, c in enumerate(d, start=1) if c)
+    if model in DISTORTION_MODELS and len(d) not in DISTORTION_MODELS[model]:
+        fewer = [n for n in DISTORTION_MODELS[model] if last <= n < len(d)]
+        if fewer:
+            d = d[: min(fewer)]
+        elif model == "plumb_bob" and len(d) > 5:
+            return _distortion("rational_polynomial", d)
+    return model, d
+
+
+def _tilt(camera: CameraModel) -> NDArray[np.float64]:
+    """What the tilt of the sensor does to normalised coordinates, a 3x3 homography (Louhichi et al., Measurement Science
+    and Technology 18, 2007, as in OpenCV)."""
+    tx, ty = camera.distortion[12:] or (0.0, 0.0)
+    (cx, sx), (cy, sy) = (np.cos(tx), np.sin(tx)), (np.cos(ty), np.sin(ty))
+    R = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]]) @ np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
+    return np.array([[R[2, 2], 0, -R[0, 2]], [0, R[2, 2], -R[1, 2]], [0, 0, 1]]) @ R
+
+
+def _moved(H: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points [..., 2] by a homography."""
+    if np.array_equal(H, np.eye(3)):
+        return xy
+    moved = xy @ H[:, :2].T + H[:, 2]
+    return moved[..., :2] / moved[..., 2:]
 
 
 @lru_cache(maxsize=32)
 def _fold_radius(camera: CameraModel) -> float:
     """Largest undistorted radius up to which the radial polynomial grows: beyond it, far points would fold back in."""
     k = np.zeros(8)
-    k[: len(camera.distortion)] = camera.distortion
+    k[: len(camera.distortion[:8])] = camera.distortion[:8]
     r = np.linspace(0, 10, 4001)
     r2 = r * r
     rd = r * (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
