@@ -441,6 +441,33 @@ def test_binning_and_region_of_interest():
     assert_allclose((part.project(point) + 0.5) * 2 - 0.5 + (100, 40), full.project(point))
 
 
+def test_reduction_that_the_image_contradicts_is_no_reduction():
+    """Drivers that say how they read the sensor, in the CameraInfo of the image as it is."""
+    roi = SimpleNamespace(x_offset=8, y_offset=8, width=320, height=240)
+    whole = messages.camera_model(camera_info())
+    assert messages.camera_model(camera_info(binning_x=2, binning_y=2), size=(640, 480)) == whole
+    assert messages.camera_model(camera_info(roi=roi), size=(640, 480)) == whole
+    assert messages.camera_model(camera_info(binning_x=2, binning_y=2), size=(320, 240)).fx == whole.fx / 2
+    assert messages.camera_model(camera_info(binning_x=2, binning_y=2)).width == 320
+
+
+def test_a_size_left_out_is_that_of_the_image():
+    assert messages.camera_model(camera_info(width=0, height=0), size=(640, 480)) == messages.camera_model(camera_info())
+    with pytest.raises(InvalidCamera, match="empty image size"):
+        messages.camera_model(camera_info(width=0, height=0))
+
+
+def test_one_matrix_stands_in_for_the_other_where_nothing_is_distorted():
+    none = {"d": [0.0] * 5}
+    assert messages.camera_model(camera_info(p=[0.0] * 12, **none), rectified=True).fx == 500
+    assert messages.camera_model(camera_info(k=np.zeros(9), **none)).fx == 400
+    assert messages.camera_model(camera_info(k=np.zeros(9), d=[]), rectified=True).fx == 400
+    with pytest.raises(InvalidCamera, match="not calibrated"):
+        messages.camera_model(camera_info(p=[0.0] * 12), rectified=True)  # K is that of the image with its distortion
+    with pytest.raises(InvalidCamera, match="not calibrated"):
+        messages.camera_model(camera_info(k=np.zeros(9), p=[0.0] * 12, **none))
+
+
 @pytest.mark.parametrize("changes", [{"k": np.zeros(9)}, {"width": 0}, {"distortion_model": "magic"}])
 def test_uncalibrated_cameras(changes):
     with pytest.raises(InvalidCamera):

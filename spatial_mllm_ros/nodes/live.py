@@ -164,6 +164,8 @@ class LiveEngine:
         self._troubles = tuple(troubles)
         self._diagnosed: LiveStatus | None = None
         self._infos: dict[Stream, CameraModel] = {}
+        self._sizes: dict[tuple[str, Kind], tuple[int, int]] = {}
+        """(width, height), px, of the latest image, by camera and the kind of CameraInfo that goes with it."""
         self._last_kept: dict[str, int] = {}
         jump_ns = int(settings.clock_reset_s * SECOND)
         self._progress = Progress(monotonic)
@@ -450,14 +452,17 @@ class LiveEngine:
             else:
                 image = messages.colour_image(message)
                 size = (image.shape[1], image.shape[0])
+            self._sizes[stream.camera, Kind.CAMERA_INFO] = size
             self._add_image(stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
 
         def depth(message: Any) -> None:
             image = messages.depth_of(message, self.settings.inputs)
+            self._sizes[stream.camera, Kind.DEPTH_CAMERA_INFO] = (image.shape[1], image.shape[0])
             self._add_image(stream, message, lambda a, stamp, frame: a.add_depth(stamp, frame, image, stream.camera))
 
         def camera_info(message: Any) -> None:
-            model = messages.camera_model(message, is_rectified(self._image_topic(stream)))
+            size = self._sizes.get((stream.camera, stream.kind))
+            model = messages.camera_model(message, is_rectified(self._image_topic(stream)), size)
             self._infos[stream] = model
             stamp_ns = messages.stamp_ns(message.header.stamp)
             fits = self._lines[stream.camera].fits(stream, stamp_ns)

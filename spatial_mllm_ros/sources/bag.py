@@ -88,6 +88,7 @@ class BagSource:
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         topics = self._topics()
+        self._sizes = {t.name: t.size for t in topics if t.type in IMAGE_TYPES}
         asked = CameraTopics(
             settings.color_topic,
             settings.camera_info_topic or None,
@@ -320,10 +321,10 @@ class BagSource:
         for camera in self.cameras:
             on(camera.colour, IMAGE_TYPES, _colour_handler(assembler, camera.colour))
             on(camera.depth, IMAGE_TYPES, _depth_handler(assembler, camera.colour, self._settings))
-            on(camera.info, (INFO_TYPE,), _info_handler(assembler.add_camera_info, camera.colour, camera.colour))
+            on(camera.info, (INFO_TYPE,), self._info_handler(assembler.add_camera_info, camera.colour, camera.colour))
             if camera.depth is not None:
                 add = assembler.add_depth_info
-                on(camera.depth_info, (INFO_TYPE,), _info_handler(add, camera.depth, camera.colour))
+                on(camera.depth_info, (INFO_TYPE,), self._info_handler(add, camera.depth, camera.colour))
         for channel in self._tf:
             on(channel.topic, (TF_TYPE,), self._transform_handler(assembler, watch, is_static_tf(channel.topic)))
         if self._poses is not None:
@@ -335,15 +336,23 @@ class BagSource:
                 for single in several:
                     try:
                         frames += single(message)
-                    except BadImage as error:
-                        assembler.refused[error.reason] += 1
-                    except InvalidCamera:
-                        assembler.refused["bad_camera_info"] += 1
+                    except (BadImage, InvalidCamera) as error:
+                        reason = error.reason if isinstance(error, BadImage) else "bad_camera_info"
+                        assembler.refused[reason] += 1
+                        assembler.texts[reason] = str(error)
                 return frames
 
             return handle
 
         return {key: counted(several) for key, several in handlers.items()}
+
+    def _info_handler(self, add: Callable[..., list[Frame]], image_topic: str, camera: str) -> Handler:
+        rectified, size = is_rectified(image_topic), self._sizes.get(image_topic)
+
+        def handle(message: Any) -> list[Frame]:
+            return add(messages.stamp_ns(message.header.stamp), messages.camera_model(message, rectified, size), camera)
+
+        return handle
 
     def _transform_handler(self, assembler: FrameAssembler, watch: TransformWatch, static: bool) -> Handler:
         def handle(message: Any) -> list[Frame]:
@@ -391,15 +400,6 @@ def _depth_handler(assembler: FrameAssembler, camera: str, settings: InputSettin
     def handle(message: Any) -> list[Frame]:
         depth = messages.depth_of(message, settings)
         return assembler.add_depth(messages.stamp_ns(message.header.stamp), message.header.frame_id, depth, camera)
-
-    return handle
-
-
-def _info_handler(add: Callable[..., list[Frame]], image_topic: str, camera: str) -> Handler:
-    rectified = is_rectified(image_topic)
-
-    def handle(message: Any) -> list[Frame]:
-        return add(messages.stamp_ns(message.header.stamp), messages.camera_model(message, rectified), camera)
 
     return handle
 

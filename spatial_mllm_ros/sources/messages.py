@@ -200,28 +200,33 @@ def _is_quantisation(a: float, b: float) -> bool:
     return 2 <= a <= 1e5 and b < 1 and 0.1 <= a / (1 - b) <= 1e4
 
 
-def camera_model(message: Any, rectified: bool = False) -> CameraModel:
+def camera_model(message: Any, rectified: bool = False, size: tuple[int, int] | None = None) -> CameraModel:
     """sensor_msgs/CameraInfo as the model of the image that goes with it.
 
     K, D and the size are of the full sensor; ``roi`` and ``binning`` reduce them to the image's pixels.
-    rectified: the image was rectified (image_rect): P instead of K, and no distortion. Raises InvalidCamera.
+    rectified: the image was rectified (image_rect): P instead of K, and no distortion. Without distortion either stands in
+    for the other where that is zero. size: (width, height) of the image, px, where known: some drivers leave it out, some
+    say ``roi`` or ``binning`` of what is that of the image already. Raises InvalidCamera.
     """
+    P, K = np.asarray(message.p, np.float64), np.asarray(message.k, np.float64)
+    if P.shape != (12,):
+        raise InvalidCamera(f"CameraInfo.p must have 12 elements, not {P.size}")
+    of_P = P.reshape(3, 4)[:, :3].reshape(-1)
+    given = (int(message.width), int(message.height))
+    whole = given if all(given) or size is None else size
+    distorted = np.any(np.asarray(message.d, np.float64))
+    matrix = of_P if (rectified and (np.any(of_P) or distorted)) or not (np.any(K) or distorted) else K
     if rectified:
-        P = np.asarray(message.p, np.float64)
-        if P.shape != (12,):
-            raise InvalidCamera(f"CameraInfo.p must have 12 elements, not {P.size}")
-        full = CameraModel.from_camera_info(message.width, message.height, P.reshape(3, 4)[:, :3].reshape(-1))
+        full = CameraModel.from_camera_info(*whole, matrix)
     else:
-        full = CameraModel.from_camera_info(
-            message.width, message.height, message.k, message.d, message.distortion_model
-        )
+        full = CameraModel.from_camera_info(*whole, matrix, message.d, message.distortion_model)
     roi, bx, by = message.roi, max(int(message.binning_x), 1), max(int(message.binning_y), 1)
     width, height = int(roi.width) or full.width, int(roi.height) or full.height
-    if (bx, by, width, height) == (1, 1, full.width, full.height):
+    reduced = (width // bx, height // by)
+    if reduced == whole or (size == whole and reduced != size):
         return full
     return CameraModel(
-        width // bx,
-        height // by,
+        *reduced,
         full.fx / bx,
         full.fy / by,
         (full.cx - int(roi.x_offset) + 0.5) / bx - 0.5,  # the corner, not the centre, of pixel 0 stays in place
