@@ -281,11 +281,37 @@ def test_depth_of_another_camera_is_registered():
     assert (out[:, :3] == 0).all()
 
 
+@pytest.mark.parametrize("size", [(80, 60), (320, 240), (160, 119), (160, 121)])
+def test_depth_of_another_size_but_the_same_view_is_resampled(size):
+    """A scene point keeps its depth: the corners of both images coincide, and no depth is made up between surfaces."""
+    camera = CameraModel(160, 120, 100.0, 100.0, 79.5, 59.5)
+    near = np.full((size[1], size[0]), 4000, np.uint16)
+    near[: size[1] // 2, : size[0] // 4] = 1000
+    s = Stream().info(0, camera).tf(0).colour(0, size=(160, 120))
+    s.frames += s.assembler.add_depth(0, OPTICAL, near)
+    out = s.frames[0].depth
+    assert out.shape == (120, 160)
+    assert set(np.unique(out)) == {1000, 4000}
+    assert abs(int((out[:, 0] == 1000).sum()) - 60) <= 1
+    assert abs(int((out[0] == 1000).sum()) - 40) <= 1
+    assert s.remarks["depth_resampled"] == 1
+    assert f"depth of {size[0]}x{size[1]}" in s.assembler.texts["depth_resampled"]
+
+
+@pytest.mark.parametrize("size", [(128, 128), (160, 90), (8, 5)])
+def test_depth_of_another_shape_says_which_sizes(size):
+    s = Stream().info(0, CameraModel(160, 120, 100.0, 100.0, 79.5, 59.5)).tf(0).tf(400)
+    s.colour(0, size=(160, 120)).depth(0, size=size).flush()
+    assert s.frames[0].depth is None
+    assert s.remarks["depth_size"] == 1
+    assert f"depth of {size[0]}x{size[1]}, images of 160x120" in s.assembler.texts["depth_size"]
+
+
 def test_depth_that_cannot_be_registered_is_left_out():
     s = Stream().info(0).tf(0).tf(400)
     s.colour(0).depth(0, frame_id="depth_optical").depth(201)
     assert s.frames[0].depth is None
-    s.colour(300).depth(300, size=(4, 3)).flush()
+    s.colour(300).depth(300, size=(4, 5)).flush()
     assert s.frames[1].depth is None
     assert s.remarks == {"depth_not_registered": 1, "depth_size": 1}
 

@@ -51,7 +51,8 @@ REMEDIES = {
     "depth_not_registered": (
         "depth of another frame needs its CameraInfo (depth_camera_info_topic) and the TF between the two cameras"
     ),
-    "depth_size": "depth of another size than the colour image needs its CameraInfo: set depth_camera_info_topic",
+    "depth_size": "depth of another shape than the colour image needs its CameraInfo: set depth_camera_info_topic",
+    "depth_resampled": "depth of the image's frame and shape is taken for its view: if it is not, set depth_camera_info_topic",
     "tf_unknown_frame": "no transform names the camera's frame or the fixed frame: run a localiser, or set fixed_frame",
     "tf_not_connected": "the camera's frame and the fixed frame are in separate TF trees: publish what joins them",
     "tf_past": "images are older than the transforms remembered: raise tf_history_s, or the images come very late",

@@ -18,7 +18,7 @@ from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, OPTICAL
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, InvalidTransform, Transform, invert
-from spatial_mllm_ros.scene.registration import register_depth
+from spatial_mllm_ros.scene.registration import register_depth, resampled_depth
 from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformError, TransformTree, frame_name
 
 MILLISECOND = 1_000_000
@@ -96,13 +96,14 @@ class FrameAssembler:
     A colour image becomes a frame once its depth (nearest stamp within a tolerance), its CameraInfo (the latest at or
     before its stamp, else the first soon after, of the image's size) and its transforms (at its stamp, never the
     latest) are there. Depth of another frame or size is registered to the colour image here, which needs the depth
-    camera's CameraInfo and the transform between the two. Time is that of the images alone: an image waits until its
-    camera's data is ``wait_ns`` newer, and what is missing then stays missing. Nothing here runs by itself.
+    camera's CameraInfo and the transform between the two; depth of the same frame and shape is resampled without.
+    Time is that of the images alone: an image waits until its camera's data is ``wait_ns`` newer, and what is missing
+    then stays missing. Nothing here runs by itself.
 
     A missing pose or depth does not keep a frame back, for without a pose it still shows something, and a frame
     without pose is never placed anywhere. Such frames are counted in ``remarks``: ``no_depth`` and
-    ``depth_not_registered``, ``depth_size``; ``tf_...`` as the TransformErrors name it. In ``refused`` are messages
-    that became no part of a frame: ``no_camera_info``, ``camera_size`` (CameraInfo of another size),
+    ``depth_not_registered``, ``depth_size``, and those with ``depth_resampled``; ``tf_...`` as the TransformErrors name
+    it. In ``refused`` are messages that became no part of a frame: ``no_camera_info``, ``camera_size`` (CameraInfo of another size),
     ``repeated_stamp``, ``out_of_order`` (older than a frame that is out already), ``queue_full``, ``unpaired_depth``,
     ``tf_loop``, ``tf_invalid``, and the reasons of InvalidFrame.
 
@@ -368,8 +369,21 @@ class FrameAssembler:
         if matched.frame_id == colour.frame_id and size == colour.size:
             return matched.depth
         depth_model = _info_at(state.depth_infos, matched.stamp_ns, size, self._settings.info_ahead_ns)
+        if matched.frame_id == colour.frame_id and (depth_model is None or model is None):
+            resampled = resampled_depth(matched.depth, colour.size)
+            what = f"depth of {size[0]}x{size[1]}, images of {colour.size[0]}x{colour.size[1]}, both in {colour.frame_id}"
+            if resampled is None:
+                self.texts["depth_size"] = f"{what} but not of the same shape, and no CameraInfo of the depth image's size"
+                raise _Missing("depth_size")
+            self.remarks["depth_resampled"] += 1
+            self.texts["depth_resampled"] = what
+            return resampled
         if depth_model is None or model is None:
-            raise _Missing("depth_size" if matched.frame_id == colour.frame_id else "depth_not_registered")
+            self.texts["depth_not_registered"] = (
+                f"depth in {matched.frame_id}, images in {colour.frame_id}, and no CameraInfo of the depth image's "
+                f"{size[0]}x{size[1]}"
+            )
+            raise _Missing("depth_not_registered")
         try:
             T_colour_depth = self._between(colour, matched, world)
         except TransformError as error:

@@ -12,6 +12,8 @@ from spatial_mllm_ros.scene.pose import Transform
 OVERLAP = 1.1
 """Footprints are drawn this much larger, so that slanted surfaces and distortion tear no cracks between them."""
 LARGEST_FOOTPRINT_PX = 16
+SAME_VIEW_PX, SAME_VIEW = 2.0, 0.01
+"""Rows by which, and part of the height by which, two images of one view may differ in shape."""
 
 
 def register_depth(
@@ -70,3 +72,21 @@ def register_depth(
         return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
     out[~np.isfinite(out)] = np.nan
     return out
+
+
+def resampled_depth(
+    depth: NDArray[np.uint16] | NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.uint16] | NDArray[np.float32] | None:
+    """Depth of the color camera's own view, but of another resolution, at that of the color image; None where the shapes
+    are not those of one view.
+
+    size: (width, height) of the color image, px. Each pixel takes the depth at its centre, so that no depth is made up
+    between two surfaces; corners of the two images coincide. Shapes may differ by what rounding and cropping make.
+    """
+    (height, width), (columns, rows) = depth.shape, size
+    off = abs(height - rows * width / columns)
+    if off > max(0.5, min(SAME_VIEW_PX, SAME_VIEW * height)):
+        return None
+    u = ((np.arange(columns) + 0.5) * (width / columns)).astype(np.intp)
+    v = ((np.arange(rows) + 0.5) * (height / rows)).astype(np.intp)
+    return depth[v][:, u]

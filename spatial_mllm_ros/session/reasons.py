@@ -31,7 +31,15 @@ HELP: dict[str, str] = {
     "queue_full": "depth or pose did not come in time: raise the queue size, or record what is missing",
     "unpaired_depth": "depth without a colour image of its time: check that both cameras are synchronised",
     "no_depth": "no depth came for the image: it can be shown, not measured",
-    "depth_size": "depth is of another size than its image: register it to the colour camera",
+    "depth_size": (
+        "depth is of another shape than its image: register it to the colour camera, or give the depth image's own CameraInfo "
+        "(depth_camera_info_topic)"
+    ),
+    "depth_resampled": (
+        "depth has the image's frame and shape but not its size: it was taken for the same view, at the image's size. If it is "
+        "another view, give its CameraInfo (depth_camera_info_topic)"
+    ),
+    "eight_bit_depth": "depth of 8 bits is a picture, no measure: record raw depth or compressedDepth",
     "bad_depth": "depth is neither uint16 millimetres nor float32 metres",
     "bad_image": "the image is not RGB of 8 bits",
     "damaged_depth": "the depth image does not decode: the frame came without depth",
