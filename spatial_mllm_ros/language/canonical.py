@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spatial_mllm_ros.language.phrases import speakable
+from spatial_mllm_ros.language.phrases import ROOMS, speakable
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
 from spatial_mllm_ros.queries import moments as t
@@ -28,7 +28,7 @@ def words(query: Query) -> str:
     if query.unit:
         parts.append(f"in {_unit(query.unit)}")
     sentence = ", ".join(parts)
-    return f"Is it false that {sentence[0].lower()}{sentence[1:]}?" if query.negated else f"{sentence}?"
+    return f"Is the answer no: {sentence[0].lower()}{sentence[1:]}?" if query.negated else f"{sentence}?"
 
 
 def measure_words(measure: m.Measure) -> str:
@@ -72,7 +72,7 @@ def number(value: float) -> str:
 def _unit(key: str) -> str:
     if not UNITS[key].words:
         raise _no(f"the unit {key!r}")
-    return {"in": "inches"}.get(key, max(UNITS[key].words[:4], key=len))
+    return {"in": "inches", "ft": "feet", "ft2": "square feet", "ft3": "cubic feet", "m2": "square metres", "m3": "cubic metres", "cm2": "square centimetres"}.get(key, max(UNITS[key].words[:4], key=len))
 
 
 def _frame(name: str) -> str:
@@ -141,7 +141,7 @@ _SPOKEN |= {
     o.Floor: lambda x: "the floor",
     o.Ceiling: lambda x: "the ceiling",
     o.NearestWall: lambda x: "the nearest wall",
-    o.Room: lambda x: f"the room named {_name(x.name)}" if x.name else "the room",
+    o.Room: lambda x: "the room" if not x.name else f"the {x.name}" if x.name in ROOMS else f"the room named {_name(x.name)}",
 }
 
 _PICKED = {

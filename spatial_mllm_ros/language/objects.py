@@ -9,6 +9,7 @@ from spatial_mllm_ros.language.chart import Several
 from spatial_mllm_ros.language.phrases import GRAMMAR, same, says, si
 from spatial_mllm_ros.language.scales import LESS, MORE, distance, measures
 from spatial_mllm_ros.language.sentences import (
+    OPPOSITE,
     Refused,
     all_finished,
     bag_of,
@@ -125,10 +126,10 @@ says("core", "{arg}* BE {thing} against the wall {arg}*", "{arg}* BE {thing} (at
 says("core", "BE {list} on the same (surface|plane)", "DO {list} (lie|stand|rest) on the same (surface|plane)")(lambda things: relation(things[0], Where.SAME_SURFACE, things[1], ()) if len(things) == 2 else None)
 says("core", "BE {list} (next to|beside) (each other|one another)")(lambda things: relation(things[0], Where.NEXT_TO, things[1], ()) if len(things) == 2 else None)
 MINE = {
-    Where.LEFT_OF: "left, the left, on the left, to the left, on my left, to my left, on your left, on the left side, on the left hand side, on its left, to its left, to your left, my left, left hand side, the left hand side, at left",
-    Where.RIGHT_OF: "right, the right, on the right, to the right, on my right, to my right, on your right, on the right side, on the right hand side, on its right, to its right, to your right, my right, right hand side, the right hand side, at right",
-    Where.IN_FRONT_OF: "front, in front, in front of me, in front of you, ahead, in front of it, in the front, to the front, the front, straight ahead, ahead of me, ahead of you, my front",
-    Where.BEHIND: "back, behind, behind me, behind you, behind it, in the back, at the back, to the back, the back, my back, the rear, to my back, rear",
+    Where.LEFT_OF: "left, the left, on the left, to the left, on my left, to my left, on your left, on the left side, on the left hand side, on its left, to its left, to your left, my left, left hand side, the left hand side, at left, to the left of me, left of me, left of you, to the left of you, to the left of us",
+    Where.RIGHT_OF: "right, the right, on the right, to the right, on my right, to my right, on your right, on the right side, on the right hand side, on its right, to its right, to your right, my right, right hand side, the right hand side, at right, to the right of me, right of me, right of you, to the right of you, to the right of us",
+    Where.IN_FRONT_OF: "front, in front, in front of me, in front of you, ahead, in front of it, in the front, to the front, the front, straight ahead, ahead of me, ahead of you, my front, in front of us",
+    Where.BEHIND: "back, behind, behind me, behind you, behind it, in the back, at the back, to the back, the back, my back, the rear, to my back, rear, behind us",
 }
 GRAMMAR.table("mine", {w: where for where, words in MINE.items() for w in words.split(", ")})
 
@@ -140,7 +141,7 @@ def _mine(a: Any, thing: Operand, where: Where, b: Any) -> Any:
 
 says("option", "{mine}", "{rel}")(lambda where: ("option", where, None) if where in SIDED or where in (Where.ABOVE, Where.BELOW) else None)
 says("option", "{rel} {simple}", "{mine} of {simple}")(lambda where, thing: ("option", where, thing))
-says("more_option", "{option} ,", ", {option}", "or {option}", "{option}")(same)
+says("more_option", "[or] {option}")(same)
 
 
 @says("core", "{arg}* (BE|DO) {thing} [LIE] [at|to|on] {option} {more_option}* or [to|on] {option} [{side_of}] {arg}*", "{arg}* {thing} [LIE] {option} {more_option}* or {option} [{side_of}] {arg}*", "{arg}* where (BE|DO) {thing} [LIE] {arg}* {option} {more_option}* or {option} [{side_of}] {arg}*")
@@ -173,9 +174,9 @@ def _side(*parts: Any) -> Any:
     return all_finished([Side(a=thing, options=tuple(dict.fromkeys(options)), b=other, viewpoint=view)], {})
 
 
-says("side_of", "of {simple}", "{simple}")(same)
+says("side_of", "of {simple}")(same)
 GRAMMAR.table("diagonal", {f"{a}{f} {s}": True for a in ("", "the ", "at ", "to the ", "in ") for f in ("front", "back") for s in ("left", "right")})
-says("more_diagonal", ", {diagonal}", "{diagonal}")(same)
+says("more_diagonal", "{diagonal}")(same)
 
 
 @says("core", "{arg}* (BE|DO) {thing} [LIE] {diagonal} {more_diagonal}* or {diagonal} {arg}*", "{arg}* (what|which) (side|quadrant|hand) (BE|DO) {thing} [LIE] [on|in] {arg}*", "{arg}* (on|to|at|in) (what|which) (side|quadrant|hand) [of the camera|around the camera] (BE|DO) {thing} [LIE] {arg}*", "{arg}* (on|to|in) (what|which) (side|quadrant) of {simple} (BE|DO) {thing} [LIE] {arg}*", "{arg}* which quadrant [around the camera] contains {thing} {arg}*")
@@ -205,12 +206,23 @@ def towards(thing: Operand, *args: Any) -> Any:
     return all_finished([Direction(of=thing, viewpoint=got[0])], got[1])
 
 
-@says("core", "{arg}* [in|to|towards|at] [what|which] (what|which) [egocentric] (direction|way|bearing) (BE|DO|should|would|must|do|does) [{mover}] [have to|need to] [LIE|turn|look|head|go|face|point|turn to|steer] [to|towards] [face|reach|see|look at|get to|hit|find|go to] {thing} [LIE|be|in] {arg}*", "{arg}* [in] (what|which) (direction|way) {thing} (is|lies|was) [in] {arg}*", "{arg}* {thing} (BE|LIE) in (what|which) (direction|way) {arg}*", "{arg}* [what is|what was|GIVE|which is] [DET] [egocentric] (direction|bearing|heading) (of|to|towards|for|at) {thing} [is|lies] {arg}*", "{arg}* where (BE|DO|would) {thing} [LIE|be] {arg}*", "{arg}* where {arg}* (BE|DO) {thing} [LIE] {arg}*", "{arg}* point {mover} (to|towards) {thing} {arg}*", "{arg}* [in] (what|which) (direction|way) {arg}* (is|was|does|lies) {thing} [LIE] {arg}*", "{arg}* [in] (what|which) (direction|way) (do|would) {mover} (see|find|point to hit|point to) {thing} {arg}*", "{arg}* where (do|does|should|must) {mover} [have to] (go|turn|look) {arg}* to (get to|reach|see|face) {thing} {arg}*", "{arg}* {thing} direction {arg}*", "{arg}* which way BE {thing} {arg}*")  # fmt: skip
+@says("core", "{arg}* [in|to|towards|at] [what|which] (what|which) [egocentric] (direction|way|bearing) (BE|DO|should|would|must|do|does) [{mover}] [have to|need to] [LIE|turn|look|head|go|face|point|turn to|steer] [to|towards] [face|reach|see|look at|get to|hit|find|go to] {thing} [LIE|be|in] {arg}*", "{arg}* [in] (what|which) (direction|way) {thing} (is|lies|was) [in] {arg}*", "{arg}* {thing} (BE|LIE) in (what|which) (direction|way) {arg}*", "{arg}* [what is|what was|GIVE|which is] [DET] [egocentric] (direction|bearing|heading) (of|to|towards|for|at) {thing} [is|lies] {arg}*", "{arg}* point {mover} (to|towards) {thing} {arg}*", "{arg}* [in] (what|which) (direction|way) {arg}* (is|was|does|lies) {thing} [LIE] {arg}*", "{arg}* [in] (what|which) (direction|way) (do|would) {mover} (see|find|point to hit|point to) {thing} {arg}*", "{arg}* where (do|does|should|must) {mover} [have to] (go|turn|look) {arg}* to (get to|reach|see|face) {thing} {arg}*", "{arg}* {thing} direction {arg}*", "{arg}* which way BE {thing} {arg}*")  # fmt: skip
 def _towards(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     if isinstance(thing, Camera | Robot):
         return None
     return towards(thing, *(p for p in parts if isinstance(p, tuple)))
+
+
+@says("core", "{arg}* where (BE|DO|would) {thing} [LIE|be] {arg}*", "{arg}* where {arg}* (BE|DO) {thing} [LIE] {arg}*", "{arg}* if i am the camera at {moment} where is {thing}")
+def _where_from(*parts: Any) -> Any:
+    """Where a thing is, seen from somewhere: without that it is a place."""
+    from spatial_mllm_ros.queries.moments import Moment
+
+    thing = next(p for p in parts if isinstance(p, Operand))
+    args = [*(p for p in parts if isinstance(p, tuple)), *(("from", Camera(at=p)) for p in parts if isinstance(p, Moment))]
+    bag = bag_of(*args)
+    return None if bag is None or not bag.keys() & {"from", "view"} or isinstance(thing, Camera | Robot) else towards(thing, *args)
 
 
 # ---- how many, is there, what is
@@ -347,6 +359,8 @@ def _route(*parts: Any) -> Any:
 
 def _trip(parts: Any) -> tuple[Any, Any, float]:
     things = [p for p in parts if isinstance(p, Operand)]
+    if len(things) > 1 and isinstance(things[0], Camera) and things[0].at in (None, Now()):
+        things = things[1:]
     radius = next((p for p in parts if isinstance(p, float)), 0.0)
     return (things[0] if len(things) > 1 else None), things[-1], radius
 
@@ -535,7 +549,7 @@ def _bounded_far(*parts: Any) -> Any:
 
 @says("core", "{arg}* BE {thing} not {bound} [away|off] {arg}*", "{arg}* BE {list} not {bound} [apart] {arg}*")
 def _not_bounded_far(*parts: Any) -> Any:
-    return _bounded(parts, "far", True)
+    return Several(replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison])) if isinstance(q.ask, Threshold) and q.ask.comparison in OPPOSITE else replace(q, negated=True) for q in _bounded(parts, "far", False) or ())
 
 
 @says("core", "{arg}* (BE|DO) {thing} {bound} {adj} {arg}*", "{arg}* (BE|DO) {thing} {bound} in (height|width|length|size) {arg}*")
@@ -586,7 +600,7 @@ def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
     """By how much a scale says more (or less) of one thing than of another."""
     scale, sign = adj
     core, floats = parted(bag)
-    if than[0][0] == "subj" and ((scale == "high" and not core) or (scale in ("high", "tall", "far") and core == {"above": Floor()})):
+    if than[0][0] == "subj" and ((scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": Floor()})):
         a, b = (thing, than[0][1]) if sign == MORE else (than[0][1], thing)
         return all_finished([Value(of=Height(of=a, above=b))], floats)
     found = []
@@ -596,14 +610,14 @@ def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
     return all_finished(found, floats)
 
 
-@says("core", "from {thing} , (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(compared with|compared to|relative to) {thing} [by] (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(how much|how many {unit}) {more_adj} (BE|LIE) {thing} (compared with|compared to|relative to|from) {thing}")
+@says("core", "from {thing} (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(compared with|compared to|relative to) {thing} [by] (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(how much|how many {unit}) {more_adj} (BE|LIE) {thing} (compared with|compared to|relative to|from) {thing}")
 def _from_how_much(*parts: Any) -> Any:
     a, b = (p for p in parts if isinstance(p, Operand))
     adj = next(p for p in parts if isinstance(p, tuple))
     unit = next((p for p in parts if isinstance(p, str)), "")
     if parts.index(a) < parts.index(adj) and parts.index(b) > parts.index(adj):
         a, b = b, a
-    return differing(adj, a, {"unit": unit} if unit else {}, (("subj", b),)) if adj[0] == "high" else None
+    return differing(adj, a, {"unit": unit} if unit else {}, (("subj", b),)) if adj[0] == "up" else None
 
 
 @says("core", "{arg}* (compared with|compared to) {thing} BE {thing} {more_adj} {arg}*", "{arg}* BE {thing} {more_adj} {arg}* (compared with|compared to) {thing}")

@@ -343,12 +343,19 @@ def _place(owner: Operand) -> Operand:
     return owner
 
 
-@says("owner", "[DET] CAMERA [POSS]", "the ROBOT 's CAMERA POSS", "[DET] ROBOT [POSS]", "ME", "it", "(its|my|your|our)", "the image", "the frame")
-def _owner() -> Operand:
+@GRAMMAR.native("it_camera", ["it", "its"])
+def _it_camera(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """It is the camera only where nothing is marked that it could be."""
+    if not any(t.kind in ("p", "box") for t in chart.tokens):
+        yield at + 1, True, 0
+
+
+@says("owner", "[DET] CAMERA [POSS]", "the ROBOT 's CAMERA POSS", "[DET] ROBOT [POSS]", "ME", "{it_camera}", "(my|your|our)", "the image", "the frame")
+def _owner(_: Any = None) -> Operand:
     return Camera()
 
 
-@says("thing", "{place} (at|of|in|by|from|for) {moment}", "{place} {moment_mark}", "{owner} {moment_mark} (position|location|pose|place)", "where {owner} (was|is|had been|stood|stands|were|are|am) [at|in] {moment}", "the (place|position|pose|point|spot) where {owner} was [at] {moment}", "that at {moment}", "the (position|pose|location) at {moment}", "the (position|pose|location) of {moment}", "at {moment_mark}", "(its|my|your|our|the) {moment_mark} (position|pose|location)", "the (position|location|pose) [that] {owner} had at {moment}", "where it was {moment_mark}", "what it was at {moment}", "where {owner} was {ago_moment}")  # fmt: skip
+@says("thing", "{place} (at|of|in|by|from|for) {moment}", "{place} {moment_mark}", "{owner} {moment_mark} (position|location|pose|place)", "where {owner} (was|is|had been|stood|stands|were|are|am) [at|in] {moment}", "the (place|position|pose|point|spot) where {owner} was [at] {moment}", "that at {moment}", "the (position|pose|location) at {moment}", "the (position|pose|location) of {moment}", "at {moment_mark}", "{owner} {moment_mark} (position|pose|location)", "the {moment_mark} (position|pose|location)", "the (position|location|pose) [that] {owner} had at {moment}", "what it was at {moment}", "where {owner} was {ago_moment}")  # fmt: skip
 def _camera_at(*values: Any) -> Operand | None:
     return Camera(at=values[-1])
 
@@ -370,7 +377,7 @@ def _camera_now(_: Any = None) -> Operand:
 
 
 @says("thing", "{owner} (first|initial|starting|start|original) (position|location|pose|place|point|spot)", "[DET] (starting|start|initial) (position|point|location|pose|place) [of {owner}]", "(where|the place where|the point where|the place|the spot where|from where|the position where|the location where) {owner} BEGAN [out|off] [from]",
-      "{owner} START", "the (place|point) {owner} BEGAN [from]", "[the] START [of {owner} [path|trajectory|trip|journey|route]]", "where [the] RECORDING BEGAN", "the (place|point|spot|position) where [the] RECORDING BEGAN", "the origin of {owner} (path|trajectory|route|track)", "the START of the RECORDING", "{owner} origin", "its START")  # fmt: skip
+      "{owner} START", "the (place|point) {owner} BEGAN [from]", "[the] START [of {owner} [path|trajectory|trip|journey|route]]", "where [the] RECORDING BEGAN", "the (place|point|spot|position) where [the] RECORDING BEGAN", "the origin of {owner} (path|trajectory|route|track)", "the START of the RECORDING", "{owner} origin", "{it_camera} START")  # fmt: skip
 def _camera_start(*_: Any) -> Operand:
     return Camera(at=Start())
 
@@ -403,9 +410,12 @@ def _room() -> Operand:
     return Room()
 
 
-@says("room", "[the|this|our|my|your] {roomname}")
+@says("room", "[the|this|our|my|your] {roomname}", "the room named {roomname}")
 def _named_room(name: str) -> Operand:
     return Room(name=name)
+
+
+says("room", "the room named {name}")(lambda name: Room(name=name[0]) if not name[1] else None)
 
 
 @says("thing", "[the] origin [of the [fixed] [frame|world|map]]", "the (map|world|fixed frame) [frame] 's origin", "the (map|world) origin")
@@ -512,7 +522,10 @@ def _thing_beside(where: Where, to: Any) -> Operand | None:
     return Object(where=where, to=to) if where not in (Where.ON, Where.INSIDE, Where.SAME_SURFACE) or isinstance(to, Object) else None
 
 
-@says("simple", "{mark}", "{object}", "{room}")
+says("named_object", "(the|my|your|a|an|this|that|any|our) {noun}")(lambda noun: Object(name=noun[0]) if noun[0] and not noun[1] else None)
+
+
+@says("simple", "{mark}", "{named_object}", "{room}")
 def _simple(thing: Operand) -> Operand:
     return thing
 
@@ -522,9 +535,14 @@ def _simple_floor() -> Operand:
     return Floor()
 
 
-@says("simple", "[the] CAMERA", "ME")
+@says("simple", "[the] CAMERA")
 def _simple_camera() -> Operand:
     return Camera()
+
+
+@says("simple", "[the] ROBOT")
+def _simple_robot() -> Operand:
+    return Robot(at=Now())
 
 
 @says("list", "[both] [DET] [two|three|four|five] [POINT|boxes|THING|of] {each} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}")
@@ -533,7 +551,7 @@ def _list(first: Operand, more: tuple[Any, ...], last: Operand) -> tuple[Operand
     return things if len(set(things)) == len(things) else None
 
 
-@says("more", ", {each}", "and {each}", "or {each}")
+@says("more", "[and|or] {each}")
 def _more(thing: Operand) -> Operand:
     return thing
 
@@ -548,11 +566,19 @@ def _each(thing: Operand) -> Operand:
 
 GRAMMAR.table("comparison", {
     w: c for c, words in {
-        Comparison.MORE: "more than, over, above, greater than, larger than, bigger than, longer than, exceeding, beyond, farther than, further than, upwards of, higher than, in excess of",
-        Comparison.LESS: "less than, under, below, fewer than, smaller than, shorter than, nearer than, closer than, lower than",
-        Comparison.AT_MOST: "at most, no more than, not more than, up to, within, maximum, no further than, no farther than, not further than, not farther than, not over, no longer than, no greater than, not longer than, not larger than, no larger than, no bigger than, no higher than, not higher than, no wider than, not wider than",
-        Comparison.AT_LEAST: "at least, no less than, not less than, minimum, not under, no smaller than, no fewer than, not closer than, no closer than, not nearer than, no shorter than",
-        Comparison.ABOUT: "about, around, exactly, equal to, the same as, as much as, precisely, near to",
+        Comparison.MORE: "more than, over, exceeding, beyond, in excess of",
+        Comparison.LESS: "less than, under",
+        Comparison.AT_MOST: "at most, no more than, not more than, up to, within, not over, no further than, no farther than",
+        Comparison.AT_LEAST: "at least, no less than, not less than, not under, no closer than, no nearer than",
+        Comparison.ABOUT: "about, around",
+    }.items() for w in words.split(", ")
+})  # fmt: skip
+GRAMMAR.table("m_comparison", {
+    w: c for c, words in {
+        Comparison.MORE: "greater than, larger than, bigger than, longer than, above, farther than, further than, higher than",
+        Comparison.LESS: "smaller than, shorter than, below, lower than, nearer than, closer than, fewer than",
+        Comparison.AT_MOST: "no greater than, not greater than, no larger than, not larger than, no longer than, not longer than",
+        Comparison.AT_LEAST: "no smaller than, not smaller than, no shorter than",
     }.items() for w in words.split(", ")
 })  # fmt: skip
 FLIPPED = {Comparison.MORE: Comparison.LESS, Comparison.LESS: Comparison.MORE, Comparison.AT_MOST: Comparison.AT_LEAST, Comparison.AT_LEAST: Comparison.AT_MOST, Comparison.ABOUT: Comparison.ABOUT}  # fmt: skip

@@ -28,7 +28,7 @@ def _question(whether: Any, core: Any = None) -> Any:
 says("whether", "WHETHER [.]")(lambda: True)
 
 
-@says("question", "is it false that {core}", "is it not [true] that {core}", "is it wrong that {core}", "is it untrue that {core}")
+@says("question", "is the answer no {core}", "is it false that {core}", "is it not [true] that {core}", "is it wrong that {core}", "is it untrue that {core}")
 def _false(core: Any) -> Any:
     if not isinstance(core, Query) or answer_type(core) is not AnswerType.BOOLEAN:
         return None

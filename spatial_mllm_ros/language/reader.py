@@ -78,7 +78,7 @@ _FREE = re.compile(
 _SPATIAL = re.compile(
     r"\bhow (?:far|long|high|tall|wide|deep|big|large|many|much|close|near|fast|steep|often|low|small|narrow|thick|broad|distant)\b|\bwhere\b|\bwhen\b"
     r"|\b(?:distance|height|width|length|depth|area|volume|angle|direction|position|coordinates|size|speed|diameter|farther|further|closer|nearer|nearest|closest"
-    r"|farthest|furthest|higher|lower|highest|lowest|larger|largest|bigger|biggest|taller|tallest|wider|widest|number of|count|dimensions|extents?|part|parts|areas?|regions?|space|surface|unseen|unexplored|fraction|percentage|route|path|way to)\b|\d"
+    r"|farthest|furthest|higher|lower|highest|lowest|larger|largest|bigger|biggest|taller|tallest|wider|widest|number of|count|dimensions|extents?|part|parts|areas?|regions?|space|surface|unseen|unexplored|temperature|weight|fraction|percentage|route|path|way to)\b|\d"
 )
 _YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must)\b")
 

@@ -24,6 +24,7 @@ from spatial_mllm_ros.queries.operands import (
     NearestWall,
     Object,
     Operand,
+    Pick,
     Point,
     Position,
     Robot,
@@ -40,7 +41,8 @@ def _forms(scale: str, sign: int, words: str) -> dict[str, tuple[str, int]]:
 ADJECTIVES = (
     _forms("far", MORE, "far, off, far away, far off, far apart, distant, remote, away, apart, far removed, far out, distant from one another")
     | _forms("far", LESS, "near, close, close together, near together, close by")
-    | _forms("high", MORE, "high, up, elevated, high up, tall above the floor, up high, far up")
+    | _forms("high", MORE, "high")
+    | _forms("up", MORE, "up, elevated, high up, up high, far up")
     | _forms("high", LESS, "low")
     | _forms("tall", MORE, "tall")
     | _forms("wide", MORE, "wide, broad, wide from side to side, wide across")
@@ -58,8 +60,8 @@ ADJECTIVES = (
 COMPARATIVES = (
     _forms("far", MORE, "farther, further, farther away, further away, farther off, further off, farther out, further out, more distant, more remote, less close, less near, farther back, further back, more far away, more far, any further, any further off, any farther, any further away, less nearby, further behind, farther behind")
     | _forms("far", LESS, "nearer, closer, less far, less distant, less far away, less remote, closer by, nearer by, any closer, any nearer")
-    | _forms("high", MORE, "higher, higher up, more elevated, further up, farther up, farther above the floor, further above the floor, upper, higher above the floor, higher off the floor, higher up above the floor, higher above the ground, further above the ground, higher off the ground, farther from the floor, further from the floor, nearer to the ceiling, closer to the ceiling, higher from the floor, farther off the floor, further off the floor, farther above the ground, nearer the ceiling")
-    | _forms("high", LESS, "lower, lower down, less high, further down, farther down, less elevated, closer to the floor, nearer to the floor, nearer the floor, closer to the ground, nearer to the ground, less high above the floor, lower above the floor, further from the ceiling, farther from the ceiling, less far above the floor, nearer the ground, less high up")
+    | _forms("up", MORE, "higher, higher up, more elevated, further up, farther up, farther above the floor, further above the floor, upper, higher above the floor, higher off the floor, higher up above the floor, higher above the ground, further above the ground, higher off the ground, farther from the floor, further from the floor, nearer to the ceiling, closer to the ceiling, higher from the floor, farther off the floor, further off the floor, farther above the ground, nearer the ceiling")
+    | _forms("up", LESS, "lower, lower down, less high, further down, farther down, less elevated, closer to the floor, nearer to the floor, nearer the floor, closer to the ground, nearer to the ground, less high above the floor, lower above the floor, further from the ceiling, farther from the ceiling, less far above the floor, nearer the ground, less high up")
     | _forms("tall", MORE, "taller")
     | _forms("wide", MORE, "wider, broader")
     | _forms("wide", LESS, "narrower, less wide")
@@ -78,8 +80,8 @@ COMPARATIVES = (
 SUPERLATIVES = (
     _forms("far", MORE, "farthest, furthest, farthest away, furthest away, most distant, most remote, least close, least near, farthest off, furthest off, farthest out, furthest back, farthest back, remotest, furthest out")
     | _forms("far", LESS, "nearest, closest, least far, least distant, least far away, nearest by, foremost, closest by")
-    | _forms("high", MORE, "highest, topmost, uppermost, highest up, most elevated, highest above the floor, highest off the floor, farthest from the floor, furthest from the floor, nearest to the ceiling, closest to the ceiling, farthest above the floor, furthest above the floor, furthest up")
-    | _forms("high", LESS, "lowest, lowermost, closest to the floor, nearest to the floor, nearest the floor, lowest down, closest to the ground, nearest to the ground, furthest down, farthest from the ceiling, least high")
+    | _forms("up", MORE, "highest, topmost, uppermost, highest up, most elevated, highest above the floor, highest off the floor, farthest from the floor, furthest from the floor, nearest to the ceiling, closest to the ceiling, farthest above the floor, furthest above the floor, furthest up")
+    | _forms("up", LESS, "lowest, lowermost, closest to the floor, nearest to the floor, nearest the floor, lowest down, closest to the ground, nearest to the ground, furthest down, farthest from the ceiling, least high")
     | _forms("tall", MORE, "tallest")
     | _forms("wide", MORE, "widest, broadest")
     | _forms("wide", LESS, "narrowest")
@@ -96,7 +98,7 @@ NOUNS = {
     for scale, words in {
         "far": "distance, distance value, separation, gap, spacing, range, distances, slant range, space, offset, separation distance, range value, ray length, radial distance, slant distance, clearance, dist, length of the ray, length of the viewing ray, line of sight distance, length of the line of sight, line, length of the line, length of the straight line, length of the segment, length of a straight line, straight line, distance along the ray, interval",
         "height": "height, heights, clear height, tallness, mounting height, vertical space, vertical extent, vertical size, vertical dimension, vertical measurement, real height",
-        "high": "elevation, floor clearance, altitude, vertical position, height level, z height, height above the floor, height above ground, height coordinate, vertical coordinate, elevations",
+        "up": "elevation, floor clearance, altitude, vertical position, height level, z height, height above the floor, height above ground, height coordinate, vertical coordinate, elevations",
         "wide": "width, breadth, widths, shorter side, shortest side, shorter dimension, horizontal width, wideness, shorter horizontal side, shortest dimension",
         "long": "length, lengths, longest side, longer side, longest dimension, longer dimension, long side, longer horizontal side, horizontal length",
         "deep": "depth, z, depth map value, depth value stored, z component, perpendicular depth, metric depth, camera frame z coordinate, z value, z coordinate, z depth, depth value, depth reading, z distance, depth measurement, depths, depth coordinate, camera z, distance along the optical axis, distance along the viewing axis, optical axis distance, depth component, z component, distance in z, depth along the optical axis, depth along the camera axis, depth along z, distance along z",
@@ -133,23 +135,25 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
     Every entry of the bag must have its role, else there is nothing.
     """
     roles = dict(bag)
-    if scale in ("deep", "high", "height") and "to" in roles and roles.keys() <= {"to", "from"} and not isinstance(roles["to"], Floor | Ceiling):
+    if scale in ("deep", "high", "height", "up") and "to" in roles and roles.keys() <= {"to", "from"} and not isinstance(roles["to"], Floor | Ceiling):
         roles["of"] = roles.pop("to")
     if scale == "height" and roles.keys() == {"from", "to"} or scale == "height" and roles.keys() == {"between"}:
         scale = "far"
     if "of" in roles and "subj" not in roles:
         roles["subj"] = roles.pop("of")
     keys, subject = frozenset(roles), roles.get("subj")
+    if any(isinstance(x, Object) and x.pick is Pick.ALL for v in roles.values() for x in (v if isinstance(v, tuple) else (v,))):
+        return
     made = list(_made(scale, keys, subject, roles))
     yield from (m for m in made if m is not None)
 
 
 def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[Measure | None]:
-    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall") and isinstance(x, Operand):
+    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall", "up") and isinstance(x, Operand):
         yield Height(of=x, above=roles["above"])
-    elif keys == {"subj", "below"} and scale in ("far", "high") and isinstance(x, Operand):
+    elif keys == {"subj", "below"} and scale in ("far", "high", "up") and isinstance(x, Operand):
         yield Height(of=roles["below"], above=x)
-    elif keys == {"subj", "from"} and scale in ("high", "height", "tall") and isinstance(roles["from"], Floor):
+    elif keys == {"subj", "from"} and scale in ("high", "height", "tall", "up") and isinstance(roles["from"], Floor):
         yield Height(of=x)
     elif scale in ("far", "in"):
         yield from _apart(keys, x, roles)
@@ -157,6 +161,8 @@ def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> It
         yield Bearing(of=x, viewer=roles["from"])
     elif keys != {"subj"} or not isinstance(x, Operand):
         return
+    elif scale == "up":
+        yield Height(of=x)
     elif scale == "high" and isinstance(x, Object):
         yield from (Height(of=x), Extent(of=x, dimension=Dimension.HEIGHT))
     elif scale in ("high", "height", "tall") and isinstance(x, PLACED) and (scale != "tall" or isinstance(x, Ceiling)):

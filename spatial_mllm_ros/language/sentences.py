@@ -138,6 +138,8 @@ def parted(bag: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query | None:
     """The query of what is asked with what floats put in its place; None where something has none."""
     floats = dict(floats)
+    if floats.keys() - set(FLOATING):
+        return None
     if "shot" in floats:
         if floats.setdefault("time", floats["shot"]) != floats.pop("shot"):
             return None
@@ -361,6 +363,7 @@ def _is_placed(bag: dict[str, Any] | None) -> bool:
 
 
 says("how", "how {adj}", "[at|by|from|up to] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(lambda adj: (adj[0], ""))
+says("how", "how much {unit}")(lambda unit: ("far", unit) if UNITS[unit].kind == "length" else None)
 says("how", "how many {unit} {adj}", "what {unit} {adj}", "how many {unit} BE it {adj}")(lambda unit, adj: (adj[0], unit))
 says("how", "how many {unit} [is it|are there|is there|of cable|of path]", "[by] how many {unit}")(lambda unit: ({"length": "far", "angle": "turn", "time": "time", "area": "area", "volume": "volume"}.get(UNITS[unit].kind, "none"), unit))
 says("how", "[at|by|in|from] (what|which) [DET] {scale_noun}", "how much [of a] {scale_noun}", "[up] to what {scale_noun}", "[what is] the {scale_noun} at which", "what (horizontal|vertical) {scale_noun}", "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}", "(what|which) (real|exact|vertical) {scale_noun}", "what BE the {scale_noun}", "how much", "how large a {scale_noun}")(lambda noun="far": (noun, ""))
@@ -370,7 +373,7 @@ BEING = "(BE|DO|HAVE|CAN|would|will|must)"
 ENDS = "[from end to end|end to end|top to bottom|from top to bottom|from bottom to top|bottom to top|from side to side|side to side|from one end to the other|from one side to the other|from wall to wall|from its base to its top|from its bottom to its top|along its longest side|across|in real life|in reality|lengthwise]"
 
 
-@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover|got|get] {ENDS} {{arg}}*", f"{{arg}}* {{how}} would you say {{thing}} is {{arg}}*", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
+@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover] {ENDS} {{arg}}*", f"{{arg}}* {{how}} would you say {{thing}} is {{arg}}*", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
       "{arg}* {thing} BE [LIE] {arg}* {how} {arg}*", "{arg}* {thing} {how} {arg}*", "{arg}* {thing} LIE {arg}* {how} {arg}*", f"{{arg}}* [of] {{arg}}* {{how}} {BEING} {{arg}}* {{thing}} LIE {{arg}}*",
       f"{{arg}}* {{how}} {{arg}}* {BEING} {{list}} [LIE|from each other|from one another|to each other|from eachother] {{arg}}* [apart]", "{arg}* {how} {arg}* {list} (BE|LIE) [from each other|from one another|to each other] {arg}* [apart]",
       "{arg}* {list} {how} [apart] {arg}*", "{arg}* {list} BE {how} {arg}*", "{arg}* {how} BE {list} [from each other|from one another] {arg}*")  # fmt: skip
@@ -484,7 +487,11 @@ def _more(*parts: Any) -> Any:
 
 @says("core", "{arg}* BE {thing} not {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE (not|n't) {than_adj} {arg}* {than} {arg}*")
 def _not_more(*parts: Any) -> Any:
-    return _compare(parts, True)
+    return Several(replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison])) for q in _compare(parts, False) or () if isinstance(q.ask, Threshold | Compare))
+
+
+OPPOSITE = {Comparison.MORE: Comparison.AT_MOST, Comparison.LESS: Comparison.AT_LEAST, Comparison.AT_MOST: Comparison.MORE, Comparison.AT_LEAST: Comparison.LESS}
+"""What a comparison is when it is denied."""
 
 
 def _compare(parts: tuple[Any, ...], negated: bool) -> Any:
@@ -519,7 +526,7 @@ def mover_says(name: str, *patterns: str) -> Any:
     return says(name, *patterns)
 
 
-says("mover", "[DET] CAMERA", "[DET] ROBOT", "ME", "it", "[DET] ROBOT 's CAMERA")(lambda: True)
+says("mover", "[DET] CAMERA", "[DET] ROBOT", "ME", "{it_camera}", "[DET] ROBOT 's CAMERA")(lambda *_: True)
 
 
 @says("m", "{measured}")
@@ -629,8 +636,7 @@ def _ms(first: Any, more: Any, last: Any) -> Any:
     return None if bag is None else (tuple(x[0] for x in (first, *more, last)), tuple(bag.items()))
 
 
-says("more_m", "{m} ,")(same)
-says("more_m", ", {m}")(same)
+says("more_m", "{m}")(same)
 
 
 @says("core", "{arg}* (what BE|GIVE) the (mean|average) of {ms} {arg}*")
@@ -671,7 +677,7 @@ def _ratio(y: Any, x: Any) -> Any:
     return all_finished([Difference(a=x[0], b=y[0], ratio=True)], {})
 
 
-@says("core", "{arg}* BE {m} [NOT] {bound}", "{arg}* BE {m} {bound} {arg}*", "{m} BE {bound}")
+@says("core", "{arg}* BE {m} {m_bound} {arg}*", "{m} BE {m_bound}")
 def _threshold(*parts: Any) -> Any:
     i = next(k for k, p in enumerate(parts) if isinstance(p, tuple) and p and isinstance(p[0], Measure))
     of, bound, rest = parts[i], parts[i + 1], (*parts[:i], *parts[i + 2 :])
@@ -688,6 +694,8 @@ def _threshold_plain(of: Any, bound: Any) -> Any:
     return all_finished([ask], dict(of[1]))
 
 
+says("m_bound", "{bound}")(same)
+says("m_bound", "{m_comparison} {quantity}")(lambda c, q: (c, q))
 says("number_bound", "{comparison} {number}")(lambda c, n: (c, n))
 says("number_bound", "between {number} and {number}")(lambda x, y: (None, x, y))
 
@@ -768,7 +776,7 @@ def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
 WHICH = "[to] WHICHEVER"
 
 
-@says("core", f"{{arg}}* {WHICH} [of {{list}}] [HAVING|BE] {{superlative}} {{arg}}* [of {{list}}]", f"{{arg}}* {WHICH} [of {{list}}] [HAVING|BE] {{comparative}} {{arg}}*",
+@says("core", f"{{arg}}* {WHICH} [[of] {{list}}] [HAVING|BE] {{superlative}} {{arg}}* [of {{list}}]", f"{{arg}}* {WHICH} [[of] {{list}}] [HAVING|BE] {{comparative}} {{arg}}*",
       f"{{arg}}* {WHICH} [HAVING|BE] {{superlative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* {WHICH} [HAVING|BE] {{comparative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* [(of|among|between|given|from|out of|considering|comparing|compare|take)] {{list}} {WHICH} [of them|one|of the two|of these] [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*",
       "[compare|comparing] [the {scale_noun}] [of] {list} WHICHEVER (is|has) ({superlative}|{comparative})", "{arg}* to WHICHEVER is it ({superlative}|{comparative}) {arg}* {list}", "{arg}* to WHICHEVER of {list} is the {scale_noun} (larger|greater|bigger)", "is it {mark} or is it {mark} that [is|has] ({comparative}|{superlative}) {arg}*", "{arg}* WHICHEVER of {list} would {mover} reach first", "{arg}* of {list} WHICHEVER would {mover} reach first", "{arg}* PICK [ONE] [of {list}] [HAVING|BE] ({superlative}|{comparative}) {arg}* [of {list}] {arg}*", "{arg}* PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}* {list} {arg}*", "{arg}* PICK ONE of {list} [that] [HAVING|BE] ({superlative}|{comparative}) {arg}*", "(given|of|considering) {list} PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}*",
       f"{{arg}}* {WHICH} (of these|of the following) (points|objects|things|spots|boxes) {{list}} [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*", "{arg}* the ({superlative}|{comparative}) of {list} {arg}*", "{arg}* what is the ({superlative}|{comparative}) [one|point|object] of {list} {arg}*", "{arg}* ({superlative}|{comparative}) {arg}* {list} {arg}*")  # fmt: skip
@@ -839,9 +847,10 @@ def _direction(*parts: Any) -> Any:
     return None
 
 
-says("arg", "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}", "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} and [am] (facing|looking at|face|look at|looking towards) {thing}", "facing {thing} from {thing}")(
+says("arg", "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}", "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} and [am] (facing|looking at|face|look at|looking towards) {thing}", )(
     lambda at, facing: ("view", Viewpoint(at=at, facing=facing))
 )
+says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(lambda facing, at: ("view", Viewpoint(at=at, facing=facing)))
 says("arg", "standing at {thing}")(lambda at: ("view", Viewpoint(at=at)))
 
 
@@ -864,7 +873,7 @@ def _pixel(*parts: Any) -> Any:
     """Where in an image: it must say that it is the image, by its name or by the pixel."""
     things = [p for p in parts if isinstance(p, Operand)]
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    if bag is None or len(things) != 1:
+    if bag is None or len(things) != 1 or isinstance(things[0], Camera | Robot | Room):
         return None
     moment = bag.pop("shot", None)
     moment = bag.pop("time", moment) if moment is None else moment
