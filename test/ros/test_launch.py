@@ -163,6 +163,44 @@ def test_bringup_with_a_model(run: Run, model_python: str, tmp_path: Path) -> No
     assert workers.stdout
 
 
+def test_replay_reaches_a_node_in_a_namespace_and_on_other_topics(run: Run) -> None:
+    """What the node is told is told to the player, too."""
+    launch = run(
+        "ros2", "launch", "spatial_mllm_ros", "replay.launch.py", f"recording:={RECORDING}", "namespace:=robot1",
+        "colour_topic:=front/image", "use_sim_time:=true", "rate:=5.0", "sensor_model:=exact",
+    )  # fmt: skip
+    launch.says("The recording has ended.")
+    answer = ros2(
+        "service", "call", "/robot1/spatial_query", "spatial_mllm_ros/srv/SpatialQuery",
+        "{question: 'How deep is <p0>?', points: [{u: 80, v: 60}]}",
+    )  # fmt: skip
+    assert "error_code=0" in answer, answer + launch.output
+    launch.end()
+    assert "Traceback" not in launch.output
+
+
+def test_the_arguments_of_replay_are_those_of_bringup_too() -> None:
+    shown = ros2("launch", "spatial_mllm_ros", "replay.launch.py", "--show-args")
+    for name in ("recording", "player_arguments", "colour_topic", "depth_unit_m", "pose_topic", "params_file"):
+        assert f"'{name}'" in shown
+
+
+def test_what_is_misspelt_is_told(run: Run, tmp_path: Path) -> None:
+    """A launch argument, a parameter, a topic."""
+    file = tmp_path / "params.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    depth_unit: 0.001\n    qos_overrides./tf.subscription.depth: 5\n")
+    launch = run(
+        "ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", f"params_file:={file}", "colour_topc:=a",
+        "depth_topic:=camera/aligned_depth/image_raw",
+    )  # fmt: skip
+    run(sys.executable, str(PLAYER), RECORDING, "0.5")
+    launch.says("there is no argument 'colour_topc', so it has no effect; did you mean 'colour_topic'?")
+    launch.says("there is no parameter 'depth_unit', so it has no effect; did you mean 'depth_unit_m'?")
+    launch.says("qos_overrides./tf.subscription.depth has no effect: set colour_qos")
+    launch.says("did you mean /camera/aligned_depth_to_color/image_raw")
+    launch.end()
+
+
 def test_wrong_launch_arguments_are_refused(run: Run) -> None:
     launch = run("ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", "max_frames:=many")
     assert launch.popen.wait(20) != 0
