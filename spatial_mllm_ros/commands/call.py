@@ -19,14 +19,12 @@ from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
-from spatial_mllm_ros.session.names import frame_name
+from spatial_mllm_ros.session.names import LATEST, frame_name
 from spatial_mllm_ros.session.questions import Asked, Question
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome, judge
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import Source, SourceInfo
-
-LATEST = "latest"
 
 EPILOG = f"""
 \b

@@ -22,6 +22,7 @@ EPILOG = f"""
 Examples:
   spatial-mllm up                                     with a camera on camera/color/image_raw, or spatial-mllm play
   spatial-mllm up --compressed --fixed-frame map
+  spatial-mllm up --static                            one camera on a desk, without any pose
   spatial-mllm up --model Diankun/Spatial-MLLM-v1.1-Instruct-135K     answers free-form questions, too
   spatial-mllm up --params-file my.yaml --ros-args -r __ns:=/robot -r camera/color/image_raw:=front/image
   spatial-mllm up --parameters                        every parameter, with its meaning
@@ -37,6 +38,9 @@ COMMON = (
     ("--colour-topic", "colour_topic"),
     ("--depth-topic", "depth_topic"),
     ("--camera-info-topic", "camera_info_topic"),
+    ("--depth-unit", "depth_unit_m"),
+    ("--image-frame", "image_frame"),
+    ("--pose-topic", "pose_topic"),
     ("--fixed-frame", "fixed_frame"),
     ("--sensor-model", "sensor_model"),
     ("--level", "level"),
@@ -70,6 +74,7 @@ def _common_options(command: Any) -> Any:
 )
 @_common_options
 @click.option("--compressed", is_flag=True, help="Take compressed images and depth instead of raw ones.")
+@click.option("--static", is_flag=True, help="The camera does not move, and needs no pose.")
 @click.option("--use-sim-time", is_flag=True, help="Take the time from /clock (spatial-mllm play --clock, simulators).")
 @click.option(
     "--params-file",
@@ -84,6 +89,7 @@ def up_command(
     ctx: click.Context,
     *,
     compressed: bool,
+    static: bool,
     use_sim_time: bool,
     params_file: Path | None,
     manual: bool,
@@ -107,7 +113,7 @@ def up_command(
         defaults = {"auto_activate": not manual}
         with wire.logging_to_stderr(NODE_NAME, ros_args):
             try:
-                values = _values(given, compressed, use_sim_time)
+                values = _values(given, compressed, static, use_sim_time)
                 node = SpatialMllmDdsNode(ros_args, values, defaults=defaults, interrupted=stop.is_set)
             except ParameterError as error:
                 raise common.Failure(common.printable(str(error))) from error
@@ -121,11 +127,13 @@ def up_command(
                 log.info("shutting down%s", f" ({stop.by})" if stop.by else "")
 
 
-def _values(given: dict[str, str | None], compressed: bool, use_sim_time: bool) -> dict[str, Any]:
+def _values(given: dict[str, str | None], compressed: bool, static: bool, use_sim_time: bool) -> dict[str, Any]:
     """Parameters by the plain options."""
     values: dict[str, Any] = {name: PARAMETERS[name].parse(text) for name, text in given.items() if text is not None}
     if compressed:
         values |= {"colour_transport": "compressed", "depth_transport": "compressedDepth"}
+    if static:
+        values["static"] = True
     if use_sim_time:
         values["use_sim_time"] = True
     return values

@@ -539,7 +539,6 @@ class LiveEngine:
     def _remember(self, scene: _Scene, frames: list[Frame]) -> None:
         shortest = 1e9 / self.settings.max_frame_rate_hz if self.settings.max_frame_rate_hz else 0.0
         for frame in frames:
-            self._progress.taken(frame.camera_frame, frame.stamp_ns)
             self._axes.setdefault(frame.camera_frame, ImageAxesCheck(self.settings.image_frame)).add(frame)
             last = self._last_kept.get(frame.camera_frame)
             # A camera's stamps jitter; a twentieth of its period is forgiven so that 30 Hz at most lets 30 Hz through.
@@ -551,6 +550,8 @@ class LiveEngine:
                 self._last_kept[frame.camera_frame] = frame.stamp_ns
             elif scene.memory.add(frame) is not None:
                 self._last_kept[frame.camera_frame] = frame.stamp_ns
+        for frame in frames:  # now that the memory has them
+            self._progress.taken(frame.camera_frame, frame.stamp_ns)
         if frames:
             for pool in (self._pool, self._model_pool):
                 pool.wake()

@@ -8,6 +8,7 @@ from typing import Any
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.sources.source import Source
 
+LATEST = "latest"
 LOOSEST_NS = 50_000_000
 MOST_DIGITS = 24
 
@@ -22,7 +23,8 @@ def frame_name(source: Source, stamp_ns: int) -> str | None:
 
 
 def find_stamp(source: Source, memory: SpatialMemory, text: str) -> int:
-    """Stamp (ns) of the frame called ``text``: a name, a stamp in decimal seconds, or "+3.2", seconds after the first.
+    """Stamp (ns) of the frame called ``text``: a name, "latest", a stamp in decimal seconds, or "+3.2", seconds after the
+    first.
 
     A time means the frame in memory nearest to it, as precisely as its digits say, but within 0.05 s; where there is
     none, exactly the time as written. Raises KeyError, whose first argument says what is wrong.
@@ -32,6 +34,11 @@ def find_stamp(source: Source, memory: SpatialMemory, text: str) -> int:
         return source.stamp_of(text)
     except KeyError as error:
         wrong = str(error.args[0]) if error.args else f"there is no frame {text!r}"
+    if text == LATEST:
+        held = memory.frames()
+        if not held:
+            raise KeyError("there is no latest image: the memory holds none")
+        return held[-1].frame.stamp_ns
     try:
         seconds = Decimal(text) if len(text) <= MOST_DIGITS else Decimal("nan")
     except InvalidOperation:
