@@ -610,6 +610,7 @@ class LiveEngine:
             self._parser,
             self._backend,
             age_s=lambda stamp_ns: self._progress.age_s(stamp_ns, self._line_ns(stamp_ns), self._clock()),
+            doubts=self._doubts,
         )
         return _Scene(self._new_assembler(tree), memory, query)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
@@ -21,11 +21,13 @@ from spatial_mllm_ros.query.arbitration import (
 )
 from spatial_mllm_ros.query.choices import choose
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
+from spatial_mllm_ros.query.doubted import trust_in
 from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
 from spatial_mllm_ros.query.metres import in_metres, require_metres, without_metres
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.query.parser import ParsedQuestion, QuestionParser
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 
@@ -109,6 +111,7 @@ class SpatialQueryEngine:
     frames. lookup: transforms to frames other than the fixed one and the cameras. parser: with wordings of one's own.
     model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what. unplaced:
     images that came without poses, which a model is shown where the memory holds fewer. age_s: see Context.
+    doubts: about the input, by now; what is measured is less certain by them, or refused.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class SpatialQueryEngine:
         model: ModelBackend | None = None,
         unplaced: UnplacedFrames | None = None,
         age_s: Callable[[int], float] = lambda stamp_ns: 0.0,
+        doubts: Callable[[], Sequence[Doubt]] = lambda: (),
     ) -> None:
         self.memory = memory
         self.sensor = sensor or SensorModel()
@@ -133,6 +137,7 @@ class SpatialQueryEngine:
         self._lookup = lookup
         self._unplaced = unplaced
         self._age_s = age_s
+        self._doubts = doubts
 
     def answer(
         self,
@@ -246,6 +251,7 @@ class SpatialQueryEngine:
                     return answer
 
     def _measured_once(self, call: _Call, parsed: ParsedQuestion) -> Answer:
+        trust = trust_in(self._doubts())
         scale = self.memory.scale
         require_metres(scale, parsed.family)
         context = Context(
@@ -263,6 +269,7 @@ class SpatialQueryEngine:
         )
         context.check()
         answer = in_metres(HANDLERS[parsed.family](context), scale)
+        answer = replace(answer, confidence=answer.confidence * trust)
         return without_metres(choose(answer, call.request, self.config.min_confidence), scale)
 
     def _free_form(self, call: _Call) -> Answer:

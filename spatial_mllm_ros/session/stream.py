@@ -97,7 +97,13 @@ class Session:
         if model is not None:
             self.unplaced = UnplacedFrames(self._new_id, max_bytes=self.memory.config.max_bytes)
         self.engine = SpatialQueryEngine(
-            self.memory, source.info.sensor, query, source.info.T_zup_from_world, model=model, unplaced=self.unplaced
+            self.memory,
+            source.info.sensor,
+            query,
+            source.info.T_zup_from_world,
+            model=model,
+            unplaced=self.unplaced,
+            doubts=lambda: source.doubts,
         )
         self.report = StreamReport()
         self.listeners: list[Callable[[Frame, StreamReport], None]] = []
