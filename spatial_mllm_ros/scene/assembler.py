@@ -71,7 +71,10 @@ _stamp = attrgetter("stamp_ns")
 
 @dataclass
 class _Camera:
-    """What waits of one camera, each list by stamp. ``now_ns``: its newest data; ``done_ns``: its latest frame."""
+    """What waits of one camera, each list by stamp.
+
+    now_ns: its newest data; done_ns: its latest frame; depth_ns: its latest depth image, waiting or not.
+    """
 
     name: str
     colours: list[_Colour] = field(default_factory=list)
@@ -80,6 +83,7 @@ class _Camera:
     depth_infos: list[_Info] = field(default_factory=list)
     now_ns: int | None = None
     done_ns: int | None = None
+    depth_ns: int | None = None
 
 
 class _Wait(Exception):
@@ -103,8 +107,8 @@ class FrameAssembler:
     A missing pose or depth does not keep a frame back, for without a pose it still shows something, and a frame
     without pose is never placed anywhere. Such frames are counted in ``remarks``: ``no_depth`` and
     ``depth_not_registered``, ``depth_size``, and those with ``depth_resampled``; ``tf_...`` as the TransformErrors name
-    it. In ``refused`` are messages that became no part of a frame: ``no_camera_info``, ``camera_size`` (CameraInfo of another size),
-    ``repeated_stamp``, ``out_of_order`` (older than a frame that is out already), ``queue_full``, ``unpaired_depth``,
+    it. In ``refused`` are messages that became no part of a frame: ``no_camera_info``, ``camera_size`` (CameraInfo of
+    another size), ``repeated_stamp``, ``out_of_order`` (older than a frame that is out already), ``queue_full``, ``unpaired_depth``,
     ``tf_loop``, ``tf_invalid``, and the reasons of InvalidFrame.
 
     A stamp more than ``clock_reset_ns`` before its camera's newest is a clock set back (a simulation or a bag that
@@ -164,6 +168,7 @@ class FrameAssembler:
     def add_depth(self, stamp_ns: int, frame_id: str, depth: Depth, camera: str = "") -> list[Frame]:
         """A depth image, [h, w], uint16 mm or float32 m along the axis of the camera whose frame is given."""
         state = self._camera(camera)
+        state.depth_ns = stamp_ns
         if any(waiting.stamp_ns == stamp_ns for waiting in state.depths):
             self.refused["repeated_stamp"] += 1
         else:
@@ -409,7 +414,8 @@ class FrameAssembler:
 def _nearest_depth(state: _Camera, colour: _Colour) -> str:
     at = f"the image at {colour.stamp_ns / 1e9:.3f} s"
     if not state.depths:
-        return f"{at}: no depth image waits"
+        latest = "none came" if state.depth_ns is None else f"the latest one is {apart_words(colour.stamp_ns, state.depth_ns)}"
+        return f"{at}: no depth image of its time, {latest}"
     nearest = min((d.stamp_ns for d in state.depths), key=lambda stamp: abs(stamp - colour.stamp_ns))
     return f"{at}: the nearest depth image is {apart_words(colour.stamp_ns, nearest)}"
 

@@ -425,6 +425,9 @@ def _decoded(channel: Channel, data: bytes) -> Any:
 def _size(message: Any) -> tuple[int, int] | None:
     """Size of a CompressedImage, px, as far as its bytes say."""
     try:
+        if message.format.startswith(tuple(DEPTH_ENCODINGS)):
+            height, width = messages.compressed_depth(message).shape
+            return width, height
         return image_size(bytes(message.data))
     except BadImage:
         return None
