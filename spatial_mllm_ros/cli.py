@@ -9,6 +9,7 @@ from spatial_mllm_ros.commands.ask import ask_command
 from spatial_mllm_ros.commands.bench import bench_group
 from spatial_mllm_ros.commands.call import call_command
 from spatial_mllm_ros.commands.common import Group
+from spatial_mllm_ros.commands.convert import convert_command
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
 from spatial_mllm_ros.commands.download import download_command
@@ -41,6 +42,7 @@ for command in (
     replay_command,
     questions_command,
     render_command,
+    convert_command,
     up_command,
     play_command,
     call_command,

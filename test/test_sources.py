@@ -142,10 +142,29 @@ def test_folder_files_that_are_wrong_are_named(folder, name, text, words):
 
 def test_float_depth_is_written_as_millimetres(tmp_path):
     depth = np.full((24, 32), 1.2346, np.float32)
-    depth[0, :4] = (np.nan, 0, 99.0, -1)
-    write_folder(Changed({0: {"depth": depth}}), tmp_path / "out")
+    depth[0, :4] = (np.nan, 0, np.inf, -1)
+    written = write_folder(Changed({0: {"depth": depth}}), tmp_path / "out")
     out = next(iter(open_source(str(tmp_path / "out")).frames())).depth
     assert out[0, :5].tolist() == [0, 0, 0, 0, 1235]
+    assert written.notes == ("depth was rounded by up to 0.40 mm to what 16 bits count",)
+
+
+def test_depth_beyond_what_millimetres_can_count_gets_a_coarser_unit(tmp_path):
+    depth = np.full((24, 32), 1.25, np.float32)
+    depth[0, 0] = 99.0
+    written = write_folder(Changed({2: {"depth": depth}}), tmp_path / "out")
+    frames = list(open_source(str(tmp_path / "out")).frames())
+    assert_allclose(frames[2].depth, depth, atol=0.001)
+    assert_allclose(depth_to_metres(frames[0].depth), depth_to_metres(next(iter(SmallSource().frames())).depth), atol=0.0011)
+    assert "recording.yaml" in written.notes[0]
+
+
+def test_a_camera_whose_calibration_changes_keeps_each(tmp_path):
+    other = CameraModel(32, 24, 99.0, 99.0, 15.5, 11.5)
+    original = Changed({3: {"camera": other}})
+    written = write_folder(original, tmp_path / "out", png=True)
+    assert "2 of them" in written.notes[0]
+    assert_same_frames(original, open_source(str(tmp_path / "out")))
 
 
 def test_world_is_levelled_where_the_recording_knows_how(tmp_path):
@@ -164,9 +183,8 @@ def test_nothing_half_done_is_left(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_folder(SmallSource(), tmp_path / "out", progress=interrupt)
-    other = CameraModel(32, 24, 99.0, 99.0, 15.5, 11.5)
     with pytest.raises(SourceError, match="two cameras"):
-        write_folder(Changed({3: {"camera": other}}), tmp_path / "out")
+        write_folder(Changed({3: {"camera_frame": "another"}}), tmp_path / "out")
     with pytest.raises(SourceError, match="no frames"):
         write_folder(SmallSource(0), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -439,7 +457,7 @@ def test_real_images(shared):
 
 def test_a_whole_folder_written_and_read(shared, tmp_path):
     original = open_source(str(shared / "data" / "rgbd_object"))
-    assert write_folder(original, tmp_path / "copy") == 58
+    assert write_folder(original, tmp_path / "copy").frames == 58
     copy = open_source(str(tmp_path / "copy"))
     assert assert_same_frames(original, copy, exact_image=False) == 58
     assert copy.stamp_of("frame-000020") == original.stamp_of("frame-000020")

@@ -73,7 +73,7 @@ def render_command(
                 chosen = BagFormat(storage=cast(Literal["mcap", "sqlite3"], storage))
                 written = write_bag(source, workshop, chosen, progress=update)
             else:
-                written = write_folder(source, workshop, progress=update)
+                written = write_folder(source, workshop, progress=update).frames
         if questions:
             common.say("finding questions and their truth ...")
             made = questions_of(source, questions, bag)

@@ -39,6 +39,8 @@ class InputSettings:
     tf_max_gap_s: transforms further apart than this are not interpolated between; 0: however far apart. Poses
         in between are the less certain the less evenly the camera moves.
     image_rate_hz: rate of images that come without stamps.
+    pose_unit_m: metres of one unit of the positions in a folder or file; None: as its layout says, mostly 1; 0: unknown,
+        the poses are up to scale.
 
     Raises ValueError, which names the field, for values that cannot be.
     """
@@ -60,6 +62,7 @@ class InputSettings:
     sync_tolerance_s: float = 0.02
     tf_max_gap_s: float = 2.0
     image_rate_hz: float = 30.0
+    pose_unit_m: float | None = None
 
     def __post_init__(self) -> None:
         unit = 1.0 if self.depth_unit_m is None else self.depth_unit_m
@@ -69,6 +72,8 @@ class InputSettings:
         for name in ("min_depth_m", "max_depth_m", "sync_tolerance_s", "tf_max_gap_s"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be a number, 0 or more, not {getattr(self, name)}")
+        if self.pose_unit_m is not None and not (math.isfinite(self.pose_unit_m) and self.pose_unit_m >= 0):
+            raise ValueError(f"pose_unit_m must be a positive number, or 0 for unknown, not {self.pose_unit_m}")
         if 0 < self.max_depth_m <= self.min_depth_m:
             raise ValueError(f"max_depth_m {self.max_depth_m} must be more than min_depth_m {self.min_depth_m}")
         if self.image_frame not in IMAGE_FRAMES:

@@ -42,6 +42,10 @@ T_BODY_OPTICAL = from_quaternion((-0.5, 0.5, -0.5, 0.5))
 """REP-103: from x forward, y left, z up to the optical z forward, x right, y down, at the same place."""
 
 
+T_OPENGL_OPTICAL = make_transform(np.diag([1.0, -1.0, -1.0]), np.zeros(3))
+"""From OpenGL's and ARKit's camera (x right, y up, z backward) to the optical axes, at the same place."""
+
+
 def to_quaternion(T: Transform) -> NDArray[np.float64]:
     """Rotation of T as a unit quaternion (x, y, z, w) with w >= 0."""
     q = Rotation.from_matrix(T[:3, :3]).as_quat()

@@ -104,6 +104,11 @@ def read_camera(folder: Path, size: tuple[int, int]) -> CameraModel | None:
     calibration, matrix = folder / "camera.yaml", folder / "intrinsics.txt"
     if not calibration.exists():
         return matrix_camera(matrix, size) if matrix.exists() else None
+    return camera_from_file(calibration, size)
+
+
+def camera_from_file(calibration: Path, size: tuple[int, int]) -> CameraModel:
+    """The camera of a file in the format of ROS camera calibration. Raises SourceError as ``read_camera``."""
     try:
         camera = _camera_from_yaml(yaml.safe_load(calibration.read_text(encoding="utf-8")), size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:

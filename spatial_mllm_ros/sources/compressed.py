@@ -73,12 +73,12 @@ def decode_rgb(
     """
     image_size(data)
     if mosaic is not None:
-        image = _imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image.ndim == 2:
             eight_bits = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
             return np.asarray(cv2.cvtColor(eight_bits, mosaic), np.uint8)
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = _imdecode(data, flags)
+    image = imdecode(data, flags)
     if stored_as_rgb:
         return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -88,7 +88,7 @@ def decode_depth(data: bytes) -> NDArray:
     """Counts of a 16-bit PNG or of a TIFF, [height, width], of a type that ``metric_depth`` takes. Raises BadImage."""
     if not data.startswith(TIFF):
         return decode_png16(data)
-    image = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    image = imdecode(data, cv2.IMREAD_UNCHANGED)
     if image.ndim != 2 or image.dtype not in (np.uint16, np.int16, np.float32, np.float64):
         raise BadImage("bad_depth", f"a depth TIFF must be 16 bit or float with one channel, not {image.dtype} {image.shape}")
     return image
@@ -97,13 +97,14 @@ def decode_depth(data: bytes) -> NDArray:
 def decode_png16(data: bytes) -> NDArray[np.uint16]:
     """Values of a 16-bit single-channel PNG, uint16 [height, width]. Raises BadImage when it is something else."""
     image_size(data)
-    image = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    image = imdecode(data, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise BadImage("bad_depth", f"a depth PNG must be 16 bit with one channel, not {image.dtype} {image.shape}")
     return image
 
 
-def _imdecode(data: bytes, flags: int) -> NDArray:
+def imdecode(data: bytes, flags: int) -> NDArray:
+    """Pixels of an image file by OpenCV, with its flags. Raises BadImage; a file that was cut off may pass."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.sources.compressed import JPEG, PNG, BadImage, encoded_image
+from spatial_mllm_ros.sources.compressed import JPEG, PNG, BadImage, decode_depth, encoded_image, image_size, imdecode
 
 HEIC_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", *HEIC_SUFFIXES)
@@ -45,17 +45,17 @@ def open_image(data: bytes, *, upright: bool = False) -> tuple[EncodedImage, tup
     return EncodedImage(data, decoder), (width, height)
 
 
-def read_raw_depth(data: bytes) -> NDArray:
-    """Raw counts of a depth image file (PNG, TIFF, PGM …), one channel, 16-bit or floating point. Raises BadImage."""
-    image = _imdecode(data, cv2.IMREAD_UNCHANGED)
-    if image.ndim != 2 or image.dtype not in (np.uint16, np.float32):
-        raise BadImage("bad_depth", f"a depth image must be 16 bit with one channel, not {image.dtype} {image.shape}")
+def read_gray(data: bytes) -> NDArray:
+    """Pixels of an image file with one channel. Raises BadImage."""
+    image = decode_any(data, cv2.IMREAD_UNCHANGED)
+    if image.ndim != 2:
+        raise BadImage("bad_image", f"an image of one channel was expected, not {image.shape}")
     return image
 
 
 def depth_file(path: Path) -> Callable[[], NDArray]:
     """Reads the raw depth of an image file, when it is called."""
-    return lambda: read_raw_depth(path.read_bytes())
+    return lambda: decode_depth(path.read_bytes())
 
 
 def _is_heic(data: bytes) -> bool:
@@ -67,7 +67,7 @@ def _decode_heic(data: bytes, upright: bool) -> NDArray[np.uint8]:
     try:
         import pillow_heif
     except ImportError as error:
-        raise BadImage("heic_without_reader", "HEIC needs pip install 'spatial_mllm_ros[heic]'") from error
+        raise BadImage("heic_without_reader", "HEIC needs pip install 'spatial_mllm_ros[phone]'") from error
     try:
         image = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
         pixels = np.asarray(image.to_pillow().convert("RGB"), np.uint8)
@@ -78,16 +78,15 @@ def _decode_heic(data: bytes, upright: bool) -> NDArray[np.uint8]:
 
 def _decode_other(data: bytes, upright: bool) -> NDArray[np.uint8]:
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return np.asarray(cv2.cvtColor(_imdecode(data, flags), cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(decode_any(data, flags), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _imdecode(data: bytes, flags: int) -> NDArray:
+def decode_any(data: bytes, flags: int) -> NDArray:
+    """Pixels of an image file by OpenCV, with its flags. Raises BadImage, also for a file that was cut off."""
     if data.startswith((JPEG, PNG)):
-        encoded_image(data)  # a file that was cut off is refused, not filled with grey
+        image_size(data)
+        return imdecode(data, flags)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:
-        raise BadImage("does_not_decode", f"the image does not decode: {error}") from error
-    if image is None:
-        raise BadImage("unknown_compression", f"{len(data)} bytes that are no image (start {data[:8]!r})")
-    return image
+        return imdecode(data, flags)
+    except BadImage as error:
+        raise BadImage("unknown_compression", f"{len(data)} bytes that are no image (start {data[:8]!r})") from error

@@ -101,15 +101,15 @@ def _open(path: Path, settings: InputSettings) -> Source:
     from spatial_mllm_ros.sources.bag import BagSource
     from spatial_mllm_ros.sources.bag_files import BAG_SUFFIXES, is_bag
     from spatial_mllm_ros.sources.layouts.entries import EntriesSource
-    from spatial_mllm_ros.sources.layouts.registry import file_layout_of, layout_of
+    from spatial_mllm_ros.sources.layouts.registry import listed
     from spatial_mllm_ros.sources.video import VideoSource
 
     if (path.is_dir() and is_bag(path)) or path.name.endswith(BAG_SUFFIXES):
         return BagSource(path, settings)
     if path.name == "metadata.yaml":
         return BagSource(path.parent, settings)
-    layout = layout_of(path) if path.is_dir() else file_layout_of(path)
-    return VideoSource(path, settings) if layout is None else EntriesSource(path, layout.read(path, settings), settings)
+    listing = listed(path, settings)
+    return VideoSource(path, settings) if listing is None else EntriesSource(path, listing, settings)
 
 
 def _not_understood(path: Path) -> str:

@@ -25,7 +25,8 @@ class SourceInfo:
     name: short, for titles. frames: how many frames will come, None if unknown. duration_s: seconds of recording, None
     if unknown. world_frame: the fixed frame of the poses. T_zup_from_world: world to a frame with z up and the floor at
     z = 0, where the recording declares it. scale: of poses and depth that are not known to be in metres; None: they are.
-    sensor: its error model. description: one line for people. chosen: what was
+    lossy_color: pixels come from a video that was compressed with loss. sensor: its error model. description: one
+    line for people. chosen: what was
     made of the InputSettings, a line each for people: topics, encodings, units, frames, rates.
     """
 
@@ -35,6 +36,7 @@ class SourceInfo:
     world_frame: str = "map"
     T_zup_from_world: Transform | None = None
     scale: MetricScale | None = None
+    lossy_color: bool = False
     sensor: SensorModel = field(default_factory=SensorModel)
     description: str = ""
     chosen: tuple[str, ...] = ()

@@ -109,9 +109,13 @@ def stamps_in_names(names: Sequence[str], rate_hz: float, what_to_add: str = "fr
     """Times of images called ``names`` (without suffix, in order).
 
     A name that ends in a time since 1970 (nanoseconds to seconds, as EuRoC and TUM write it) or in decimal seconds tells
-    its stamp. Else the number at its end counts images at ``rate_hz``, or where there is none its place, and a Doubt says
-    that nothing tells the times. what_to_add: the file that could.
+    its stamp; so does NUMBER-MICROSECONDS with twelve digits, as Redwood has it. Else the number at its end counts images
+    at ``rate_hz``, or where there is none its place, and a Doubt says that nothing tells the times. what_to_add: the file
+    that could.
     """
+    redwood = [re.fullmatch(r"\d+-(\d{12})", name) for name in names]
+    if names and all(redwood):
+        return Stamps(stamps=[to_ns(m[1], "us") for m in redwood if m], words="stamps in the names, in microseconds")
     found = [re.search(r"(?<![\d.])(\d+(?:\.\d+)?)$", name) for name in names]
     numbers = [m[1] for m in found if m is not None]
     whole = len(numbers) == len(names) > 0

@@ -24,12 +24,13 @@ _HEAD_BYTES = 1 << 20
 
 
 class Video:
-    """Images of a video file in order, upright as the file's rotation says, each with its time in the container.
+    """Images of a video file in order, each with its time in the container.
 
+    upright: turned as the file's rotation says, which phones write; else as they are stored.
     Raises SourceError for what OpenCV does not open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, upright: bool = True) -> None:
         if not path.is_file():
             raise SourceError(f"{path} does not exist")
         self._capture = cv2.VideoCapture(str(path))
@@ -38,6 +39,7 @@ class Video:
                 f"{path} cannot be opened as a video: it is damaged, or its codec is not built into OpenCV "
                 "(convert it, for example with ffmpeg to H.264)"
             )
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, float(upright))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate_hz = float(rate) if np.isfinite(rate) and 0 < rate < 1000 else 0.0
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -47,7 +49,7 @@ class Video:
         """Steps through the images: the time of each, ns from the first; where the container tells none, at a rate."""
         first_ms: float | None = None
         last, number = -1, 0
-        while self._capture.grab():
+        while self.grab():
             ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
             first_ms = ms if first_ms is None else first_ms
             stamp = round((ms - first_ms) * 1e6)
@@ -56,8 +58,12 @@ class Video:
             yield stamp
             last, number = stamp, number + 1
 
+    def grab(self) -> bool:
+        """Go to the next image; False where there is none."""
+        return bool(self._capture.grab())
+
     def image(self) -> NDArray[np.uint8] | None:
-        """The image that ``stamps`` is at, RGB; None when it does not decode."""
+        """The image that was gone to, RGB; None when it does not decode."""
         ok, image = self._capture.retrieve()
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8) if ok else None
 
@@ -87,6 +93,7 @@ class VideoSource:
             frames=count,
             duration_s=None if count is None else count / rate_hz,
             description=f"video, {'unknown number of' if count is None else count} images at {rate_hz:g} Hz",
+            lossy_color=True,
             chosen=("stamps: the container's own",),
         )
 

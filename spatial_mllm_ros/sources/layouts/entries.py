@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.depth import Depth, metric_depth
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.metric_scale import MetricScale
-from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform
+from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, make_transform
 from spatial_mllm_ros.scene.registration import register_depth
 from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage
@@ -23,9 +24,14 @@ from spatial_mllm_ros.sources.image_files import open_image
 from spatial_mllm_ros.sources.source import SourceError, SourceInfo
 
 CAMERA_FRAME = "camera_color_optical_frame"
+FAR_OFF, OUTSIDE = 0.2, 0.5
+"""Of the image's width or height from its middle: a principal point that is to be doubted, and that cannot be."""
 Size = tuple[int, int]
 ReadCamera = Callable[[Size], CameraModel | None]
 """The camera model of images of a size (width, height); None where none is known."""
+
+ReadPose = Callable[[], Transform]
+"""A pose, camera to world (optical axes), metres. Raises LostPose where tracking was lost, else ValueError or OSError."""
 
 
 def no_camera(size: Size) -> None:
@@ -60,7 +66,7 @@ class Entry:
     stamp_ns: int
     color: Callable[[], bytes | NDArray[np.uint8]] | None = None
     depth: Callable[[], NDArray] | None = None
-    pose: Callable[[], Transform] | None = None
+    pose: ReadPose | None = None
     pose_stddev: Callable[[], tuple[float, float]] | None = None
     camera: ReadCamera = no_camera
     depth_camera: ReadCamera | None = None
@@ -74,7 +80,8 @@ class Listing:
     """What a layout found in a folder or file.
 
     kind: the layout, for people. depth_unit_m: metres of one count of integer depth. world_frame: of the poses. scale:
-    what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask. chosen,
+    what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask.
+    lossy_color: as in SourceInfo. chosen,
     doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
     """
 
@@ -85,6 +92,7 @@ class Listing:
     T_zup_from_world: Transform | None = None
     scale: MetricScale | None = None
     upright: bool = False
+    lossy_color: bool = False
     chosen: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     refused: Counter[str] = field(default_factory=Counter)
@@ -128,7 +136,8 @@ class EntriesSource:
             + ("" if with_pose else " without poses")
             + f", {duration_s:.1f} s",
             chosen=(f"read as {listing.kind}", *listing.chosen),
-            scale=listing.scale,
+            lossy_color=listing.lossy_color,
+            scale=_scale(listing, settings),
         )
 
     def stamp_of(self, name: str) -> int:
@@ -171,6 +180,8 @@ class EntriesSource:
             if camera is not None and size != (camera.width, camera.height):
                 self.refused["image_size"] += 1
                 continue
+            if camera is not None:
+                self._check(camera)
             pose = self._pose(entry)
             yield Frame(
                 stamp_ns=entry.stamp_ns,
@@ -181,6 +192,21 @@ class EntriesSource:
                 T_world_camera=pose,
                 world_frame=entry.world_frame or self.info.world_frame,
                 pose_stddev=None if pose is None or entry.pose_stddev is None else entry.pose_stddev(),
+            )
+
+    def _check(self, camera: CameraModel) -> None:
+        """The principal point of a matrix that is of other images lies anywhere. Raises SourceError."""
+        off = max(abs(camera.cx / camera.width - 0.5), abs(camera.cy / camera.height - 0.5))
+        size = f"images of {camera.width}x{camera.height}"
+        where = f"the camera's principal point ({camera.cx:.0f}, {camera.cy:.0f}) of {size}"
+        if off > OUTSIDE:
+            raise SourceError(
+                f"{self.info.name}: {where} lies outside them: the matrix is that of images of another size"
+            )
+        if off > FAR_OFF and not any(doubt.kind == "principal_point" for doubt in self.doubts):
+            remedy = "check that the matrix is that of these images: of the same size, and not cropped or turned"
+            self.doubts.append(
+                Doubt(kind="principal_point", text=f"{where} is far from their middle", remedy=remedy, confidence=0.7)
             )
 
     def _image(self, color: bytes | NDArray[np.uint8]) -> tuple[NDArray[np.uint8] | EncodedImage, Size]:
@@ -206,6 +232,8 @@ class EntriesSource:
             return None
         try:
             pose = entry.pose()
+            if self._settings.pose_unit_m:
+                pose = make_transform(pose[:3, :3], pose[:3, 3] * self._settings.pose_unit_m)
             return pose @ T_BODY_OPTICAL if self._settings.image_frame == BODY else pose
         except LostPose:
             self.remarks["lost_pose"] += 1
@@ -217,15 +245,14 @@ class EntriesSource:
             self.remarks["invalid_pose"] += 1
         return None
 
-    def _depth(self, raw: NDArray, entry: Entry, size: Size, camera: CameraModel | None) -> NDArray | None:
+    def _depth(self, raw: NDArray, entry: Entry, size: Size, camera: CameraModel | None) -> Depth | None:
         """Raw depth as that of a Frame: in its units, without what is invalid, and in the color image's pixels."""
-        integer = np.issubdtype(raw.dtype, np.integer)
-        unit = self._settings.depth_unit_m or (self._listing.depth_unit_m if integer else 1.0)
-        invalid = np.isin(raw, self._settings.invalid_depth)
-        depth: NDArray = raw
-        if not (integer and unit == 0.001):
-            depth = (raw * unit).astype(np.float32)
-        depth = np.where(invalid, depth.dtype.type(0), depth)
+        unit_m = self._listing.depth_unit_m if raw.dtype.kind != "f" else None
+        try:
+            depth = metric_depth(raw, self._settings, unit_m)
+        except ValueError:
+            self.remarks["bad_depth"] += 1
+            return None
         if depth.shape == (size[1], size[0]) and entry.depth_camera is None:
             return depth
         if camera is None:
@@ -240,7 +267,15 @@ class EntriesSource:
             return None
         else:
             own = camera.resized(width, height)
+        if own == camera:
+            return depth
         return register_depth(depth, own, camera, np.eye(4))
+
+
+def _scale(listing: Listing, settings: InputSettings) -> MetricScale | None:
+    if settings.pose_unit_m is None:
+        return listing.scale
+    return None if settings.pose_unit_m else MetricScale(reason="pose_unit_m is 0: nothing tells the metres of the poses")
 
 
 def told(*doubts: Doubt | None) -> tuple[Doubt, ...]:

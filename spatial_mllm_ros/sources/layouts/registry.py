@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from spatial_mllm_ros.scene.inputs import InputSettings
-from spatial_mllm_ros.sources.layouts import images, rgbd_folder, tum
+from spatial_mllm_ros.sources.layouts import (
+    arkit_scenes,
+    colmap,
+    euroc,
+    images,
+    kitti,
+    nerfstudio,
+    record3d,
+    replica,
+    rgbd_folder,
+    rtabmap,
+    sens,
+    separate_folders,
+    stray_scanner,
+    tum,
+)
 from spatial_mllm_ros.sources.layouts.entries import Listing
 from spatial_mllm_ros.sources.layouts.layout import Layout
+from spatial_mllm_ros.sources.source import SourceError
 
-GEOMETRIC: tuple[Layout, ...] = (rgbd_folder.LAYOUT, tum.LAYOUT)
+GEOMETRIC: tuple[Layout, ...] = (
+    rgbd_folder.LAYOUT,
+    tum.LAYOUT,
+    replica.LAYOUT,
+    nerfstudio.LAYOUT,
+    stray_scanner.LAYOUT,
+    arkit_scenes.LAYOUT,
+    euroc.LAYOUT,
+    kitti.LAYOUT,
+    colmap.LAYOUT,
+    separate_folders.LAYOUT,
+)
 """In the order in which they are tried."""
 LAYOUTS: tuple[Layout, ...] = (*GEOMETRIC, images.LAYOUT)
 
@@ -24,7 +53,27 @@ class FileLayout:
     read: Callable[[Path, InputSettings], Listing]
 
 
-FILE_LAYOUTS: tuple[FileLayout, ...] = ()
+FILE_LAYOUTS = (
+    FileLayout(suffix=".sens", read=sens.read),
+    FileLayout(suffix=".r3d", read=record3d.read),
+    FileLayout(suffix=".db", read=rtabmap.read),
+)
+
+
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, zlib.error, EOFError)
+"""What comes of files that do not hold what their layout says."""
+
+
+def listed(path: Path, settings: InputSettings) -> Listing | None:
+    """What the layout of a folder or file lists; None where it has none. Raises SourceError."""
+    layout = layout_of(path) if path.is_dir() else file_layout_of(path)
+    if layout is None:
+        return None
+    try:
+        return layout.read(path, settings)
+    except _UNREADABLE as error:
+        what = layout.name if isinstance(layout, Layout) else layout.suffix
+        raise SourceError(f"{path} cannot be read as {what}: {type(error).__name__}: {error}") from error
 
 
 def file_layout_of(path: Path) -> FileLayout | None:

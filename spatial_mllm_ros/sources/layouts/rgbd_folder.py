@@ -9,7 +9,7 @@ from pathlib import Path
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import Transform
-from spatial_mllm_ros.sources.calibration import matrix_camera, read_camera, read_transform
+from spatial_mllm_ros.sources.calibration import camera_from_file, matrix_camera, read_camera, read_transform
 from spatial_mllm_ros.sources.image_files import IMAGE_SUFFIXES, depth_file
 from spatial_mllm_ros.sources.layouts.entries import CAMERA_FRAME, Entry, Listing, OneCamera, Size, told
 from spatial_mllm_ros.sources.layouts.layout import Layout, first, matching
@@ -19,21 +19,23 @@ from spatial_mllm_ros.sources.stamps import natural_key
 
 DEPTH_SUFFIX = ".depth.png"
 _COLOR_SUFFIXES = tuple(f".color{suffix}" for suffix in IMAGE_SUFFIXES)
+CAMERA_SUFFIX = ".camera.yaml"
 _POSE_SUFFIX = ".pose.txt"
 
 
 def read(folder: Path, settings: InputSettings) -> Listing:
     """NAME.color.jpg (or .png): 8-bit color. NAME.depth.png: uint16 mm along the optical axis, 0 = no data, registered
     to the color image. NAME.pose.txt: 4x4 camera to world, metres. intrinsics.txt: 3x3; or camera.yaml, the format of ROS
-    camera calibration, which takes precedence and can hold a distortion. frames.csv: ``name`` and a column of times;
-    without it the number in the name counts. T_zup_from_world.txt: 4x4 to a frame with z up and the floor at z = 0.
-    All but the images is optional.
+    camera calibration, which takes precedence and can hold a distortion; or NAME.camera.yaml where each image has its
+    own. frames.csv: ``name`` and a column of times; without it the number in the name counts. T_zup_from_world.txt: 4x4 to
+    a frame with z up and the floor at z = 0. All but the images is optional.
     """
     colors = _by_name(folder, *_COLOR_SUFFIXES)
     depths = _by_name(folder, DEPTH_SUFFIX)
     poses = _by_name(folder, _POSE_SUFFIX)
     names = sorted(colors.keys() | depths.keys(), key=natural_key)
     times = times_of(folder, names, settings)
+    own_cameras = _by_name(folder, CAMERA_SUFFIX)
     camera = OneCamera(partial(_camera, folder))
     entries = [
         Entry(
@@ -42,7 +44,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             color=colors[name].read_bytes if name in colors else None,
             depth=depth_file(depths[name]) if name in depths else None,
             pose=partial(read_transform, poses[name]) if name in poses else None,
-            camera=camera,
+            camera=partial(camera_from_file, own_cameras[name]) if name in own_cameras else camera,
             camera_frame=times.rows.get(name, {}).get("camera_frame") or CAMERA_FRAME,
             world_frame=times.rows.get(name, {}).get("world_frame") or "",
         )

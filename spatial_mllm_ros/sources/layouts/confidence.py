@@ -1,0 +1,32 @@
+"""The confidence that ARKit gives each pixel of depth: 0 low, 1 medium, 2 high."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_ros.sources.compressed import decode_depth
+from spatial_mllm_ros.sources.image_files import read_gray
+
+LOWEST_KEPT = 1
+"""Depth of low confidence is mostly at edges and beyond the sensor's range, and off by decimetres."""
+
+
+def without_low_confidence(depth: NDArray, confidence: NDArray | None) -> NDArray:
+    """Depth with 0 where its confidence is low; all of it where no confidence of its size is known."""
+    if confidence is None or confidence.shape != depth.shape:
+        return depth
+    return np.where(confidence >= LOWEST_KEPT, depth, depth.dtype.type(0))
+
+
+def confident_depth(depth: Path, confidence: Path | None) -> Callable[[], NDArray]:
+    """Reads the raw depth of an image file without what its image of confidence calls low, when it is called."""
+
+    def read() -> NDArray:
+        known = None if confidence is None else read_gray(confidence.read_bytes())
+        return without_low_confidence(decode_depth(depth.read_bytes()), known)
+
+    return read
