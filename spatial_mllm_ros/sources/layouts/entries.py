@@ -17,7 +17,7 @@ from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, make_transform
-from spatial_mllm_ros.scene.registration import register_depth
+from spatial_mllm_ros.scene.registration import register_depth, resampled_depth
 from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage
 from spatial_mllm_ros.sources.image_files import open_image
@@ -253,23 +253,14 @@ class EntriesSource:
         except ValueError:
             self.remarks["bad_depth"] += 1
             return None
-        if depth.shape == (size[1], size[0]) and entry.depth_camera is None:
+        own = None if entry.depth_camera is None else entry.depth_camera((depth.shape[1], depth.shape[0]))
+        if own is not None and camera is not None and own != camera:
+            return register_depth(depth, own, camera, np.eye(4))
+        if depth.shape == (size[1], size[0]):
             return depth
-        if camera is None:
-            self.remarks["depth_size"] += 1
-            return None
-        height, width = depth.shape
-        if entry.depth_camera is not None:
-            own = entry.depth_camera((width, height))
-            assert own is not None
-        elif abs(width * size[1] / (height * size[0]) - 1) > 0.02:
-            self.remarks["depth_size"] += 1
-            return None
-        else:
-            own = camera.resized(width, height)
-        if own == camera:
-            return depth
-        return register_depth(depth, own, camera, np.eye(4))
+        resampled = resampled_depth(depth, size)
+        self.remarks["depth_size" if resampled is None else "depth_resampled"] += 1
+        return resampled
 
 
 def _scale(listing: Listing, settings: InputSettings) -> MetricScale | None:
