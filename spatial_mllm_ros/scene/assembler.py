@@ -108,8 +108,8 @@ class FrameAssembler:
     without pose is never placed anywhere. Such frames are counted in ``remarks``: ``no_depth`` and
     ``depth_not_registered``, ``depth_size``, and those with ``depth_resampled``; ``tf_...`` as the TransformErrors name
     it. In ``refused`` are messages that became no part of a frame: ``no_camera_info``, ``camera_size`` (CameraInfo of
-    another size), ``repeated_stamp``, ``out_of_order`` (older than a frame that is out already), ``queue_full``, ``unpaired_depth``,
-    ``tf_loop``, ``tf_invalid``, and the reasons of InvalidFrame.
+    another size), ``repeated_stamp``, ``out_of_order`` (older than a frame that is out already), ``queue_full``,
+    ``unpaired_depth``, ``tf_loop``, ``tf_invalid``, and the reasons of InvalidFrame.
 
     A stamp more than ``clock_reset_ns`` before its camera's newest is a clock set back (a simulation or a bag that
     starts over): what waits is given out as it is, newer transforms are forgotten, and ``remarks["clock_reset"]``
