@@ -44,6 +44,7 @@ HELP: dict[str, str] = {
     "bad_image": "the image is not RGB of 8 bits",
     "damaged_depth": "the depth image does not decode: the frame came without depth",
     "missing_file": "a file that is listed is not there: copy the folder again, or correct the list",
+    "not_listed": "an image lies beside those that are listed: the list may be cut off",
     "missing_depth": "the depth image that is listed is not there: the frame came without depth; copy the folder again",
     "missing_pose": "the pose file that is listed is not there: the frame came without pose; copy the folder again",
     "lost_pose": "the recording says that tracking was lost (inf, nan or -1): the frame came without pose",

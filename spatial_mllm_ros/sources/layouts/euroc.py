@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from spatial_mllm_ros.sources.layouts.cameras import pinhole
 from spatial_mllm_ros.sources.layouts.entries import Entry, Listing, ReadCamera, no_camera
 from spatial_mllm_ros.sources.layouts.layout import Layout
 from spatial_mllm_ros.sources.layouts.trajectory import Trajectory
-from spatial_mllm_ros.sources.layouts.tum import rows
+from spatial_mllm_ros.sources.layouts.tum import rows, unlisted
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import to_ns
 
@@ -44,8 +45,10 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             break
     camera = _camera(sensor)
     entries = []
+    files = []
     for row in rows(camera_folder / "data.csv", 2):
         path, stamp = camera_folder / "data" / row[1], to_ns(row[0], "ns")
+        files.append(path)
         entries.append(
             Entry(
                 name=path.stem,
@@ -62,6 +65,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="EuRoC (ASL) sequence",
         entries=entries,
         world_frame="world",
+        refused=+Counter(not_listed=unlisted(files)),
         chosen=(f"camera {camera_folder.resolve().name}, {whence or 'no poses'}",),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.sources.calibration import read_camera
-from spatial_mllm_ros.sources.image_files import depth_file
+from spatial_mllm_ros.sources.image_files import depth_file, is_image
 from spatial_mllm_ros.sources.layouts.entries import Entry, Listing, OneCamera, Size
-from spatial_mllm_ros.sources.layouts.layout import Layout, ordered
+from spatial_mllm_ros.sources.layouts.layout import Layout, matching, ordered
 from spatial_mllm_ros.sources.layouts.trajectory import Trajectory
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import seconds_to_ns
@@ -71,7 +71,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         depth_unit_m=1 / factor,
         world_frame="world",
         chosen=(f"{len(colors)} color and {len(depths)} depth images, {poses.count} poses{unit}",),
-        refused=+Counter(repeated_stamp=repeated),
+        refused=+Counter(repeated_stamp=repeated, not_listed=unlisted(colors.values())),
         remarks=+Counter(no_depth=len(colors) - len(pairs), unpaired_depth=len(depths) - len(pairs)),
     )
 
@@ -89,6 +89,14 @@ def rows(path: Path, columns: int) -> Iterator[list[str]]:
         if len(fields) < columns:
             raise SourceError(f"{path}, line {number}: {columns} columns expected, {len(fields)} found")
         yield fields
+
+
+def unlisted(listed: Iterable[Path]) -> int:
+    """How many images lie beside those that are listed."""
+    names: dict[Path, set[str]] = {}
+    for path in listed:
+        names.setdefault(path.parent, set()).add(path.name)
+    return sum(is_image(path) and path.name not in names[folder] for folder in names for path in matching(folder, "*"))
 
 
 def associate(colors: list[int], depths: list[int], tolerance_ns: int) -> dict[int, int]:
