@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +12,7 @@ from small_recording import SmallSource
 from test_bag import Robot
 
 from spatial_mllm_ros.cli import main
+from spatial_mllm_ros.commands.common import _INPUT_OPTIONS
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.sources.bag_writer import write_bag
 from spatial_mllm_ros.sources.open_source import open_source
@@ -97,3 +100,12 @@ def test_replay_and_ask_say_what_is_read_and_why_frames_are_lost(tmp_path):
     told = json.loads(done.stdout)
     assert told["chosen"][0].startswith("color: ")
     assert "another clock" in told["latest"]["tf_future"]
+
+
+def test_every_setting_has_an_option_and_is_documented():
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    page = (docs / "recordings.md").read_text(encoding="utf-8")
+    for name, (flag, _) in _INPUT_OPTIONS.items():
+        assert f"`{name}`" in page, f"docs/recordings.md lacks the setting {name}"
+        assert f"`{flag}`" in page, f"docs/recordings.md lacks the option {flag}"
+    assert {field.name for field in fields(InputSettings)} == set(_INPUT_OPTIONS)

@@ -59,7 +59,7 @@ def ask_command(
 ) -> None:
     """Stream a recording into the spatial memory, then answer questions about what it shows.
 
-    SOURCE is an RGB-D folder, a TUM folder, a rosbag2, a video, a folder of images, or rendered[:options] (the default),
+    SOURCE is a recording of any known layout, a bag, a video, a folder of images, or rendered[:options] (the default),
     a simulated house. Geometry measures, with --rgb-geometry in images alone, too; with --model, a model answers what
     cannot be measured. An answer says its deviation, its confidence and the images that it rests on; where there is none,
     a code says why.

@@ -74,7 +74,7 @@ def play_command(
 ) -> None:
     """Publish a recording as a camera and a localiser would: images, depth, CameraInfo and TF.
 
-    SOURCE is an RGB-D folder, a TUM folder, a rosbag2, a video, or rendered[:options] (the default), a simulated house.
+    SOURCE is a recording of any known layout, a bag, a video, or rendered[:options] (the default), a simulated house.
     """
     from spatial_mllm_ros.nodes.dds import DdsNode
     from spatial_mllm_ros.nodes.player import Player, PlayerOptions

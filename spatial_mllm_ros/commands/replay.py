@@ -49,7 +49,7 @@ def replay_command(
 ) -> None:
     """Stream SOURCE into the spatial memory: what it keeps, what it refuses and why, what a frame costs.
 
-    SOURCE is an RGB-D folder, a TUM folder, a rosbag2, a video, a folder of images, or rendered[:options].
+    SOURCE is a folder or file of any known layout, a bag, a video, a folder of images, or rendered[:options].
     """
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
     with geometry.loaded(chosen) as from_colour:
