@@ -77,7 +77,7 @@ def ask_command(
             models.stop_when_failed(session, backend)
         report = common.stream_with_progress(session, stream)
         common.say_reasons(report)
-        common.say_doubts(session.source)
+        common.say_doubts(session.doubts)
         if from_colour is not None:
             common.say(geometry.words(session, chosen))
         elif report.colour_only and report.colour_only == report.frames:

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.model_backend import ModelBackend
-from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES
+from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES, Doubt
 from spatial_mllm_ros.session.questions import QuestionsError
 from spatial_mllm_ros.session.reasons import what_to_do
 from spatial_mllm_ros.session.stream import Session, StreamReport
@@ -233,9 +233,9 @@ def say_reasons(report: StreamReport) -> None:
             say(f"{what}: {count} {reason}: {what_to_do(reason, report.texts.get(reason, ''))}")
 
 
-def say_doubts(source: Source) -> None:
+def say_doubts(doubts: Iterable[Doubt]) -> None:
     """What speaks against the assumptions about a recording, on stderr."""
-    for doubt in source.doubts:
+    for doubt in doubts:
         say(f"doubt: {doubt}")
 
 

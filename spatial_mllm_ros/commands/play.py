@@ -118,7 +118,7 @@ def play_command(
                 "not_sent": player.not_sent,
                 "refused": dict(source.refused),
             }
-        common.say_doubts(source)
+        common.say_doubts(source.doubts)
         if as_json:
             common.print_json(result)
         else:

@@ -57,7 +57,7 @@ def replay_command(
         if not as_json:
             common.say_chosen(session.source)
         watch(session, stream.rate, stream.limit)
-    common.say_doubts(session.source)
+    common.say_doubts(session.doubts)
     if from_colour is not None:
         common.say(geometry.words(session, chosen))
     if as_json:
@@ -134,7 +134,7 @@ def summary(session: Session) -> dict[str, Any]:
         "source": info.name,
         "description": info.description,
         "chosen": list(info.chosen),
-        "doubts": [vars(doubt) for doubt in session.source.doubts],
+        "doubts": [vars(doubt) for doubt in session.doubts],
         "frames": report.frames,
         "taken": report.taken,
         "duration_s": report.duration_s,

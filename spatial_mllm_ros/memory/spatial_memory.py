@@ -13,7 +13,9 @@ from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelect
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
+from spatial_mllm_ros.scene.depth_check import DepthCheck
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
 from spatial_mllm_ros.scene.sensor import SensorModel
@@ -65,11 +67,16 @@ class SpatialMemory(MemoryView):
     ``other_world_frame``). A frame is never placed at the origin for want of a pose. Frames may arrive out of order.
 
     clock: nanoseconds now, on the time line of the stamps. first_id: id of the first frame; the ``next_id`` of a memory
-    that this one follows, so that an old id never names a new frame.
+    that this one follows, so that an old id never names a new frame. depth_unit_m: metres of a count of depth images, where
+    that is not what their type says; for the words of doubts alone.
     """
 
     def __init__(
-        self, config: MemoryConfig | None = None, clock: Callable[[], int] = time.time_ns, first_id: int = 0
+        self,
+        config: MemoryConfig | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        first_id: int = 0,
+        depth_unit_m: float | None = None,
     ) -> None:
         self.config = config or MemoryConfig()
         super().__init__(StreamingSelector(self.config.selector))
@@ -83,7 +90,15 @@ class SpatialMemory(MemoryView):
         """Changes when what is held is placed or scaled anew."""
         self._clock = clock
         self.next_id = first_id
+        self._depth_unit_m = depth_unit_m
+        self._depth_checks: dict[str, DepthCheck] = {}
         self._snapshot: MemoryView | None = None
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What depth, compared between images, says against what it is taken for; each kind once for a camera."""
+        with self._lock:
+            return tuple(doubt for check in self._depth_checks.values() for doubt in check.doubts())
 
     def snapshot(self) -> MemoryView:
         """What is held now, to be read while the memory goes on; the same one until the memory changes."""
@@ -100,6 +115,7 @@ class SpatialMemory(MemoryView):
             if reason is not None:
                 self.refused[reason] += 1
                 return None
+            frame = self._checked_depth(frame)
             frame_id = self.next_id
             self.next_id += 1
             self._version += 1
@@ -110,17 +126,45 @@ class SpatialMemory(MemoryView):
             track = self._tracks.setdefault(frame.camera_frame, PoseTrack(self.config.max_poses))
             assert frame.T_world_camera is not None
             track.set(frame.stamp_ns, frame.T_world_camera)
-            points = None
-            if frame.depth is not None:
-                stride = max(1, round((frame.depth.size / self.config.points_per_frame) ** 0.5))
-                points = camera_points(frame, stride, self.config.max_depth_m)
-            if points is None or len(points) == 0:
+            if not self._offer(frame_id, frame):
                 self.without_depth += 1
-            else:
-                bounds = extend_bounds(frame, *self._selector.bounds, self.config.max_depth_m)
-                self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera, bounds)
             self._evict()
             return frame_id
+
+    def _offer(self, frame_id: int, frame: Frame) -> bool:
+        """Let the selector look at a frame; whether it shows any depth."""
+        if frame.depth is None:
+            return False
+        stride = max(1, round((frame.depth.size / self.config.points_per_frame) ** 0.5))
+        points = camera_points(frame, stride, self.config.max_depth_m)
+        if len(points) == 0:
+            return False
+        assert frame.T_world_camera is not None
+        bounds = extend_bounds(frame, *self._selector.bounds, self.config.max_depth_m)
+        self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera, bounds)
+        return True
+
+    def _checked_depth(self, frame: Frame) -> Frame:
+        """The frame without depth that is none; what was only now recognised as that goes from the frames held, too."""
+        if self.scale is not None:
+            return frame  # estimated, and says itself how far it is to be believed
+        check = self._depth_checks.get(frame.camera_frame)
+        if check is None:
+            check = self._depth_checks[frame.camera_frame] = DepthCheck(self._depth_unit_m)
+        frame, earlier_too = check.look(frame)
+        if earlier_too:
+            for _, camera, frame_id in self._order:
+                held = self._frames[frame_id].frame
+                cleaned = check.without(held) if camera == frame.camera_frame else held
+                if cleaned is not held:
+                    self._frames[frame_id] = StoredFrame(frame_id, cleaned)
+                    candidate = frame_id in self._selector.candidates
+                    self._selector.discard(frame_id)
+                    if candidate and not self._offer(frame_id, cleaned):
+                        self.without_depth += 1
+            self._selector.correct([(i, self._frames[i].frame.T_world_camera) for i in self._selector.candidates])
+            self.epoch += 1
+        return frame
 
     def correct_poses(self, poses: Mapping[int, Transform], camera_frame: str = "") -> int:
         """Replace poses by stamp (ns): {stamp: T_world_camera}; how many frames held were corrected.
@@ -197,6 +241,7 @@ class SpatialMemory(MemoryView):
             self._frames.clear()
             self._order.clear()
             self._tracks.clear()
+            self._depth_checks.clear()
             self._selector = StreamingSelector(self.config.selector)
             self._world_frame, self.nbytes, self.scale, self.sensor = None, 0, None, None
             self._version += 1

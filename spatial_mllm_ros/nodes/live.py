@@ -387,7 +387,7 @@ class LiveEngine:
     def _doubts(self) -> tuple[Doubt, ...]:
         """What speaks against the settings."""
         doubts = [self._watch.doubt(), *(check.doubt() for check in list(self._axes.values()))]
-        return tuple(doubt for doubt in doubts if doubt is not None)
+        return (*(doubt for doubt in doubts if doubt is not None), *self.memory.doubts)
 
     def _above(self) -> str:
         """The fixed frame that would be taken if the memory began now, if it is another than the memory's."""
@@ -599,6 +599,7 @@ class LiveEngine:
             ),
             self._clock,
             first_id=self._scene.memory.next_id if hasattr(self, "_scene") else 0,  # unique while the node lives
+            depth_unit_m=s.inputs.depth_unit_m,
         )
         level = np.eye(4) if s.level == "fixed_frame" else None
         query = SpatialQueryEngine(

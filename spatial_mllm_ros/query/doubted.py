@@ -1,21 +1,48 @@
-"""What is doubted about the input, in the answers that rest on it."""
+"""What is doubted about the input, in the answers that rest on it: less confidence with the reason, or none at all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
+from spatial_mllm_ros.queries.answer import Answer
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode, QueryError
 from spatial_mllm_ros.scene.inputs import Doubt
 
 REFUSED_BELOW = 0.2
 """Where the doubts leave less of the confidence than this, the input is nonsense, and so would be the answer."""
+DEPTH = "depth_"
+"""What the kinds of doubts about depth begin with; the others are about poses and calibration, which all rests on."""
+OF_POSES_ALONE = frozenset(("displacement", "path", "turned", "moved_dir", "camera_position", "elapsed"))
+CHOSEN = (AnswerType.BOOLEAN, AnswerType.CHOICE)
 
 
-def trust_in(doubts: Sequence[Doubt]) -> float:
-    """What the confidence of a measured answer is multiplied by. Raises QueryError (ABSTAINED) for nonsense."""
-    factor = math.prod(doubt.confidence for doubt in doubts)
-    if factor < REFUSED_BELOW:
-        words = "; ".join(str(doubt) for doubt in doubts if doubt.confidence < 1)
-        raise QueryError(ErrorCode.ABSTAINED, f"the input is not what it is taken for: {words}")
-    return factor
+def that_count(doubts: Sequence[Doubt], family: str) -> list[Doubt]:
+    """The doubts that answers of a question family are the less certain for."""
+    of_poses = family in OF_POSES_ALONE
+    return [d for d in doubts if d.confidence < 1 and not (of_poses and d.kind.startswith(DEPTH))]
+
+
+def doubted(answer: Answer, doubts: Sequence[Doubt], min_confidence: float) -> Answer:
+    """A measured answer with the confidence that the doubts leave it, and why in its words.
+
+    Raises QueryError (ABSTAINED) for nonsense, and for a choice or a yes or no less certain than ``min_confidence``.
+    """
+    if not doubts:
+        return answer
+    trust = math.prod(doubt.confidence for doubt in doubts)
+    confidence, because = answer.confidence * trust, "; ".join(map(str, doubts))
+    if trust < REFUSED_BELOW or (answer.answer_type in CHOSEN and confidence < min_confidence):
+        raise QueryError(ErrorCode.ABSTAINED, f"the input is not what it is taken for: {because}")
+    method = f"{answer.confidence_method}; times {' and '.join(f'{d.confidence:g} for {d.kind}' for d in doubts)}"
+    return replace(answer, confidence=confidence, confidence_method=method, answer=f"{answer.answer} (doubtful: {because})")
+
+
+def because_of(error: QueryError, doubts: Sequence[Doubt]) -> QueryError:
+    """Why there is no answer, with what may be the reason; ABSTAINED where the input is nonsense."""
+    if not doubts or error.code in (ErrorCode.TIMEOUT, ErrorCode.CANCELLED, ErrorCode.INVALID_REQUEST):
+        return error
+    nonsense = math.prod(doubt.confidence for doubt in doubts) < REFUSED_BELOW
+    code = ErrorCode.ABSTAINED if nonsense else error.code
+    return QueryError(code, f"{error}. The input is doubtful: {'; '.join(map(str, doubts))}")

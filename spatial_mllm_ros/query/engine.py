@@ -21,7 +21,7 @@ from spatial_mllm_ros.query.arbitration import (
 )
 from spatial_mllm_ros.query.choices import choose
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
-from spatial_mllm_ros.query.doubted import trust_in
+from spatial_mllm_ros.query.doubted import because_of, doubted, that_count
 from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
 from spatial_mllm_ros.query.metres import in_metres, require_metres, without_metres
 from spatial_mllm_ros.query.model_backend import ModelBackend
@@ -251,7 +251,6 @@ class SpatialQueryEngine:
                     return answer
 
     def _measured_once(self, call: _Call, parsed: ParsedQuestion) -> Answer:
-        trust = trust_in(self._doubts())
         scale = self.memory.scale
         require_metres(scale, parsed.family)
         context = Context(
@@ -268,9 +267,13 @@ class SpatialQueryEngine:
             self._age_s,
         )
         context.check()
-        answer = in_metres(HANDLERS[parsed.family](context), scale)
-        answer = replace(answer, confidence=answer.confidence * trust)
-        return without_metres(choose(answer, call.request, self.config.min_confidence), scale)
+        doubts = that_count(self._doubts(), parsed.family)
+        try:
+            answer = in_metres(HANDLERS[parsed.family](context), scale)
+            answer = without_metres(choose(answer, call.request, self.config.min_confidence), scale)
+        except QueryError as error:
+            raise because_of(error, doubts) from error
+        return doubted(answer, doubts, self.config.min_confidence)
 
     def _free_form(self, call: _Call) -> Answer:
         """The answer to a question that geometry does not read."""

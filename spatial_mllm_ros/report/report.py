@@ -98,7 +98,7 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
             facts=_facts(session, counts),
             refused=_reasons(session, session.report.refused),
             remarks=_reasons(session, session.report.remarks),
-            doubts=[str(doubt) for doubt in session.source.doubts],
+            doubts=[str(doubt) for doubt in session.doubts],
             colour_only=COLOUR_ONLY if session.report.colour_only and not len(session.memory) else "",
             map=top_down(session),
             chart=None if curve is None or len(curve.seconds) < 2 else coverage_chart(curve),

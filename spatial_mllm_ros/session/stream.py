@@ -19,6 +19,7 @@ from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.coverage_record import CoverageRecord
 from spatial_mllm_ros.session.names import frame_name
 from spatial_mllm_ros.sources.pacing import paced
@@ -90,7 +91,7 @@ class Session:
         self.source = source
         self.keyframe_count = keyframes
         self.geometry = geometry
-        self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP)
+        self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP, depth_unit_m=source.info.depth_unit_m)
         self.memory.scale = source.info.scale
         self.unplaced: UnplacedFrames | None = None
         """Images without poses, for a model to look at."""
@@ -103,7 +104,7 @@ class Session:
             source.info.T_zup_from_world,
             model=model,
             unplaced=self.unplaced,
-            doubts=lambda: source.doubts,
+            doubts=lambda: self.doubts,
         )
         self.report = StreamReport()
         self.listeners: list[Callable[[Frame, StreamReport], None]] = []
@@ -181,6 +182,11 @@ class Session:
         """A frame that is held, whether something places it or not."""
         found = self.memory.get(frame_id)
         return self.unplaced.get(frame_id) if found is None and self.unplaced is not None else found
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What speaks against the assumptions about the recording, as its reader and the memory see it."""
+        return (*self.source.doubts, *self.memory.doubts)
 
     @property
     def metric(self) -> bool:

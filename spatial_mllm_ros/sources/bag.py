@@ -122,6 +122,7 @@ class BagSource:
             duration_s=duration_s,
             world_frame=self._world_frame or "map",
             sensor=_sensor(self._files.custom),
+            depth_unit_m=settings.depth_unit_m,
             chosen=(*self._files.remarks, *self._chosen(topics, used, others, pose_words)),
             description=f"bag, {count} images on {', '.join(sorted(wanted))}, {duration_s:.1f} s",
         )

@@ -26,8 +26,8 @@ class SourceInfo:
     if unknown. world_frame: the fixed frame of the poses. T_zup_from_world: world to a frame with z up and the floor at
     z = 0, where the recording declares it. scale: of poses and depth that are not known to be in metres; None: they are.
     lossy_color: pixels come from a video that was compressed with loss. sensor: its error model. description: one
-    line for people. chosen: what was
-    made of the InputSettings, a line each for people: topics, encodings, units, frames, rates.
+    line for people. chosen: what was made of the InputSettings, a line each for people: topics, encodings, units, frames,
+    rates. depth_unit_m: metres of a count of depth, where that is not what the type of its images says.
     """
 
     name: str
@@ -40,6 +40,7 @@ class SourceInfo:
     sensor: SensorModel = field(default_factory=SensorModel)
     description: str = ""
     chosen: tuple[str, ...] = ()
+    depth_unit_m: float | None = None
 
 
 class Source(Protocol):

@@ -138,6 +138,7 @@ class EntriesSource:
             chosen=(f"read as {listing.kind}", *listing.chosen),
             lossy_color=listing.lossy_color,
             scale=_scale(listing, settings),
+            depth_unit_m=settings.depth_unit_m or listing.depth_unit_m,
         )
 
     def stamp_of(self, name: str) -> int:

@@ -1,0 +1,43 @@
+"""What is known of a camera's depth by looking at it: whether its unit can be right, and which value means nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from spatial_mllm_ros.scene.depth_sample import DepthSample
+from spatial_mllm_ros.scene.depth_scale import DepthScale
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.inputs import Doubt
+from spatial_mllm_ros.scene.maximum_range import MaximumRange
+
+
+class DepthCheck:
+    """Looks at the frames of one camera, in the order in which they come. unit_m: see DepthScale."""
+
+    def __init__(self, unit_m: float | None = None) -> None:
+        self.refused = 0
+        """Frames whose depth cannot be a measurement."""
+        self._scale = DepthScale(unit_m)
+        self._maximum = MaximumRange()
+
+    def look(self, frame: Frame) -> tuple[Frame, bool]:
+        """The frame without depth that is none, and whether earlier frames hold such depth too, see ``without``."""
+        sample = DepthSample.of(frame)
+        if sample is None:
+            return frame, False
+        if not self._scale.add(sample, frame):
+            self.refused += 1
+            return replace(frame, depth=None), False
+        found = self._maximum.add(sample, frame)
+        return self.without(frame), found
+
+    def without(self, frame: Frame) -> Frame:
+        """The frame without depth at the camera's maximum range, where that means nothing; itself where there is none."""
+        if frame.depth is None:
+            return frame
+        depth = self._maximum.without(frame.depth)
+        return frame if depth is frame.depth else replace(frame, depth=depth)
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What speaks against what depth is taken for."""
+        return tuple(doubt for doubt in (self._scale.doubt(), self._maximum.doubt()) if doubt is not None)
