@@ -46,5 +46,5 @@ def convert_command(*, source: str, folder: Path, jpeg: bool, inputs: dict[str, 
     for what, reasons in counts:
         for reason, count in (+reasons).most_common():
             common.say(f"{what}: {count} {reason}: {what_to_do(reason)}")
-    common.say_doubts(opened)
+    common.say_doubts(opened.doubts)
     click.echo(common.printable(f"{folder}: {written.frames} frames"))

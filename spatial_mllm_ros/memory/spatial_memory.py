@@ -162,9 +162,12 @@ class SpatialMemory(MemoryView):
                     self._selector.discard(frame_id)
                     if candidate and not self._offer(frame_id, cleaned):
                         self.without_depth += 1
-            self._selector.correct([(i, self._frames[i].frame.T_world_camera) for i in self._selector.candidates])
+            self._selector.correct([(i, T) for i in self._selector.candidates if (T := self._pose_of(i)) is not None])
             self.epoch += 1
         return frame
+
+    def _pose_of(self, frame_id: int) -> Transform | None:
+        return self._frames[frame_id].frame.T_world_camera
 
     def correct_poses(self, poses: Mapping[int, Transform], camera_frame: str = "") -> int:
         """Replace poses by stamp (ns): {stamp: T_world_camera}; how many frames held were corrected.

@@ -166,7 +166,7 @@ class CameraModel:
                 scale = np.where(theta_d > 1e-9, np.tan(theta) / theta_d, 1.0)
             out = np.where(good[..., None], xy * scale[..., None], np.nan)
         else:
-            out = xy = _moved(np.linalg.inv(_tilt(self)), xy)
+            out = xy = _moved(np.asarray(np.linalg.inv(_tilt(self)), np.float64), xy)
             untilted = replace(self, distortion=self.distortion[:12])
             for _ in range(50):  # fixed point on the displacement, as the distortion is small beside the coordinate
                 step = xy - untilted._distort(out)

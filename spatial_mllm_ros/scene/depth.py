@@ -43,7 +43,7 @@ def metric_depth(raw: NDArray, settings: InputSettings, format_unit_m: float | N
     counts = raw.view(np.uint16)
     if same == len(table) or not raw.size or counts.max() < same:
         return counts
-    return counts * (counts < same) if zero_beyond else np.take(table, counts)
+    return np.multiply(counts, counts < same, dtype=np.uint16) if zero_beyond else table[counts]
 
 
 def _from_floats(raw: NDArray, unit_m: float, settings: InputSettings) -> NDArray[np.float32]:
