@@ -410,3 +410,38 @@ def test_damaged_files_end_in_a_source_error_or_in_counts(case: Case, tmp_path):
         path.write_bytes(whole)
     assert outcomes
     assert len(list(open_source(str(opened)).frames())) == COUNT
+
+
+# ---- Layouts as others write them
+
+
+def test_images_and_poses_with_stamps_need_no_lists(tmp_path):
+    """TUM's files without rgb.txt and depth.txt; depth comes a little later."""
+    root = tum(tmp_path / "t")
+    for name in ("rgb.txt", "depth.txt"):
+        (root / name).unlink()
+    for path in sorted((root / "depth").iterdir()):
+        path.rename(path.with_name(f"{float(path.stem) + 0.004:.6f}.png"))
+    source = open_source(str(root), {"depth_unit_m": 1 / 5000})
+    frames = list(source.frames())
+    assert_allclose([f.T_world_camera for f in frames], [f.T_world_camera for f in FRAMES], atol=1e-9)
+    assert all((f.depth == g.depth).all() for f, g in zip(frames, FRAMES, strict=True))
+
+
+def test_a_colmap_model_without_empty_lines_loses_no_image(tmp_path):
+    root = colmap_text(tmp_path / "c")
+    path = root / "sparse" / "0" / "images.txt"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if line.strip() and not line.startswith("10.0")))
+    assert len(list(open_source(str(root)).frames())) == COUNT
+
+
+def test_questions_about_lengths_of_a_colmap_model_are_refused(tmp_path):
+    root = str(colmap_text(tmp_path / "c"))
+    question = "How far did the camera move between <t0> and <t1>?"
+    marks = ["--time", "0000", "--time", "0011"]
+    refused = CliRunner().invoke(main, ["ask", root, question, *marks])
+    assert "SCALE_UNAVAILABLE" in refused.output
+    assert "pose_unit_m" in refused.output.replace("\n", " ")
+    told = CliRunner().invoke(main, ["ask", root, question, *marks, "--pose-unit", "1", "--json"])
+    moved = np.linalg.norm(FRAMES[11].T_world_camera[:3, 3] - FRAMES[0].T_world_camera[:3, 3])
+    assert f'"value": {moved:.4f}'[:14] in told.output

@@ -22,7 +22,8 @@ UNDERSTOOD = """Understood are:
 docs/recordings.md says which files each of them has."""
 DEEPEST = 3
 """Levels of folders below the one that is named in which a recording is looked for."""
-MOST_FOLDERS = 2000
+MOST_FOLDERS = 5000
+"""Of files and folders that are looked at for that: a home directory is not searched whole."""
 
 
 def open_source(spec: str, settings: Mapping[str, Any] | InputSettings = MappingProxyType({})) -> Source:
@@ -65,7 +66,11 @@ def recordings_in(path: Path) -> list[Path]:
     level = [path] if path.is_dir() else []
     looked_at = 0
     for _ in range(DEEPEST):
-        children = [child for folder in level for child in ordered(folder, "*") if not child.name.startswith(".")]
+        children: list[Path] = []
+        for folder in level:
+            if looked_at + len(children) > MOST_FOLDERS:
+                break
+            children += [child for child in ordered(folder, "*") if not child.name.startswith(".")]
         looked_at += len(children)
         kinds = {child: _kind(child) for child in children}
         for wanted in ("geometry", "images"):
@@ -73,8 +78,6 @@ def recordings_in(path: Path) -> list[Path]:
             if found:
                 return found
         level = [child for child in children if child.is_dir()]
-        if looked_at > MOST_FOLDERS:
-            break
     return []
 
 

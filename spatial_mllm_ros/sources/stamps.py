@@ -80,7 +80,7 @@ def unit_of_times(values: Sequence[str], name: str = "") -> tuple[str, str]:
     """
     ending = [word for word in re.split(r"[^a-zµ]+", name.lower()) if word]
     if len(ending) > 1 and ending[-1] in _UNIT:
-        return _UNIT[ending[-1]], f"as the column {name!r} says"
+        return _UNIT[ending[-1]], "as its name says"
     try:
         numbers = [Decimal(value.strip()) for value in values]
     except InvalidOperation as error:

@@ -133,15 +133,22 @@ def _text_cameras(path: Path) -> _Cameras:
 
 
 def _text_images(path: Path) -> Iterator[tuple[str, int, ReadPose]]:
-    """Two lines an image, the second one with its points, and empty where it has none."""
-    for at, line in enumerate(_lines(path)[::2], start=1):
+    """Two lines an image, the second one with its points, numbers in threes; empty, or left out by some, where it has none."""
+    for at, line in enumerate(_lines(path), start=1):
         row = line.split(maxsplit=9)
-        if not row:
+        if not row or _all_numbers(line):
             continue
         if len(row) != 10:
-            raise SourceError(f"{path}, image {at}: 10 columns expected, {len(row)} found")
+            raise SourceError(f"{path}, line {at}: 10 columns of an image expected, {len(row)} found")
         values = tuple(float(x) for x in row[1:8])
         yield row[9].strip(), int(row[8]), _pose(values[:4], values[4:])
+
+
+def _all_numbers(line: str) -> bool:
+    try:
+        return len([float(x) for x in line.split()]) % 3 == 0
+    except ValueError:
+        return False
 
 
 def _binary_cameras(path: Path) -> _Cameras:

@@ -267,7 +267,9 @@ class EntriesSource:
 def _scale(listing: Listing, settings: InputSettings) -> MetricScale | None:
     if settings.pose_unit_m is None:
         return listing.scale
-    return None if settings.pose_unit_m else MetricScale(reason="pose_unit_m is 0: nothing tells the metres of the poses")
+    return (
+        None if settings.pose_unit_m else MetricScale(reason="pose_unit_m is 0: nothing tells the metres of the poses")
+    )
 
 
 def told(*doubts: Doubt | None) -> tuple[Doubt, ...]:

@@ -40,7 +40,7 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
     try:
         with os.scandir(folder) as found:
             names = [entry.name for entry in found if fnmatchcase(entry.name.lower(), head.lower())]
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # not there, no folder, or not ours to look into
         return
     for name in names:
         if rest:

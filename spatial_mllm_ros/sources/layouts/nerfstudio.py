@@ -39,10 +39,12 @@ def read(folder: Path, settings: InputSettings) -> Listing:
     for all images or each; pixels count from the corner of the image. depth_file_path: integer depth in
     depth_unit_scale_factor, millimetres if it is not told. Poses without any depth are taken to be up to scale.
     """
-    content = read_json(folder / "transforms.json")
+    path = first(folder, "transforms.json", "transforms_train.json")
+    assert path is not None
+    content = read_json(path)
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) and "file_path" in f for f in frames):
-        raise SourceError(f"{folder / 'transforms.json'}: 'frames' must be a list of images, each with its file_path")
+        raise SourceError(f"{path}: 'frames' must be a list of images, each with its file_path")
     files = [_image(folder, str(frame["file_path"])) for frame in frames]
     names = [path.stem for path in files]
     if len(set(names)) < len(names):
@@ -76,9 +78,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         entries=entries,
         depth_unit_m=unit,
         world_frame="world",
-        scale=None
-        if measured
-        else MetricScale(reason=REASON),
+        scale=None if measured else MetricScale(reason=REASON),
         chosen=(words, times.words),
         doubts=told(times.doubt),
         refused=times.missing,
@@ -122,4 +122,8 @@ def _camera(values: dict[str, Any]) -> ReadCamera:
     return camera
 
 
-LAYOUT = Layout(name="nerfstudio or instant-ngp folder (transforms.json)", needs=(("transforms.json",),), read=read)
+LAYOUT = Layout(
+    name="nerfstudio or instant-ngp folder (transforms.json)",
+    needs=(("transforms.json", "transforms_train.json"),),
+    read=read,
+)

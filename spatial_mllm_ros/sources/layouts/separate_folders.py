@@ -16,13 +16,14 @@ from spatial_mllm_ros.sources.layouts.entries import Entry, Listing, ReadCamera,
 from spatial_mllm_ros.sources.layouts.layout import Layout, first, ordered
 from spatial_mllm_ros.sources.layouts.poses import in_order, matrix_lines, trajectory_log
 from spatial_mllm_ros.sources.layouts.times import times_of
-from spatial_mllm_ros.sources.layouts.tum import associate
+from spatial_mllm_ros.sources.layouts.tum import associate, stamped_poses
 from spatial_mllm_ros.sources.stamps import stamps_in_names
 
 COLOR = ("color/*", "rgb/*", "image/*", "images/*", "color_images/*")
 DEPTH = ("depth/*", "depths/*", "depth_images/*")
 POSES = ("pose/*.txt", "poses/*.txt")
-POSE_LISTS = ("poses.txt", "trajectory.log", "*traj*.log")
+POSE_LISTS = ("poses.txt", "trajectory.log", "scene/trajectory.log", "*traj*.log")
+STAMPED = ("groundtruth.txt", "*traj*.txt")
 _TEXT = ("intrinsic/{}.txt", "intrinsics/{}.txt", "{}.txt")
 COLOR_CAMERA = (
     *(pattern.format(name) for pattern in _TEXT for name in ("intrinsic_color", "intrinsics_color")),
@@ -36,8 +37,9 @@ PRIMESENSE = pinhole(525.0, 525.0, 319.5, 239.5, of=(640, 480))
 
 def read(folder: Path, settings: InputSettings) -> Listing:
     """color/N.jpg, depth/N.png (uint16 mm), pose/N.txt (4x4 camera to world, -inf where tracking was lost), or poses.txt
-    with a matrix a line, or trajectory.log. Cameras in intrinsic/intrinsic_color.txt and intrinsic_depth.txt, in K.txt or
-    intrinsics.txt, or in Open3D's JSON; depth of another camera or size is moved into the color image.
+    with a matrix a line, or trajectory.log; or groundtruth.txt as TUM has it, where names tell stamps. Cameras in
+    intrinsic/intrinsic_color.txt and intrinsic_depth.txt, in K.txt or intrinsics.txt, or in Open3D's JSON; depth of another
+    camera or size is moved into the color image.
     """
     colors = _images(folder, COLOR)
     depths = _images(folder, DEPTH)
@@ -52,6 +54,8 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         )
     times = times_of(folder, [path.stem for path in colors], settings)
     poses, uneven = _poses(folder, colors)
+    path = first(folder, *STAMPED)
+    trajectory = stamped_poses(path, settings) if path is not None and not poses and times.doubt is None else None
     camera = found_camera(folder, *COLOR_CAMERA)
     guessed: Doubt | None = None
     if camera is None and first(folder, "trajectory.log") is not None:
@@ -71,7 +75,8 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             stamp_ns=stamp,
             color=by_stem[name].read_bytes,
             depth=depth_file(pairs[by_stem[name]]) if by_stem[name] in pairs else None,
-            pose=poses.get(by_stem[name]),
+            pose=poses.get(by_stem[name]) if trajectory is None else trajectory.at(stamp),
+            pose_stddev=None if trajectory is None else trajectory.stddev_at(stamp),
             camera=camera or no_camera,
             depth_camera=depth_camera,
         )
@@ -82,7 +87,10 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="folders of color, depth and poses",
         entries=entries,
         world_frame="world",
-        chosen=(f"{len(colors)} color and {len(depths)} depth images, {len(poses)} poses", times.words),
+        chosen=(
+            f"{len(colors)} color and {len(depths)} depth images, {len(poses) or (trajectory.count if trajectory else 0)} poses",
+            times.words,
+        ),
         doubts=told(times.doubt, by_order, uneven, guessed, _extrinsics(folder)),
         refused=+times.missing,
     )
@@ -161,6 +169,6 @@ def _extrinsics(folder: Path) -> Doubt | None:
 
 LAYOUT = Layout(
     name="recording in color/, depth/ and pose/ folders (ScanNet exported, Open3D, deep-video-mvs)",
-    needs=(COLOR, (*DEPTH, *POSES, *POSE_LISTS)),
+    needs=(COLOR, (*DEPTH, *POSES, *POSE_LISTS, *STAMPED)),
     read=read,
 )

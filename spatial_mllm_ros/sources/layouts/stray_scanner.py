@@ -6,8 +6,7 @@ import csv
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import cv2
 
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import Transform, from_quaternion
@@ -21,6 +20,7 @@ from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import seconds_to_ns
 from spatial_mllm_ros.sources.video import Video
 
+JPEG_QUALITY = 95
 _POSE = ("qx", "qy", "qz", "qw", "x", "y", "z")
 
 
@@ -37,7 +37,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
     K = read_matrix(folder / "camera_matrix.csv", (3, 3))
     shared = pinhole(K[0, 0], K[1, 1], K[0, 2], K[1, 2])
     images = _Images(folder / "rgb.mp4")
-    depths = {file.stem: file for file in matching(folder, "depth/*.png")}
+    depths = {file.stem: file for kind in ("npy", "png") for file in matching(folder, f"depth/*.{kind}")}
     confidences = {file.stem: file for file in matching(folder, "confidence/*.png")}
     entries = []
     for number, row in enumerate(rows):
@@ -70,8 +70,8 @@ class _Images:
         self._video: Video | None = None
         self._next = 0
 
-    def at(self, number: int) -> NDArray[np.uint8]:
-        """RGB. Raises BadImage."""
+    def at(self, number: int) -> bytes:
+        """As JPEG: pixels of a phone's video would fill the memory. Raises BadImage."""
         if self._video is None or number < self._next:
             self._video = Video(self._path, upright=False)  # the camera's matrix is that of the image as it is stored
             self._next = 0
@@ -82,7 +82,10 @@ class _Images:
         image = self._video.image()
         if image is None:
             raise BadImage("does_not_decode", f"image {number} of {self._path.name} does not decode")
-        return image
+        ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not ok:
+            raise BadImage("does_not_decode", f"image {number} of {self._path.name} cannot be compressed")
+        return data.tobytes()
 
 
 def _pose(values: list[str]) -> Transform:

@@ -48,7 +48,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         raise SourceError(f"{folder / 'rgb.txt'} lists no images")
     depths = _images(folder, "depth.txt")[0] if (folder / "depth.txt").exists() else {}
     pairs = associate(list(colors), list(depths), round(settings.sync_tolerance_s * 1e9))
-    poses = _poses(folder, settings)
+    poses = stamped_poses(folder / "groundtruth.txt", settings)
     camera = _camera(folder)
     factor, whence = _depth_factor(folder)
     entries = [
@@ -129,9 +129,9 @@ def _images(folder: Path, name: str) -> tuple[dict[int, Path], int]:
     return dict(sorted(images.items())), repeated
 
 
-def _poses(folder: Path, settings: InputSettings) -> Trajectory:
+def stamped_poses(path: Path, settings: InputSettings) -> Trajectory:
+    """Lines "stamp tx ty tz qx qy qz qw", seconds and metres; none where the file is not there. Raises SourceError."""
     poses = Trajectory(settings)
-    path = folder / "groundtruth.txt"
     for fields in rows(path, 8) if path.exists() else ():
         try:
             values = [float(x) for x in fields[1:8]]
