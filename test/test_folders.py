@@ -264,7 +264,7 @@ def test_depth_of_scannets_other_camera_lands_where_color_shows_it(tmp_path):
     frame = next(iter(open_source(str(root)).frames()))
     assert frame.depth.shape == (24, 32)
     seen = frame.depth > 0
-    assert seen.mean() > 0.9
+    assert seen.mean() > 0.85
     assert np.abs(frame.depth.astype(int) - FRAMES[0].depth)[seen & (FRAMES[0].depth > 0)].max() <= 100
 
 

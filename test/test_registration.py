@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.pose import from_quaternion, make_transform
-from spatial_mllm_ros.scene.registration import register_depth
+from spatial_mllm_ros.scene.registration import depth_from_the_same_place, register_depth
 
 SMALL = CameraModel(160, 120, 130.0, 130.0, 79.5, 59.5)
 LARGE = CameraModel(640, 480, 520.0, 525.0, 319.5, 239.5)
@@ -83,3 +83,22 @@ def test_rolled_camera():
 def test_wrong_size_is_an_error():
     with pytest.raises(ValueError, match="160x120"):
         register_depth(np.zeros((10, 10), np.uint16), SMALL, LARGE, np.eye(4))
+
+
+def test_depth_from_the_same_place_agrees_with_registering_it():
+    """Another focal length, size and centre: moving patches and looking up directions give the same surface."""
+    depth_camera = CameraModel(64, 48, 60.0, 61.0, 31.0, 24.5)
+    color_camera = CameraModel(120, 90, 100.0, 101.0, 61.0, 43.0)
+    v, u = np.mgrid[0:48, 0:64]
+    for depth in ((1500 + 3 * u + 2 * v).astype(np.uint16), (1.5 + 0.003 * u + 0.002 * v).astype(np.float32)):
+        looked_up = depth_from_the_same_place(depth, depth_camera, color_camera)
+        moved = register_depth(depth, depth_camera, color_camera, np.eye(4))
+        assert looked_up.shape == (90, 120)
+        assert looked_up.dtype == depth.dtype
+        seen, also = looked_up > 0, np.nan_to_num(moved) > 0
+        assert seen.mean() > 0.7
+        assert (seen == also).mean() > 0.97
+        both = seen & also
+        step = 6 if depth.dtype == np.uint16 else 0.006
+        assert np.abs(looked_up[both].astype(float) - moved[both]).max() <= step
+    assert not depth_from_the_same_place(depth, depth_camera, CameraModel(120, 90, 20.0, 20.0, 60.0, 45.0))[0, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,3 +92,27 @@ def resampled_depth(
     u = ((np.arange(columns) + 0.5) * (width / columns)).astype(np.intp)
     v = ((np.arange(rows) + 0.5) * (height / rows)).astype(np.intp)
     return depth[v][:, u]
+
+
+def depth_from_the_same_place(
+    depth: NDArray[np.uint16] | NDArray[np.float32], depth_camera: CameraModel, color_camera: CameraModel
+) -> NDArray[np.uint16] | NDArray[np.float32]:
+    """Depth registered to the color image of a camera at the same place with the same axes, but another model.
+
+    Which pixels show the same direction does not depend on depth then: each color pixel takes the depth pixel that it falls
+    into, and is without data (0) where there is none. depth: [height, width] of ``depth_camera``; type and unit stay.
+    """
+    rows, columns, inside = _pixels_of_the_same_direction(depth_camera, color_camera)
+    return depth[rows, columns] * inside.astype(depth.dtype)
+
+
+@lru_cache(maxsize=4)
+def _pixels_of_the_same_direction(
+    depth_camera: CameraModel, color_camera: CameraModel
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """For each color pixel the row and column of the depth image that it falls into, and whether it does."""
+    uv = depth_camera.project(color_camera.rays().astype(np.float64))
+    inside = depth_camera.contains(np.nan_to_num(uv, nan=-1e9))
+    nearest = np.rint(np.where(inside[..., None], uv, 0)).astype(np.intp)
+    columns = np.clip(nearest[..., 0], 0, depth_camera.width - 1)
+    return np.clip(nearest[..., 1], 0, depth_camera.height - 1), columns, inside

@@ -17,7 +17,7 @@ from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, make_transform
-from spatial_mllm_ros.scene.registration import register_depth, resampled_depth
+from spatial_mllm_ros.scene.registration import depth_from_the_same_place, resampled_depth
 from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage
 from spatial_mllm_ros.sources.image_files import open_image
@@ -256,7 +256,7 @@ class EntriesSource:
             return None
         own = None if entry.depth_camera is None else entry.depth_camera((depth.shape[1], depth.shape[0]))
         if own is not None and camera is not None and own != camera:
-            return register_depth(depth, own, camera, np.eye(4))
+            return depth_from_the_same_place(depth, own, camera)
         if depth.shape == (size[1], size[0]):
             return depth
         resampled = resampled_depth(depth, size)

@@ -66,6 +66,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             remedy="put the camera's matrix into intrinsics.txt (3x3)",
             confidence=0.5,
         )
+    known = len(poses) if trajectory is None else trajectory.count
     depth_camera = _depth_camera(folder)
     by_stem = {path.stem: path for path in colors}
     entries = [
@@ -88,7 +89,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         entries=entries,
         world_frame="world",
         chosen=(
-            f"{len(colors)} color and {len(depths)} depth images, {len(poses) or (trajectory.count if trajectory else 0)} poses",
+            f"{len(colors)} color and {len(depths)} depth images, {known} poses",
             times.words,
         ),
         doubts=told(times.doubt, by_order, uneven, guessed, _extrinsics(folder)),
