@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import struct
+import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
+from small_recording import SmallSource
+from test_messages import rvl
 
 from spatial_mllm_ros.scene.backproject import camera_points
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.pose import apply, invert, make_transform, to_quaternion
 from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.sources.source import SourceError
+from spatial_mllm_ros.sources.writers import write_folder
 
 CAMERA = CameraModel(32, 24, 30.0, 31.0, 15.5, 11.25)
 START_NS = 1_700_000_000_000_000_000
@@ -301,15 +306,27 @@ def rtabmap(root: Path) -> Path:
     for i, f in enumerate(FRAMES):
         T = (f.T_world_camera @ invert(T_robot_camera))[:3].astype("<f4")
         depth = f.depth / 1000
-        packed = (
-            png(f.depth) if i % 2 else cv2.imencode(".png", depth.astype("<f4").view(np.uint8).reshape(24, 32, 4))[1]
-        )
+        floats = cv2.imencode(".png", depth.astype("<f4").view(np.uint8).reshape(24, 32, 4))[1]
+        packed = (png(f.depth), floats, b"DEPTHRVL" + rvl(f.depth))[i % 3]
         database.execute("INSERT INTO Node VALUES (?, 0, 0, ?, ?)", (i + 1, 100 + i / 10, T.tobytes()))
         database.execute("INSERT INTO Data VALUES (?, ?, ?, ?)", (i + 1, png(f.image), bytes(packed), calibration))
     database.execute("INSERT INTO Admin VALUES ('0.21.4', NULL, NULL)")
     database.commit()
     database.close()
     return root / "map.db"
+
+
+class Frames(SmallSource):
+    """The scene as a source of its own."""
+
+    def frames(self) -> Iterator[Frame]:
+        return iter(FRAMES)
+
+
+def own(root: Path) -> Path:
+    write_folder(Frames(COUNT), root, png=True)
+    (root / "recording.yaml").write_text("max_depth_m: 60\n")
+    return root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +343,7 @@ class Case:
 
 NOMINAL_NS = 1_000_000_000 // 30
 CASES = [
+    Case(write=own),
     Case(write=scannet, step_ns=NOMINAL_NS),
     Case(write=open3d),
     Case(write=deep_video_mvs, step_ns=NOMINAL_NS),
@@ -376,3 +394,109 @@ def test_what_is_read_is_told(tmp_path):
         source = open_source(str(case.write(tmp_path / case.write.__name__)))
         assert source.info.chosen, case
         assert any(d.kind == "nominal_stamps" for d in source.doubts) == (case.step_ns == NOMINAL_NS), case
+
+
+def matrix_blob(values: np.ndarray) -> bytes:
+    """RTAB-Map's compressed matrix of one row."""
+    return zlib.compress(values.tobytes()) + struct.pack("<3i", 1, values.size, 5)
+
+
+def test_rtabmaps_optimized_poses_win_and_nodes_outside_its_graph_have_none(tmp_path):
+    path = rtabmap(tmp_path / "r")
+    moved = make_transform(np.eye(3), (0.0, 0.0, 5.0))
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT id, pose FROM Node ORDER BY id").fetchall()[:-1]
+    poses = [moved @ np.vstack([np.frombuffer(pose, "<f4").reshape(3, 4), (0, 0, 0, 1)]) for _, pose in rows]
+    flat = np.concatenate([T[:3].astype("<f4").reshape(-1) for T in poses])
+    ids = np.array([number for number, _ in rows], "<i4")
+    database.execute("UPDATE Admin SET opt_ids = ?, opt_poses = ?", (matrix_blob(ids), matrix_blob(flat)))
+    database.commit()
+    database.close()
+    source = open_source(str(path))
+    frames = list(source.frames())
+    for read, written in zip(frames[:-1], FRAMES, strict=False):
+        assert_allclose(read.T_world_camera, moved @ written.T_world_camera, atol=1e-5)
+    assert frames[-1].T_world_camera is None
+    assert dict(source.remarks) == {"not_optimized": 1}
+
+
+def test_lidar_depth_of_low_confidence_is_left_out_and_of_another_size_is_resampled(tmp_path):
+    root = stray_scanner(tmp_path / "s")
+    for i, f in enumerate(FRAMES):
+        put(root / "depth" / f"{i:06d}.png", png(f.depth[::2, ::2]))
+        confidence = np.full((12, 16), 2, np.uint8)
+        confidence[8:, :] = 0
+        put(root / "confidence" / f"{i:06d}.png", png(confidence))
+    source = open_source(str(root))
+    frame = next(iter(source.frames()))
+    assert frame.depth.shape == (24, 32)
+    assert not frame.depth[16:].any()
+    assert (frame.depth[:16:2, ::2] == FRAMES[0].depth[:16:2, ::2]).all()
+    assert not source.remarks, "the layout says itself that both show one view"
+
+
+def test_record3d_without_the_reader_of_its_depth_still_has_images_and_poses(tmp_path, monkeypatch):
+    path = record3d(tmp_path / "r")
+    monkeypatch.setitem(sys.modules, "lzfse", None)
+    source = open_source(str(path))
+    assert all(f.depth is None and f.T_world_camera is not None for f in source.frames())
+    assert [d.kind for d in source.doubts] == ["depth_without_reader"]
+    assert "spatial_mllm_ros[phone]" in source.doubts[0].remedy
+    assert dict(source.remarks) == {"depth_without_reader": COUNT}
+
+
+def test_a_cut_off_sens_file_gives_what_was_before(tmp_path):
+    path = sens(tmp_path / "s")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_source(str(path))
+    count = len(list(source.frames()))
+    assert 3 < count < COUNT
+    assert f"{count} of {COUNT} frames" in source.doubts[0].text
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers", "expected", "d"),
+    [
+        ("SIMPLE_PINHOLE", "30 16 12", "plumb_bob", ()),
+        ("SIMPLE_RADIAL", "30 16 12 0.1", "plumb_bob", (0.1, 0, 0, 0, 0)),
+        ("RADIAL", "30 16 12 0.1 0.2", "plumb_bob", (0.1, 0.2, 0, 0, 0)),
+        ("OPENCV", "30 30 16 12 0.1 0.2 0.01 0.02", "plumb_bob", (0.1, 0.2, 0.01, 0.02, 0)),
+        ("OPENCV_FISHEYE", "30 30 16 12 0.1 0.2 0.3 0.4", "equidistant", (0.1, 0.2, 0.3, 0.4)),
+        ("FULL_OPENCV", "30 30 16 12 1 2 3 4 5 6 7 8", "rational_polynomial", (1, 2, 3, 4, 5, 6, 7, 8)),
+        ("RADIAL_FISHEYE", "30 16 12 0.1 0.2", "equidistant", (0.1, 0.2, 0, 0)),
+    ],
+)
+def test_colmaps_camera_models(tmp_path, model, numbers, expected, d):
+    root = colmap_text(tmp_path / "c")
+    (root / "sparse" / "0" / "cameras.txt").write_text(f"1 {model} 32 24 {numbers}\n")
+    camera = next(iter(open_source(str(root)).frames())).camera
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (30, 30, 15.5, 11.5)
+    assert camera.distortion_model == expected
+    assert_allclose(np.trim_zeros(camera.distortion, "b"), np.trim_zeros(d, "b"))
+
+
+def test_colmap_models_that_are_not_supported_are_named(tmp_path):
+    root = colmap_text(tmp_path / "c")
+    (root / "sparse" / "0" / "cameras.txt").write_text("1 FOV 32 24 30 30 16 12 0.9\n")
+    with pytest.raises(SourceError, match="FOV is not supported"):
+        open_source(str(root))
+
+
+def test_nerfstudios_scale_camera_angle_and_missing_suffix(tmp_path):
+    root = nerfstudio(tmp_path / "n")
+    content = json.loads((root / "transforms.json").read_text())
+    for frame in content["frames"]:
+        del frame["depth_file_path"]
+        frame["file_path"] = frame["file_path"].removesuffix(".png")
+        for row in frame["transform_matrix"][:3]:
+            row[3] *= 0.25
+    for key in ("fl_x", "fl_y", "cx", "cy"):
+        del content[key]
+    content |= {"applied_scale": 0.25, "camera_angle_x": 2 * np.arctan(16 / 30)}
+    (root / "transforms.json").write_text(json.dumps(content))
+    source = open_source(str(root))
+    frames = list(source.frames())
+    assert_allclose([f.T_world_camera for f in frames], [f.T_world_camera for f in FRAMES], atol=1e-9)
+    assert_allclose((frames[0].camera.fx, frames[0].camera.cx, frames[0].camera.cy), (30, 15.5, 11.5))
+    assert source.info.scale is not None, "nothing says that poses without depth are in metres"
+    assert open_source(str(root), {"pose_unit_m": 1}).info.scale is None

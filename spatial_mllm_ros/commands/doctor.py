@@ -58,6 +58,7 @@ class Part:
 _BASE = "pip install --force-reinstall spatial_mllm_ros"
 _MODEL = "pip install 'spatial_mllm_ros[model]'"
 _ONNX = "pip install 'spatial_mllm_ros[onnx-runtime]'"
+_PHONE = "pip install 'spatial_mllm_ros[phone]'"
 _ROS = "install ROS 2 (Humble or newer) and source its setup.bash; rosbags and Cyclone DDS work without"
 WANTED = (
     Wanted("numpy", "numpy", True, "nothing works", _BASE),
@@ -69,6 +70,8 @@ WANTED = (
     Wanted("rich", "rich", True, "no command line", _BASE),
     Wanted("jinja2", "jinja2", True, "no reports", _BASE),
     Wanted("embreex", "embreex", False, "no rendered recordings (demo, render)", "pip install embreex"),
+    Wanted("pillow_heif", "pillow-heif", False, "no HEIC images", _PHONE),
+    Wanted("lzfse", "lzfse", False, "no depth of Record3D files", _PHONE),
     Wanted("cyclonedds", "cyclonedds", False, "no node without ROS installed", "pip install cyclonedds"),
     Wanted("rclpy", "rclpy", False, "no ROS 2 node in this environment", _ROS),
     Wanted("torch", "torch", False, "no model: geometry alone answers", _MODEL),

@@ -19,6 +19,7 @@ import yaml
 
 from spatial_mllm_ros.sources.bag_storage import Channel, Damaged, Raw, Storage, open_storage, sqlite_pages, words, zstd
 from spatial_mllm_ros.sources.source import SourceError
+from spatial_mllm_ros.sources.stamps import natural_key
 
 BAG_SUFFIXES = (".mcap", ".db3", ".bag", ".mcap.zstd", ".db3.zstd", ".bag.active")
 METADATA = "metadata.yaml"
@@ -89,7 +90,8 @@ class BagFiles:
             raise SourceError(f"{path} does not exist")
         if not path.is_dir():
             return [path]
-        there = sorted(p for p in path.iterdir() if p.is_file() and p.name.endswith(BAG_SUFFIXES))
+        there = [p for p in path.iterdir() if p.is_file() and p.name.endswith(BAG_SUFFIXES)]
+        there.sort(key=lambda p: natural_key(p.name))  # parts are numbered
         metadata = path / METADATA
         listed: list[str] = []
         if metadata.exists():

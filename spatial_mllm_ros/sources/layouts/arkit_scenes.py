@@ -62,6 +62,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="ARKitScenes recording",
         entries=entries,
         world_frame="world",
+        same_view=True,
         chosen=(f"{len(depths)} depth images in mm, without what ARKit is unsure of; {poses.count} poses", times.words),
         doubts=told(times.doubt),
         refused=times.missing,

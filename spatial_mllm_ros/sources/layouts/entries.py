@@ -81,7 +81,8 @@ class Listing:
 
     kind: the layout, for people. depth_unit_m: metres of one count of integer depth. world_frame: of the poses. scale:
     what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask.
-    lossy_color: as in SourceInfo. chosen,
+    lossy_color: as in SourceInfo. same_view: depth of another size shows the color image's view, by the layout's own word.
+    chosen,
     doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
     """
 
@@ -93,6 +94,7 @@ class Listing:
     scale: MetricScale | None = None
     upright: bool = False
     lossy_color: bool = False
+    same_view: bool = False
     chosen: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     refused: Counter[str] = field(default_factory=Counter)
@@ -260,7 +262,8 @@ class EntriesSource:
         if depth.shape == (size[1], size[0]):
             return depth
         resampled = resampled_depth(depth, size)
-        self.remarks["depth_size" if resampled is None else "depth_resampled"] += 1
+        if resampled is None or not self._listing.same_view:
+            self.remarks["depth_size" if resampled is None else "depth_resampled"] += 1
         return resampled
 
 

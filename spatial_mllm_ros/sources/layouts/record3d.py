@@ -70,6 +70,7 @@ def read(path: Path, settings: InputSettings) -> Listing:
         kind="Record3D recording",
         entries=entries,
         world_frame="world",
+        same_view=True,
         chosen=(f"depth {shape[1]}x{shape[0]} in metres, without what ARKit is unsure of", words),
         doubts=told(doubt, lacking),
         remarks=+Counter(depth_without_reader=len(entries) if lacking else 0),

@@ -76,6 +76,7 @@ def read(path: Path, settings: InputSettings) -> Listing:
     return Listing(
         kind="RTAB-Map database",
         entries=entries,
+        same_view=True,
         chosen=(f"{'optimized' if optimized else 'odometry'} poses of {len(entries)} nodes", words),
         doubts=told(doubt, distorted),
         remarks=+Counter(not_optimized=sum(entry.pose is None for entry in entries) if optimized else 0),

@@ -58,6 +58,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         entries=entries,
         world_frame="world",
         lossy_color=True,
+        same_view=True,
         chosen=(f"{len(rows)} poses, {len(depths)} depth images in mm, without what ARKit is unsure of",),
     )
 
