@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import struct
 from pathlib import Path
 
@@ -310,6 +311,16 @@ def test_a_folder_around_one_recording_opens_it_and_around_several_lists_them(tm
     write_folder(SmallSource(2), root / "seq-02")
     with pytest.raises(SourceError, match="2 recordings, name one of them: seq-01, seq-02"):
         open_source(str(root))
+
+
+def test_databases_of_others_are_no_recordings(tmp_path):
+    """COLMAP's database, a file manager's thumbnails."""
+    put(tmp_path / "project" / "Thumbs.db", b"\xd0\xcf\x11\xe0" + bytes(50))
+    database = sqlite3.connect(tmp_path / "project" / "database.db")
+    database.execute("CREATE TABLE cameras (id INTEGER)")
+    database.close()
+    put(tmp_path / "project" / "images" / "a.png", png(gray(3)))
+    assert values(tmp_path / "project") == [3]
 
 
 def test_a_folder_that_is_not_understood_says_what_it_holds_and_lacks(tmp_path):

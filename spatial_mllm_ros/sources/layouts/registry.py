@@ -47,16 +47,17 @@ LAYOUTS: tuple[Layout, ...] = (*GEOMETRIC, images.LAYOUT)
 
 @dataclass(frozen=True, kw_only=True)
 class FileLayout:
-    """A recording in one file: the suffix by which it is recognised, and who reads it."""
+    """A recording in one file: the suffix by which it is recognised, what else its content must be, and who reads it."""
 
     suffix: str
     read: Callable[[Path, InputSettings], Listing]
+    fits: Callable[[Path], bool] = lambda path: True
 
 
 FILE_LAYOUTS = (
     FileLayout(suffix=".sens", read=sens.read),
     FileLayout(suffix=".r3d", read=record3d.read),
-    FileLayout(suffix=".db", read=rtabmap.read),
+    FileLayout(suffix=".db", read=rtabmap.read, fits=rtabmap.is_database),
 )
 
 
@@ -77,8 +78,8 @@ def listed(path: Path, settings: InputSettings) -> Listing | None:
 
 
 def file_layout_of(path: Path) -> FileLayout | None:
-    """The layout of a file, by its suffix, whatever the case."""
-    return next((layout for layout in FILE_LAYOUTS if path.suffix.lower() == layout.suffix), None)
+    """The layout of a file, by its suffix, whatever the case, and its content."""
+    return next((layout for layout in FILE_LAYOUTS if path.suffix.lower() == layout.suffix and layout.fits(path)), None)
 
 
 def layout_of(folder: Path) -> Layout | None:

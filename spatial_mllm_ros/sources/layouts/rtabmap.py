@@ -28,7 +28,20 @@ from spatial_mllm_ros.sources.stamps import stamps_in_names
 _HEADER = struct.Struct("<11i")
 """Version (3), type, width, height, and how many numbers K, D, R, P (float64) and the mounting (float32) have."""
 _RVL = b"DEPTHRVL"
+_SQLITE = b"SQLite format 3\0"
 _MONO = 0
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a database of SQLite with nodes, or a damaged one: not a COLMAP's, nor a file manager's."""
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE)) != _SQLITE:
+            return False
+    try:
+        with closing(_connect(path)) as database:
+            return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Node'").fetchone() is not None
+    except sqlite3.Error:
+        return True
 
 
 def read(path: Path, settings: InputSettings) -> Listing:
