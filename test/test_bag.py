@@ -12,6 +12,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from small_recording import CAMERA, START_NS, Changed, SmallSource, assert_same_frames
 
+from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.sources.bag import BagSource
@@ -22,6 +23,7 @@ from spatial_mllm_ros.sources.topics import CameraTopics, is_rectified
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 IMAGE, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
 MS = 1_000_000
 
 
@@ -194,6 +196,64 @@ def test_messages_that_do_not_decode_are_counted_and_the_rest_goes_on(tmp_path):
     assert frames[-1].depth is None
     assert dict(source.refused) == {"undecodable_message": 1, "unknown_encoding": 1, "row_step": 1}
     assert dict(source.remarks) == {"depth_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "values"),
+    [
+        ("16UC1", np.uint16(2000)),
+        ("mono16", np.uint16(2000)),
+        ("16SC1", np.int16(2000)),
+        ("32FC1", np.float32(2)),
+        ("64FC1", np.float64(2)),
+    ],
+)
+def test_depth_of_every_encoding_is_chosen_and_read(tmp_path, encoding, values):
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "map", "optical", static=True)
+        for ms in range(0, 500, 100):
+            robot.info(ms)
+            robot.image(ms, "/cam/depth/image_raw", "optical", encoding, np.full((6, 8), values))
+            robot.colour(ms)
+    frames = list(BagSource(tmp_path / "bag").frames())
+    assert [frame.depth is not None for frame in frames] == [True] * 5
+    assert np.allclose(depth_to_metres(frames[0].depth), 2.0)
+
+
+@pytest.mark.parametrize("kind", ["16UC1; compressedDepth png", "16UC1; compressedDepth", "png", ""])
+def test_compressed_depth_is_chosen_and_read_whatever_its_format_says(tmp_path, kind):
+    data = bytes(12) + cv2.imencode(".png", np.full((6, 8), 2000, np.uint16))[1].tobytes()
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "map", "optical", static=True)
+        for ms in range(0, 500, 100):
+            robot.info(ms)
+            message = new(COMPRESSED, robot.header(ms, "optical"), kind, np.frombuffer(data, np.uint8))
+            robot.send("/cam/depth/image_raw/compressedDepth", COMPRESSED, ms, message)
+            robot.colour(ms)
+    frames = list(BagSource(tmp_path / "bag").frames())
+    assert [frame.depth is not None for frame in frames] == [True] * 5
+    assert np.allclose(depth_to_metres(frames[0].depth), 2.0)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["nv12", "nv21", "nv24", "bayer_grbg8", "bayer_rggb16", "bgra8", "mono8", "rgb16", "yuv422"]
+)
+def test_color_of_every_encoding_is_chosen_and_read(tmp_path, encoding):
+    bytes_per_pixel = {"nv12": 1.5, "nv21": 1.5, "nv24": 3, "bgra8": 4, "rgb16": 6, "yuv422": 2}.get(encoding)
+    if bytes_per_pixel is None:
+        bytes_per_pixel = 2 if encoding.endswith("16") else 1
+    data = np.full(round(48 * bytes_per_pixel), 128, np.uint8)
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "map", "optical", static=True)
+        for ms in range(0, 500, 100):
+            robot.info(ms)
+            robot.depth(ms)
+            step = 8 if encoding.startswith("nv") else data.size // 6
+            message = new(IMAGE, robot.header(ms, "optical"), 6, 8, encoding, 0, step, data)
+            robot.send("/cam/image_raw", IMAGE, ms, message)
+    frames = list(BagSource(tmp_path / "bag").frames())
+    assert [frame.image.shape for frame in frames] == [(6, 8, 3)] * 5
+    assert all(frame.depth is not None for frame in frames)
 
 
 def test_static_transforms_recorded_late_hold_from_the_beginning(tmp_path):

@@ -32,6 +32,7 @@ def counts(*values: float, dtype: type = np.uint16) -> np.ndarray:
         (counts(-1, 0, 1540, -32768, dtype=np.int16), PLAIN, None, [np.nan, np.nan, 1.54, np.nan]),
         (counts(np.nan, 0, np.inf, 1.54, 65535, dtype=np.float32), PLAIN, None, [np.nan, np.nan, np.nan, 1.54, np.nan]),
         (counts(1.54, dtype=np.float64), PLAIN, None, [1.54]),
+        (counts(1.54, 3.4028235e38, 1e10, dtype=np.float32), PLAIN, None, [1.54, np.nan, np.nan]),
         (counts(1540, dtype=np.float32), InputSettings(depth_unit_m=0.001), None, [1.54]),
         (counts(4095, 4094), InputSettings(invalid_depth=(4095.0,)), None, [np.nan, 4.094]),
         (counts(10, 9, dtype=np.float32), InputSettings(invalid_depth=(10.0,)), None, [np.nan, 9]),

@@ -14,6 +14,8 @@ Depth = NDArray[np.uint16] | NDArray[np.float32]
 COUNT_M, FLOAT_M = 0.001, 1.0
 """Metres of one count where nothing says otherwise (REP 118): 16-bit integers are millimetres, floating point metres."""
 MILLIMETRE_M = 0.001
+LARGEST = 65535.0
+"""Floating point from here on is no distance in any unit, but what means none: as FLT_MAX, or the largest of 16 bits."""
 
 
 def depth_unit_m(dtype: np.dtype, settings: InputSettings, format_unit_m: float | None = None) -> float:
@@ -50,7 +52,8 @@ def _from_floats(raw: NDArray, unit_m: float, settings: InputSettings) -> NDArra
     metres = raw.astype(DEPTH_M, copy=False)
     if unit_m != 1.0:
         metres = metres * np.float32(unit_m)
-    none = [raw == value for value in settings.invalid_depth if np.isfinite(value) and value > 0]
+    none = [raw >= LARGEST]
+    none += [raw == value for value in settings.invalid_depth if 0 < value < LARGEST]
     if settings.min_depth_m:
         none.append(metres < settings.min_depth_m)
     if settings.max_depth_m:

@@ -11,6 +11,7 @@ from spatial_mllm_ros.scene.depth import COUNT_M, FLOAT_M
 from spatial_mllm_ros.scene.depth_sample import DepthSample
 from spatial_mllm_ros.scene.frame import DEPTH_M, Frame
 from spatial_mllm_ros.scene.inputs import Doubt
+from spatial_mllm_ros.scene.pose import invert, rotation_angle
 
 NEAR_M, FAR_M = 0.15, 20.0
 """Rooms are seen at median distances between these."""
@@ -19,9 +20,11 @@ NONSENSE_NEAR_M, NONSENSE_FAR_M = 0.01, 200.0
 MEDIANS = 30
 FEWEST_MEDIANS = 5
 
-STEP_M = 0.08
-"""How far the camera moves between images that are compared."""
-KEPT = 8
+APART_M, TURNED_RAD = 0.08, 1.0
+"""How far the camera moves at least, and turns at most, between images that are compared."""
+STEP_M, STEP_RAD = 0.04, 0.2
+"""How far it moves or turns from one image that is kept to the next."""
+KEPT, PARTNERS = 12, 3
 FEWEST_POINTS, SHARE_SEEN = 60, 0.25
 AGREES, CONTRADICTS = 0.05, 3.0
 """Depth that fits motion differs between images by less than this share; one that does not by so many times more."""
@@ -74,9 +77,8 @@ class DepthScale:
         median = float(np.median(sample.metres))
         self._medians.append(median)
         if len(self._votes) < MOST_VOTES and self._searches < MOST_SEARCHES and self._moved(sample):
-            for at in (-1, -3, -6):
-                if len(self._kept) >= -at:
-                    self._compare(self._kept[at], frame)
+            for earlier in self._partners(sample):
+                self._compare(earlier, frame)
             self._kept.append(sample)
         self._whole = _are_counts(sample.values) and median > FAR_M
         refused = self._whole or not NONSENSE_NEAR_M <= median <= NONSENSE_FAR_M
@@ -139,8 +141,17 @@ class DepthScale:
     def _moved(self, sample: DepthSample) -> bool:
         if not self._kept:
             return True
-        step = sample.T_world_camera[:3, 3] - self._kept[-1].T_world_camera[:3, 3]
-        return float(np.linalg.norm(step)) >= STEP_M
+        moved_m, turned_rad = _motion(self._kept[-1], sample)
+        return moved_m >= STEP_M or turned_rad >= STEP_RAD
+
+    def _partners(self, sample: DepthSample) -> list[DepthSample]:
+        """Images from elsewhere that may show the same: the latest one, the earliest one, and one between."""
+        fitting = []
+        for earlier in self._kept:
+            moved_m, turned_rad = _motion(earlier, sample)
+            if moved_m >= APART_M and turned_rad <= TURNED_RAD:
+                fitting.append(earlier)
+        return fitting if len(fitting) <= PARTNERS else [fitting[0], fitting[len(fitting) // 2], fitting[-1]]
 
     def _compare(self, earlier: DepthSample, frame: Frame) -> None:
         """A vote for a factor, if the two tell one."""
@@ -155,6 +166,12 @@ class DepthScale:
         best = _mismatch(earlier, frame, factor)
         if best < AGREES and not as_it_is < CONTRADICTS * best and _is_lowest(best, earlier, frame, factor):
             self._votes.append(factor)
+
+
+def _motion(a: DepthSample, b: DepthSample) -> tuple[float, float]:
+    """How far (m) and by what angle (rad) the camera moved between two images."""
+    T = invert(a.T_world_camera) @ b.T_world_camera
+    return float(np.linalg.norm(T[:3, 3])), rotation_angle(T)
 
 
 def _best(factors: NDArray[np.float64], earlier: DepthSample, frame: Frame) -> float:

@@ -284,7 +284,8 @@ def _planar_image(message: Any, bytes_per_pixel: float, conversion: int | None) 
         raise BadImage("data_size", f"{what} needs {width * rows} bytes, but has {data.size} (step {step})")
     if conversion is not None:
         return np.asarray(cv2.cvtColor(np.ascontiguousarray(planes), conversion), np.uint8)
-    yuv = np.concatenate([planes[:height, :, None], planes[height:].reshape(height, width, 2)], axis=2).astype(np.float32) - np.array([16, 128, 128], np.float32)
+    yuv = np.concatenate([planes[:height, :, None], planes[height:].reshape(height, width, 2)], axis=2)
+    yuv = yuv.astype(np.float32) - np.array([16, 128, 128], np.float32)
     return np.clip(np.rint(yuv @ RGB_OF_YUV.T), 0, 255).astype(np.uint8)
 
 
