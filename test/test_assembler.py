@@ -281,6 +281,23 @@ def test_depth_of_another_camera_is_registered():
     assert (out[:, :3] == 0).all()
 
 
+def test_the_value_for_no_return_is_left_out_before_depth_is_registered():
+    """The depth camera writes 8 m where nothing came back; moved into the color camera, that would be 7.9 m, and a wall."""
+    camera = CameraModel(160, 120, 100.0, 100.0, 79.5, 59.5)
+    s = Stream().info(0, camera).depth_info(0, camera)
+    s.frames += s.assembler.add_transform(OPTICAL, "depth_optical", 0, from_quaternion((0, 0, 0, 1), (0, 0, -0.1)), True)
+    seen = np.full((120, 160), 8000, np.uint16)
+    for i in range(8):  # straight ahead at a box 2 m from the start
+        seen[40:80, 60:100] = 2000 - 100 * i
+        s.frames += s.assembler.add_transform("map", OPTICAL, 100 * i * MS, from_quaternion((0, 0, 0, 1), (0, 0, 0.4 * i)))
+        s.colour(100 * i, size=(160, 120))
+        s.frames += s.assembler.add_depth(100 * i * MS, "depth_optical", seen.copy())
+    assert len(s.flush()) == 8
+    assert s.frames[0].depth.max() == 7900
+    assert s.frames[-1].depth.max() == 1200
+    assert [doubt.kind for doubt in s.assembler.doubts] == ["depth_maximum"]
+
+
 @pytest.mark.parametrize("size", [(80, 60), (320, 240), (160, 119), (160, 121)])
 def test_depth_of_another_size_but_the_same_view_is_resampled(size):
     """A scene point keeps its depth: the corners of both images coincide, and no depth is made up between surfaces."""

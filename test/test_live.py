@@ -585,6 +585,23 @@ def test_depth_is_read_as_set(engines: Callable[..., LiveEngine], settings: dict
         assert answer.value == pytest.approx(depth_m)
 
 
+def test_depth_that_cannot_be_metres_is_told_in_answers_and_diagnostics(engines: Callable[..., LiveEngine]) -> None:
+    """32FC1 in millimetres: nothing is built on it, and the parameter is named."""
+    millimetres = (1500 + np.arange(24 * 32).reshape(24, 32) % 50).astype(np.float32)
+    engine = engines()
+    play(engine, [replace(f, depth=millimetres) for f in small(6)])
+    wait_for(lambda: len(engine.memory) == 6)
+    answer = engine.ask(DEPTH).result(5)
+    assert answer.error_code is ErrorCode.ABSTAINED
+    assert "set depth_unit_m to 0.001, for millimetres (now 1)" in answer.error_msg
+    assert "depth_unit_m" in finding(engine, "doubt: depth_scale").message
+    assert engine.ask(TRAVELLED).result(5).error_code is ErrorCode.NONE
+    engine = engines(replace(BASIC, depth_unit_m=0.001))
+    play(engine, [replace(f, depth=millimetres) for f in small(6)])
+    wait_for(lambda: len(engine.memory) == 6)
+    assert engine.ask(DEPTH).result(5).value == pytest.approx(1.5, abs=0.06)
+
+
 def test_transforms_of_a_robot_in_a_namespace(engines: Callable[..., LiveEngine]) -> None:
     engine = engines(replace(BASIC, tf_namespace="robot1"))
     assert {stream(engine, kind).topic for kind in (Kind.TF, Kind.TF_STATIC)} == {"/robot1/tf", "/robot1/tf_static"}

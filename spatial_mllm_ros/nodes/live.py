@@ -387,7 +387,8 @@ class LiveEngine:
     def _doubts(self) -> tuple[Doubt, ...]:
         """What speaks against the settings."""
         doubts = [self._watch.doubt(), *(check.doubt() for check in list(self._axes.values()))]
-        return (*(doubt for doubt in doubts if doubt is not None), *self.memory.doubts)
+        scene = self._scene
+        return (*(doubt for doubt in doubts if doubt is not None), *scene.assembler.doubts, *scene.memory.doubts)
 
     def _above(self) -> str:
         """The fixed frame that would be taken if the memory began now, if it is another than the memory's."""

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, apart_words
 from spatial_mllm_ros.scene.depth import Depth
+from spatial_mllm_ros.scene.depth_sample import DepthSample
 from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.scene.inputs import BODY, OPTICAL
+from spatial_mllm_ros.scene.inputs import BODY, OPTICAL, Doubt
+from spatial_mllm_ros.scene.maximum_range import MaximumRange
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, InvalidTransform, Transform, invert
 from spatial_mllm_ros.scene.registration import register_depth, resampled_depth
 from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformError, TransformTree, frame_name
@@ -81,6 +83,7 @@ class _Camera:
     depths: list[_Depth] = field(default_factory=list)
     infos: list[_Info] = field(default_factory=list)
     depth_infos: list[_Info] = field(default_factory=list)
+    maximum: MaximumRange = field(default_factory=MaximumRange)
     now_ns: int | None = None
     done_ns: int | None = None
     depth_ns: int | None = None
@@ -216,6 +219,12 @@ class FrameAssembler:
             self._drop_depths(state, len(state.depths))
         return sorted(frames, key=_stamp)
 
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What speaks against what the depth images that are registered here are taken for."""
+        found = [state.maximum.doubt() for state in list(self._cameras.values())]
+        return tuple(doubt for doubt in found if doubt is not None)
+
     def _camera(self, name: str) -> _Camera:
         state = self._cameras.get(name)
         if state is None:
@@ -302,7 +311,7 @@ class FrameAssembler:
         depth = None
         if matched is not None:
             try:
-                depth = self._registered(state, colour, matched, model, world)
+                depth = self._registered(state, colour, matched, model, world, T_world_camera)
             except _Missing as reason:
                 if waiting:
                     raise _Wait from None
@@ -367,7 +376,13 @@ class FrameAssembler:
         return None if later and abs(nearest.stamp_ns - later[0].stamp_ns) < distance else nearest
 
     def _registered(
-        self, state: _Camera, colour: _Colour, matched: _Depth, model: CameraModel | None, world: str
+        self,
+        state: _Camera,
+        colour: _Colour,
+        matched: _Depth,
+        model: CameraModel | None,
+        world: str,
+        T_world_camera: Transform | None,
     ) -> Depth:
         """Depth in the colour image. Raises _Missing."""
         size = (matched.depth.shape[1], matched.depth.shape[0])
@@ -396,7 +411,14 @@ class FrameAssembler:
             raise _Missing("depth_not_registered") from None
         if self._settings.image_frame == BODY:
             T_colour_depth = invert(T_BODY_OPTICAL) @ T_colour_depth @ T_BODY_OPTICAL
-        return register_depth(matched.depth, depth_model, model, T_colour_depth)
+        if T_world_camera is not None:  # moved into another camera, the value for no return would be one no more
+            seen = Frame(
+                matched.stamp_ns, matched.frame_id, depth_model, None, matched.depth, T_world_camera @ T_colour_depth, world
+            )
+            sample = DepthSample.of(seen)
+            if sample is not None:
+                state.maximum.add(sample, seen)
+        return register_depth(state.maximum.without(matched.depth), depth_model, model, T_colour_depth)
 
     def _between(self, colour: _Colour, matched: _Depth, world: str) -> Transform:
         """T_colour_depth, each at its own stamp where the world frame is known, for the camera moved in between."""

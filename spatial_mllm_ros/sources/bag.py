@@ -173,7 +173,8 @@ class BagSource:
             check = axes.setdefault(frame.camera_frame, ImageAxesCheck(chosen.image_frame))
             check.add(frame)
             self._tell(check.doubt())
-            self._tell(watch.doubt())
+            for doubt in (watch.doubt(), *assembler.doubts):
+                self._tell(doubt)
             yield frame
         self._tell(watch.doubt())
         self._doubt("damaged_bag", "; ".join(self._files.remarks), WHAT_TO_DO)
