@@ -290,6 +290,14 @@ def test_tum_with_a_depth_factor_of_its_own(tmp_path):
     assert "1/1000 m (camera_settings.yaml)" in " ".join(source.info.chosen)
 
 
+def test_a_static_camera_needs_no_poses_and_listens_to_none(tmp_path):
+    root = tum(tmp_path / "t")
+    for _ in range(2):
+        frames = list(open_source(str(root), {"static": True}).frames())
+        assert all((f.T_world_camera == np.eye(4)).all() and f.pose_stddev is None for f in frames)
+        (root / "groundtruth.txt").unlink(missing_ok=True)
+
+
 def test_lengths_of_a_colmap_model_have_no_metres_until_somebody_tells_them(tmp_path):
     root = str(colmap_text(tmp_path / "c"))
     session = Session(open_source(root))

@@ -58,8 +58,8 @@ class Entry:
     color: the bytes of an image file, or RGB pixels uint8 [h, w, 3]. depth: raw counts [h, w], see
     ``Listing.depth_unit_m``. Both raise OSError or BadImage. pose: camera to world (optical axes), metres; raises LostPose
     where tracking was lost, else ValueError, LookupError or OSError. pose_stddev: as in Frame, of a pose that is known.
-    camera: of the color image. depth_camera: of depth that is another
-    camera's view at the same place; None: depth shows the color image's view, at whatever size. aliases: further names.
+    camera: of the color image. depth_camera: of depth that is another camera's view at the same place; None: depth shows the
+    color image's view, at whatever size. aliases: further names.
     """
 
     name: str
@@ -82,8 +82,7 @@ class Listing:
     kind: the layout, for people. depth_unit_m: metres of one count of integer depth. world_frame: of the poses. scale:
     what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask.
     lossy_color: as in SourceInfo. same_view: depth of another size shows the color image's view, by the layout's own word.
-    chosen,
-    doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
+    chosen, doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
     """
 
     kind: str
@@ -194,7 +193,7 @@ class EntriesSource:
                 depth=None if depth is None else self._depth(depth, entry, size, camera),
                 T_world_camera=pose,
                 world_frame=entry.world_frame or self.info.world_frame,
-                pose_stddev=None if pose is None or entry.pose_stddev is None else entry.pose_stddev(),
+                pose_stddev=self._pose_stddev(entry, pose),
             )
 
     def _check(self, camera: CameraModel) -> None:
@@ -247,6 +246,12 @@ class EntriesSource:
         except (OSError, ValueError):
             self.remarks["invalid_pose"] += 1
         return None
+
+    def _pose_stddev(self, entry: Entry, pose: Transform | None) -> tuple[float, float] | None:
+        if pose is None or entry.pose_stddev is None or self._settings.static:
+            return None
+        position, rotation = entry.pose_stddev()
+        return position * (self._settings.pose_unit_m or 1.0), rotation
 
     def _depth(self, raw: NDArray, entry: Entry, size: Size, camera: CameraModel | None) -> Depth | None:
         """Raw depth as that of a Frame: in its units, without what is invalid, and in the color image's pixels."""
