@@ -20,6 +20,7 @@ from test_layouts import CASES, COUNT, FRAMES, Case, colmap_text, png, put, scan
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.session.stream import Session
+from spatial_mllm_ros.sources.bag_writer import write_bag
 from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import NS, natural_key, stamps_in_names, table_stamps
@@ -303,6 +304,8 @@ def test_lengths_of_a_colmap_model_have_no_metres_until_somebody_tells_them(tmp_
     session = Session(open_source(root))
     session.stream()
     assert not session.metric
+    with pytest.raises(SourceError, match="pose_unit_m"):
+        write_bag(open_source(root), tmp_path / "bag")
     told = open_source(root, {"pose_unit_m": 0.5})
     assert told.info.scale is None
     assert_allclose(next(iter(told.frames())).T_world_camera[:3, 3], FRAMES[0].T_world_camera[:3, 3] * 0.5)

@@ -62,3 +62,10 @@ class Source(Protocol):
         A recording without names takes a decimal stamp in seconds. KeyError when there is no such frame.
         """
         ...
+
+
+def require_metres(source: Source) -> None:
+    """ROS's poses are metres: raises SourceError for a recording whose poses are up to scale."""
+    scale = source.info.scale
+    if scale is not None and not scale.known:
+        raise SourceError(f"{source.info.name} cannot be given out as messages, which are in metres: {scale.reason}")
