@@ -70,6 +70,13 @@ def test_stamps_in_names_as_decimal_seconds():
     ]
 
 
+def test_phones_write_date_and_time_into_names():
+    found = stamps_in_names(["PXL_20240115_101112345", "PXL_20240115_101113000"], 30.0)
+    assert found.stamps == [1_705_313_472_345_000_000, 1_705_313_473_000_000_000]
+    assert stamps_in_names(["IMG_20240115_101112"], 30.0).doubt is None
+    assert stamps_in_names(["x_20249915_101112", "x_20249915_101113"], 30.0).doubt is not None
+
+
 def test_numbers_that_are_no_stamps_are_counted_and_told():
     for names in (["frame-000000", "frame-000010"], ["a", "b"], ["img_2", "other_2"], ["IMG_20230101", "IMG_20230102"]):
         found = stamps_in_names(names, 10.0)
@@ -278,6 +285,16 @@ def test_a_matrix_of_another_size_is_refused(tmp_path):
     put(root / "intrinsic" / "intrinsic_color.txt", K)
     with pytest.raises(SourceError, match="images of another size"):
         list(open_source(str(root)).frames())
+
+
+def test_bundlefusion_keeps_its_camera_in_info_txt(tmp_path):
+    root = three_d_match(tmp_path / "b")
+    (root / "camera-intrinsics.txt").unlink()
+    matrix = "60 0 31.5 0 0 62 23 0 0 0 1 0 0 0 0 1"  # of images twice as large
+    text = f"m_colorWidth = 64\nm_colorHeight = 48\nm_calibrationColorIntrinsic = {matrix} \n"
+    (root / "seq-01" / "info.txt").write_text(text)
+    camera = next(iter(open_source(str(root)).frames())).camera
+    assert (camera.width, camera.fx, camera.fy, camera.cx, camera.cy) == (32, 30, 31, 15.5, 11.25)
 
 
 def test_tum_with_a_depth_factor_of_its_own(tmp_path):

@@ -19,7 +19,7 @@ from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, invert
 from spatial_mllm_ros.sources.bag_writer import BASE, LINK, T_BASE_LINK
 from spatial_mllm_ros.sources.compressed import PNG
 from spatial_mllm_ros.sources.pacing import paced
-from spatial_mllm_ros.sources.source import Source, SourceError, require_metres
+from spatial_mllm_ros.sources.source import Source, SourceError, check_metres
 from spatial_mllm_ros.sources.writers import depth_in_mm, encode_png, encoded_colour
 
 CLOCK = "rosgraph_msgs/msg/Clock"
@@ -136,7 +136,7 @@ class Player:
     """
 
     def __init__(self, node: DdsNode, source: Source, options: PlayerOptions) -> None:
-        require_metres(source)
+        check_metres(source)
         self.options = options
         self.source = source
         self.sent = 0

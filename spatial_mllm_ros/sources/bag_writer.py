@@ -19,7 +19,7 @@ from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, from_quaterni
 from spatial_mllm_ros.sources.bag import SENSOR_KEY
 from spatial_mllm_ros.sources.calibration import sensor_to_yaml
 from spatial_mllm_ros.sources.compressed import PNG
-from spatial_mllm_ros.sources.source import Source, SourceError, require_metres
+from spatial_mllm_ros.sources.source import Source, SourceError, check_metres
 from spatial_mllm_ros.sources.stamps import ns_to_seconds
 from spatial_mllm_ros.sources.writers import Progress, depth_in_mm, encode_png, encoded_colour, replacing, same_camera
 
@@ -72,7 +72,7 @@ def write_bag(
     Raises SourceError, also for several cameras, and for a ``target`` that exists, unless ``overwrite`` is given and it
     is a recording.
     """
-    require_metres(source)
+    check_metres(source)
     chosen = bag_format or BagFormat()
     plugins = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
     if chosen.storage not in plugins:

@@ -64,7 +64,7 @@ class Source(Protocol):
         ...
 
 
-def require_metres(source: Source) -> None:
+def check_metres(source: Source) -> None:
     """ROS's poses are metres: raises SourceError for a recording whose poses are up to scale."""
     scale = source.info.scale
     if scale is not None and not scale.known:

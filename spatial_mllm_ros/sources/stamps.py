@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 
 import numpy as np
@@ -109,13 +110,16 @@ def stamps_in_names(names: Sequence[str], rate_hz: float, what_to_add: str = "fr
     """Times of images called ``names`` (without suffix, in order).
 
     A name that ends in a time since 1970 (nanoseconds to seconds, as EuRoC and TUM write it) or in decimal seconds tells
-    its stamp; so does NUMBER-MICROSECONDS with twelve digits, as Redwood has it. Else the number at its end counts images
-    at ``rate_hz``, or where there is none its place, and a Doubt says that nothing tells the times. what_to_add: the file
-    that could.
+    its stamp; so do NUMBER-MICROSECONDS with twelve digits, as Redwood has it, and the YYYYMMDD_HHMMSS of phones. Else the
+    number at its end counts images at ``rate_hz``, or where there is none its place, and a Doubt says that nothing tells
+    the times. what_to_add: the file that could.
     """
     redwood = [re.fullmatch(r"\d+-(\d{12})", name) for name in names]
     if names and all(redwood):
         return Stamps(stamps=[to_ns(m[1], "us") for m in redwood if m], words="stamps in the names, in microseconds")
+    dates = _dates(names)
+    if dates is not None:
+        return Stamps(stamps=dates, words="date and time in the names, taken as UTC")
     found = [re.search(r"(?<![\d.])(\d+(?:\.\d+)?)$", name) for name in names]
     numbers = [m[1] for m in found if m is not None]
     whole = len(numbers) == len(names) > 0
@@ -136,3 +140,18 @@ def stamps_in_names(names: Sequence[str], rate_hz: float, what_to_add: str = "fr
     )
     stamps = [int(Decimal(count) * NS["s"] / Decimal(rate_hz)) for count in counts]
     return Stamps(stamps=stamps, words=f"no stamps: {how}, at {rate_hz:g} Hz", doubt=doubt)
+
+
+def _dates(names: Sequence[str]) -> list[int] | None:
+    """Stamps of names that end in YYYYMMDD_HHMMSS, with milliseconds or without; None unless all do, each another."""
+    found = [re.search(r"(?<!\d)(\d{8})[_-]?(\d{6})(\d{3})?$", name) for name in names]
+    stamps = []
+    for match in found:
+        if match is None:
+            return None
+        try:
+            moment = datetime.strptime(match[1] + match[2], "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
+        except ValueError:
+            return None
+        stamps.append(int(moment.timestamp()) * NS["s"] + int(match[3] or 0) * NS["ms"])
+    return stamps if stamps and len(set(stamps)) == len(stamps) and min(stamps) > 0 else None

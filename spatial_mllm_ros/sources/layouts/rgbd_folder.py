@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources.calibration import camera_from_file, matrix_camera, read_camera, read_transform
 from spatial_mllm_ros.sources.image_files import IMAGE_SUFFIXES, depth_file
+from spatial_mllm_ros.sources.layouts.cameras import pinhole
 from spatial_mllm_ros.sources.layouts.entries import CAMERA_FRAME, Entry, Listing, OneCamera, Size, told
 from spatial_mllm_ros.sources.layouts.layout import Layout, first, matching
 from spatial_mllm_ros.sources.layouts.times import times_of
@@ -74,7 +76,22 @@ def _camera(folder: Path, size: Size) -> CameraModel | None:
     """3DMatch keeps one matrix for all sequences, in the folder above."""
     camera = read_camera(folder, size)
     shared = first(folder, "camera-intrinsics.txt") or first(folder.resolve().parent, "camera-intrinsics.txt")
-    return matrix_camera(shared, size) if camera is None and shared is not None else camera
+    if camera is None and shared is not None:
+        return matrix_camera(shared, size)
+    return camera or _info_camera(folder, size)
+
+
+def _info_camera(folder: Path, size: Size) -> CameraModel | None:
+    """BundleFusion's info.txt, which says of what size the images are that its 4x4 matrix is of."""
+    path = first(folder, "info.txt", "_info.txt")
+    text = "" if path is None else path.read_text(encoding="utf-8", errors="replace")
+    values = dict(re.findall(r"(m_color(?:Width|Height)|m_calibrationColorIntrinsic)\s*=\s*([^\n]+)", text))
+    try:
+        K = [float(x) for x in values["m_calibrationColorIntrinsic"].split()]
+        of = (int(values["m_colorWidth"]), int(values["m_colorHeight"]))
+        return pinhole(K[0], K[5], K[2], K[6], of=of)(size)
+    except (KeyError, IndexError, ValueError):
+        return None
 
 
 def _zup(folder: Path) -> Transform | None:
