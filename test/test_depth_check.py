@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.camera import CameraModel
@@ -234,6 +235,16 @@ def test_how_far_things_are_without_motion(median_m, confidence):
     out, doubts = looked_at(frames)
     assert [doubt.confidence for doubt in doubts] == ([] if confidence == 1 else [confidence])
     assert all((frame.depth is None) == (confidence == 0) for frame in out)
+
+
+def test_of_several_cameras_the_gravest_doubt_is_told_with_its_name():
+    memory = SpatialMemory(clock=lambda: 2**62)
+    for i in range(8):
+        for camera, metres in (("near", 1.0), ("far", 40.0), ("mad", 900.0)):
+            depth = (metres * np.linspace(0.8, 1.2, 72 * 96).reshape(72, 96)).astype(np.float32)
+            memory.add(Frame(i, camera, WALL, None, depth, np.eye(4)))
+    assert [(doubt.kind, doubt.confidence) for doubt in memory.doubts] == [("depth_scale", 0.0)]
+    assert memory.doubts[0].text.startswith("mad: ")
 
 
 def test_one_frame_of_nonsense_is_left_out_and_forgotten():

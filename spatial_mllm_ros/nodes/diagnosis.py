@@ -21,6 +21,8 @@ PATIENCE_S = 3.0
 FEW = 0.5
 """Share of a camera's CameraInfo rate below which its images are few."""
 SET_UP = "set-up"
+NO_FAULTS = ("clock_reset", "depth_resampled")
+"""Remarks about frames that lack nothing."""
 
 REMEDIES = {
     "no_pose": "the camera's pose at the image's stamp is not known: see the tf_ counts",
@@ -290,7 +292,7 @@ def _memory(status: LiveStatus, before: LiveStatus | None) -> Finding:
     level, message, reason = Level.OK, f"{status.frames} frames, {status.nbytes / 2**20:.0f} MiB", ""
     refused = _grown(status.refused, before.refused if before else None)
     remarks = _grown(
-        {r: n for r, n in status.remarks.items() if r != "clock_reset"}, before.remarks if before else None
+        {r: n for r, n in status.remarks.items() if r not in NO_FAULTS}, before.remarks if before else None
     )
     if status.geometry is not None:  # which needs neither depth nor transforms
         remarks = {r: n for r, n in remarks.items() if r != "no_depth" and not r.startswith("tf_")}

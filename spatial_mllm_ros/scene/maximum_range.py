@@ -80,14 +80,17 @@ class MaximumRange:
             return Doubt(
                 kind="depth_maximum",
                 text=f"{what}, and stays so where by the camera's motion it cannot: that is no measurement and is left out",
-                remedy="name the count in invalid_depth, or set max_depth_m, to have it left out from the first image on",
+                remedy=f"set max_depth_m to less than {metres:g}, or add its count to invalid_depth, to say so yourself",
             )
         if self._seen < STILL or self._share > 0.9:
             return None
         return Doubt(
             kind="depth_maximum",
             text=f"{what}, in {self._seen} images",
-            remedy="if the camera writes that where it measures nothing, name the count in invalid_depth or set max_depth_m",
+            remedy=(
+                f"if the camera writes that where it measures nothing, set max_depth_m to less than {metres:g}, or add its "
+                "count to invalid_depth"
+            ),
             confidence=0.8,
         )
 

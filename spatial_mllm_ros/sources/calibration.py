@@ -133,11 +133,11 @@ def _camera_from_yaml(data: dict[str, Any], size: tuple[int, int]) -> CameraMode
     if not isinstance(data, dict) or "camera_matrix" not in data:
         raise InvalidCamera("camera_matrix is missing (the format is that of ROS camera calibration)")
     return CameraModel.from_camera_info(
-        data.get("image_width", size[0]),
-        data.get("image_height", size[1]),
+        data.get("image_width") or size[0],
+        data.get("image_height") or size[1],
         data["camera_matrix"]["data"],
-        data.get("distortion_coefficients", {}).get("data", ()),
-        data.get("distortion_model", ""),
+        (data.get("distortion_coefficients") or {}).get("data") or (),
+        data.get("distortion_model") or "",
     )
 
 
