@@ -96,6 +96,22 @@ def test_a_tum_folder_in_millimetres_is_told_and_right_with_the_setting(tmp_path
     assert ask_depth(session).value == pytest.approx(list(truth.values())[-5], abs=0.05)
 
 
+def test_a_tum_folder_in_millimetres_is_told_without_motion(tmp_path):
+    """From a camera that stands still, by what the benchmark's camera cannot have measured."""
+    tum_folder(tmp_path, 1000)
+    first = (tmp_path / "groundtruth.txt").read_text().splitlines()[0].split()[1:]
+    stamps = [line.split()[0] for line in (tmp_path / "rgb.txt").read_text().splitlines()]
+    (tmp_path / "groundtruth.txt").write_text("\n".join(" ".join((stamp, *first)) for stamp in stamps))
+    session = streamed(open_source(str(tmp_path)))
+    assert kinds(session) == ["depth_scale"]
+    assert "cameras of this format measure nothing" in session.doubts[0].text
+    assert "set depth_unit_m" in session.doubts[0].remedy
+    answer = ask_depth(session)
+    assert answer.confidence < 0.5
+    assert "doubtful" in answer.answer
+    assert streamed(open_source(str(tmp_path), {"depth_unit_m": 0.001})).doubts == ()
+
+
 @pytest.mark.parametrize(
     ("counts_per_m", "unit", "says"),
     [

@@ -13,6 +13,7 @@ from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelect
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
+from spatial_mllm_ros.scene.depth import AS_IT_IS, DepthFormat
 from spatial_mllm_ros.scene.depth_check import DepthCheck
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
@@ -67,8 +68,7 @@ class SpatialMemory(MemoryView):
     ``other_world_frame``). A frame is never placed at the origin for want of a pose. Frames may arrive out of order.
 
     clock: nanoseconds now, on the time line of the stamps. first_id: id of the first frame; the ``next_id`` of a memory
-    that this one follows, so that an old id never names a new frame. depth_unit_m: metres of a count of depth images, where
-    that is not what their type says; for the words of doubts alone.
+    that this one follows, so that an old id never names a new frame. depth: what is taken for granted of it, to be doubted.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SpatialMemory(MemoryView):
         config: MemoryConfig | None = None,
         clock: Callable[[], int] = time.time_ns,
         first_id: int = 0,
-        depth_unit_m: float | None = None,
+        depth: DepthFormat = AS_IT_IS,
     ) -> None:
         self.config = config or MemoryConfig()
         super().__init__(StreamingSelector(self.config.selector))
@@ -90,7 +90,7 @@ class SpatialMemory(MemoryView):
         """Changes when what is held is placed or scaled anew."""
         self._clock = clock
         self.next_id = first_id
-        self._depth_unit_m = depth_unit_m
+        self._depth = depth
         self._depth_checks: dict[str, DepthCheck] = {}
         self._snapshot: MemoryView | None = None
 
@@ -155,7 +155,7 @@ class SpatialMemory(MemoryView):
             return frame  # estimated, and says itself how far it is to be believed
         check = self._depth_checks.get(frame.camera_frame)
         if check is None:
-            check = self._depth_checks[frame.camera_frame] = DepthCheck(self._depth_unit_m)
+            check = self._depth_checks[frame.camera_frame] = DepthCheck(self._depth)
         frame, earlier_too = check.look(frame)
         if earlier_too:
             for _, camera, frame_id in self._order:

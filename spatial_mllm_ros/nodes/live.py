@@ -50,6 +50,7 @@ from spatial_mllm_ros.query.parser import QuestionParser
 from spatial_mllm_ros.query.table import load_table
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.depth import DepthFormat
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.images import EncodedImage
@@ -600,7 +601,7 @@ class LiveEngine:
             ),
             self._clock,
             first_id=self._scene.memory.next_id if hasattr(self, "_scene") else 0,  # unique while the node lives
-            depth_unit_m=s.inputs.depth_unit_m,
+            depth=DepthFormat(unit_m=s.inputs.depth_unit_m),
         )
         level = np.eye(4) if s.level == "fixed_frame" else None
         query = SpatialQueryEngine(

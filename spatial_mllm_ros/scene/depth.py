@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +17,21 @@ COUNT_M, FLOAT_M = 0.001, 1.0
 MILLIMETRE_M = 0.001
 LARGEST = 65535.0
 """Floating point from here on is no distance in any unit, but what means none: as FLT_MAX, or the largest of 16 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthFormat:
+    """What the format of a recording says of its depth.
+
+    unit_m: metres of one count; None: what the type of the images says. nearest_m: nothing nearer is measured by the cameras
+    that the format was made for; 0: nothing is known of them.
+    """
+
+    unit_m: float | None = None
+    nearest_m: float = 0.0
+
+
+AS_IT_IS = DepthFormat()
 
 
 def depth_unit_m(dtype: np.dtype, settings: InputSettings, format_unit_m: float | None = None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from spatial_mllm_ros.scene.depth import AS_IT_IS, DepthFormat
 from spatial_mllm_ros.scene.depth_sample import DepthSample
 from spatial_mllm_ros.scene.depth_scale import DepthScale
 from spatial_mllm_ros.scene.frame import Frame
@@ -12,12 +13,12 @@ from spatial_mllm_ros.scene.maximum_range import MaximumRange
 
 
 class DepthCheck:
-    """Looks at the frames of one camera, in the order in which they come. unit_m: see DepthScale."""
+    """Looks at the frames of one camera, in the order in which they come."""
 
-    def __init__(self, unit_m: float | None = None) -> None:
+    def __init__(self, depth: DepthFormat = AS_IT_IS) -> None:
         self.refused = 0
         """Frames whose depth cannot be a measurement."""
-        self._scale = DepthScale(unit_m)
+        self._scale = DepthScale(depth)
         self._maximum = MaximumRange()
 
     def look(self, frame: Frame) -> tuple[Frame, bool]:

@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.scene.depth import COUNT_M, FLOAT_M
+from spatial_mllm_ros.scene.depth import AS_IT_IS, COUNT_M, FLOAT_M, DepthFormat
 from spatial_mllm_ros.scene.depth_sample import DepthSample
 from spatial_mllm_ros.scene.frame import DEPTH_M, Frame
 from spatial_mllm_ros.scene.inputs import Doubt
@@ -19,6 +19,8 @@ NONSENSE_NEAR_M, NONSENSE_FAR_M = 0.01, 200.0
 """No depth camera measures so near, or the middle of its image so far."""
 MEDIANS = 30
 FEWEST_MEDIANS = 5
+TOO_NEAR = 0.05
+"""Share of the depth that may be nearer than the cameras measure that a format was made for."""
 
 APART_M, TURNED_RAD = 0.08, 1.0
 """How far the camera moves at least, and turns at most, between images that are compared."""
@@ -28,7 +30,7 @@ KEPT, PARTNERS = 12, 3
 FEWEST_POINTS, SHARE_SEEN = 60, 0.25
 AGREES, CONTRADICTS = 0.05, 3.0
 """Depth that fits motion differs between images by less than this share; one that does not by so many times more."""
-AS_IT_IS = (0.7, 1.4)
+RIGHT_ENOUGH = (0.7, 1.4)
 """Factors that are errors of calibration or poses, not of units."""
 VOTES, CERTAIN_VOTES, MOST_VOTES, MOST_SEARCHES = 3, 6, 12, 60
 ALIKE = 0.12
@@ -55,12 +57,13 @@ class DepthScale:
     """Watches depth of one camera. Costs nothing while the camera stands, and next to nothing once motion has confirmed it.
 
     A surface seen from two places tells how far it is, if the way between is known: with depth multiplied by the right
-    factor, what one image shows lies where the other measured it. unit_m: metres of a count, where that is not what the
-    type of depth says, to name the setting's value.
+    factor, what one image shows lies where the other measured it. depth: what is taken for granted, to name the setting's
+    value.
     """
 
-    def __init__(self, unit_m: float | None = None) -> None:
-        self._unit_m = unit_m
+    def __init__(self, depth: DepthFormat = AS_IT_IS) -> None:
+        self._unit_m, self._nearest_m = depth.unit_m, depth.nearest_m
+        self._too_near: deque[float] = deque(maxlen=MEDIANS)
         self._medians: deque[float] = deque(maxlen=MEDIANS)
         self._kept: deque[DepthSample] = deque(maxlen=KEPT)
         self._votes: list[float] = []
@@ -76,6 +79,7 @@ class DepthScale:
             self._unit_m = FLOAT_M if sample.values.dtype == DEPTH_M else COUNT_M
         median = float(np.median(sample.metres))
         self._medians.append(median)
+        self._too_near.append(float((sample.metres < self._nearest_m).mean()))
         if len(self._votes) < MOST_VOTES and self._searches < MOST_SEARCHES and self._moved(sample):
             for earlier in self._partners(sample):
                 self._compare(earlier, frame)
@@ -106,7 +110,7 @@ class DepthScale:
                 remedy=self._remedy(0.001 if factor is None and self._whole else factor),
                 confidence=0.0,
             )
-        if factor is not None and AS_IT_IS[0] <= factor <= AS_IT_IS[1]:
+        if factor is not None and RIGHT_ENOUGH[0] <= factor <= RIGHT_ENOUGH[1]:
             return None
         if factor is not None:
             return Doubt(
@@ -118,11 +122,17 @@ class DepthScale:
                 remedy=f"{self._remedy(factor)}; if the unit is right, that of the poses is wrong",
                 confidence=0.0 if len(self._votes) >= CERTAIN_VOTES else 0.1,
             )
-        if len(self._medians) < FEWEST_MEDIANS or NEAR_M <= middle <= FAR_M:
+        if len(self._medians) < FEWEST_MEDIANS:
+            return None
+        if not NEAR_M <= middle <= FAR_M:
+            what = f"depth has a median of {middle:.3g} m, and rooms are seen from {NEAR_M} m to {FAR_M:g} m"
+        elif (share := float(np.median(self._too_near))) > TOO_NEAR:
+            what = f"{share:.0%} of the depth is nearer than {self._nearest_m} m, where cameras of this format measure nothing"
+        else:
             return None
         return Doubt(
             kind="depth_scale",
-            text=f"depth has a median of {middle:.3g} m, and rooms are seen from {NEAR_M} m to {FAR_M:g} m",
+            text=what,
             remedy=self._remedy(None),
             confidence=0.3,
         )

@@ -91,7 +91,7 @@ class Session:
         self.source = source
         self.keyframe_count = keyframes
         self.geometry = geometry
-        self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP, depth_unit_m=source.info.depth_unit_m)
+        self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP, depth=source.info.depth)
         self.memory.scale = source.info.scale
         self.unplaced: UnplacedFrames | None = None
         """Images without poses, for a model to look at."""
@@ -136,7 +136,8 @@ class Session:
             report.wall_s = time.monotonic() - begin
             self._count()
             if self.coverage is not None and frame_id is not None:
-                self.coverage.add(frame_id, frame)
+                kept = self.memory.get(frame_id)
+                self.coverage.add(frame_id, frame if kept is None else kept.frame)
             for listener in (*self.listeners, on_frame):
                 listener(frame, report)
             if limit and report.frames >= limit:

@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import InvalidCamera
-from spatial_mllm_ros.scene.depth import depth_unit_m
+from spatial_mllm_ros.scene.depth import DepthFormat, depth_unit_m
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
@@ -122,7 +122,7 @@ class BagSource:
             duration_s=duration_s,
             world_frame=self._world_frame or "map",
             sensor=_sensor(self._files.custom),
-            depth_unit_m=settings.depth_unit_m,
+            depth=DepthFormat(unit_m=settings.depth_unit_m),
             chosen=(*self._files.remarks, *self._chosen(topics, used, others, pose_words)),
             description=f"bag, {count} images on {', '.join(sorted(wanted))}, {duration_s:.1f} s",
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from spatial_mllm_ros.scene.depth import AS_IT_IS, DepthFormat
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
@@ -27,7 +28,7 @@ class SourceInfo:
     z = 0, where the recording declares it. scale: of poses and depth that are not known to be in metres; None: they are.
     lossy_color: pixels come from a video that was compressed with loss. sensor: its error model. description: one
     line for people. chosen: what was made of the InputSettings, a line each for people: topics, encodings, units, frames,
-    rates. depth_unit_m: metres of a count of depth, where that is not what the type of its images says.
+    rates. depth: what is taken for granted of it.
     """
 
     name: str
@@ -40,7 +41,7 @@ class SourceInfo:
     sensor: SensorModel = field(default_factory=SensorModel)
     description: str = ""
     chosen: tuple[str, ...] = ()
-    depth_unit_m: float | None = None
+    depth: DepthFormat = AS_IT_IS
 
 
 class Source(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
-from spatial_mllm_ros.scene.depth import Depth, metric_depth
+from spatial_mllm_ros.scene.depth import Depth, DepthFormat, metric_depth
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
@@ -79,8 +79,8 @@ class Entry:
 class Listing:
     """What a layout found in a folder or file.
 
-    kind: the layout, for people. depth_unit_m: metres of one count of integer depth. world_frame: of the poses. scale:
-    what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask.
+    kind: the layout, for people. depth_unit_m, depth_nearest_m: of integer depth, see DepthFormat. world_frame: of the
+    poses. scale: what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask.
     lossy_color: as in SourceInfo. same_view: depth of another size shows the color image's view, by the layout's own word.
     chosen, doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
     """
@@ -88,6 +88,7 @@ class Listing:
     kind: str
     entries: list[Entry]
     depth_unit_m: float = 0.001
+    depth_nearest_m: float = 0.0
     world_frame: str = "map"
     T_zup_from_world: Transform | None = None
     scale: MetricScale | None = None
@@ -139,7 +140,9 @@ class EntriesSource:
             chosen=(f"read as {listing.kind}", *listing.chosen),
             lossy_color=listing.lossy_color,
             scale=_scale(listing, settings),
-            depth_unit_m=settings.depth_unit_m or listing.depth_unit_m,
+            depth=DepthFormat(unit_m=settings.depth_unit_m)
+            if settings.depth_unit_m
+            else DepthFormat(unit_m=listing.depth_unit_m, nearest_m=listing.depth_nearest_m),
         )
 
     def stamp_of(self, name: str) -> int:

@@ -24,6 +24,8 @@ from spatial_mllm_ros.sources.stamps import seconds_to_ns
 
 DEPTH_UNITS_PER_METRE = 5000
 """Of the benchmark; other recordings in its format are often in millimetres."""
+KINECT_NEAREST_M = 0.35
+"""The benchmark's camera measures nothing nearer than 0.4 m (Kinect for Xbox 360, the near end of its range)."""
 FACTOR_KEYS = ("DepthMapFactor", "depth_factor", "depth_scale", "depthScale", "png_depth_scale")
 """Counts per metre, as SLAM systems call it in the yaml file of a camera."""
 
@@ -69,6 +71,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="TUM RGB-D sequence",
         entries=entries,
         depth_unit_m=1 / factor,
+        depth_nearest_m=KINECT_NEAREST_M if factor == DEPTH_UNITS_PER_METRE else 0.0,
         world_frame="world",
         chosen=(f"{len(colors)} color and {len(depths)} depth images, {poses.count} poses{unit}",),
         refused=+Counter(repeated_stamp=repeated, not_listed=unlisted(colors.values())),
