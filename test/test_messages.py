@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import struct
 from types import SimpleNamespace
 
@@ -491,3 +492,92 @@ def test_transforms():
         messages.transform(stamped(w=0.0))
     with pytest.raises(InvalidTransform):
         messages.transform(stamped(w=float("nan")))
+
+
+ENCODINGS = st.sampled_from([*messages.COLOUR_ENCODINGS, *messages.DEPTH_ENCODINGS, "rgb9", "", "32fc1", "8UC2", "NV12 "])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    encoding=ENCODINGS,
+    width=st.integers(-1, 9),
+    height=st.integers(-1, 9),
+    step=st.integers(-1, 40),
+    data=st.binary(max_size=300),
+    exact=st.booleans(),
+    big=st.booleans(),
+)
+def test_whatever_an_image_says_it_is_read_or_refused(encoding, width, height, step, data, exact, big):
+    if exact:
+        data = (data + bytes(400))[: max(0, step * height)]
+    message = SimpleNamespace(
+        encoding=encoding, width=width, height=height, step=step, data=data, is_bigendian=int(big), header=None
+    )
+    try:
+        pixels = messages.colour_image(message)
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[1:] == (width, 3)
+    except BadImage:
+        pass
+    try:
+        depth = messages.depth_of(message, InputSettings())
+        assert depth.shape == (height, width)
+        assert depth.dtype in (np.uint16, np.float32)
+    except BadImage:
+        pass
+
+
+STARTS = st.sampled_from([b"", png(DEPTH), bytes(12) + png(DEPTH), jpeg(RGB), b"II*\0", bytes(12) + rvl(DEPTH), png(RGB)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(
+        ["", "png", "rvl", "32FC1; compressedDepth png", "16UC1; compressedDepth rvl", "bayer_rggb8; jpeg", "x"]
+    ),
+    start=STARTS,
+    cut=st.integers(0, 200),
+    changed=st.lists(st.tuples(st.integers(0, 199), st.integers(0, 255)), max_size=4),
+    more=st.binary(max_size=30),
+)
+def test_whatever_is_compressed_is_read_or_refused(kind, start, cut, changed, more):
+    data = bytearray((start[:cut] if cut < 150 else start) + more)
+    for at, value in changed:
+        if at < len(data):
+            data[at] = value
+    message = compressed(kind, bytes(data))
+    with contextlib.suppress(BadImage):
+        assert messages.depth_of(message, InputSettings()).ndim == 2
+    try:
+        encoded, _ = messages.compressed_colour(message)
+        assert encoded.decode().shape[2] == 3
+    except BadImage:
+        pass
+
+
+NUMBER = st.sampled_from([0.0, 1.0, -1.0, 500.0, np.nan, np.inf, 1e300, 1e-300])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    k=st.lists(NUMBER, min_size=9, max_size=9),
+    p=st.lists(NUMBER, min_size=12, max_size=12),
+    d=st.lists(NUMBER, max_size=15),
+    name=st.sampled_from(["", "plumb_bob", "equidistant", "rational_polynomial", "none", "double_sphere", "Kannala Brandt4"]),
+    size=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    binning=st.integers(0, 9),
+    rectified=st.booleans(),
+    image=st.sampled_from([None, (4, 3), (640, 480)]),
+)
+def test_whatever_a_camera_info_holds_it_is_a_camera_or_refused(k, p, d, name, size, binning, rectified, image):
+    message = camera_info(
+        k=np.array(k), p=p, d=d, distortion_model=name, width=size[0], height=size[1], binning_x=binning, binning_y=binning
+    )
+    try:
+        camera = messages.camera_model(message, rectified, image)
+    except InvalidCamera:
+        return
+    assert camera.width > 0
+    assert np.isfinite(camera.K).all()
+    with np.errstate(all="ignore"):
+        assert camera.project([(0.0, 0.0, 1.0)]).shape == (1, 2)

@@ -63,6 +63,7 @@ REMEDIES = {
     "tf_loop": "two publishers on /tf contradict each other (a frame would be its own ancestor): stop one of them",
     "tf_invalid": "a transform is not a rigid one (its quaternion is not of length one, or a number is not finite)",
     "tf_new_parent": "two publishers on /tf give one frame two parents: stop one of them",
+    "eight_bit_depth": "depth as JPEG has 8 bits, which is no measure: set depth_transport to raw or compressedDepth",
     "unknown_encoding": "images of an encoding that cannot be read: set the driver to rgb8, bgr8, 16UC1 or 32FC1",
     "data_size": "images whose data disagrees with their own header: the driver is at fault",
     "row_step": "images whose step disagrees with their encoding: the driver is at fault",

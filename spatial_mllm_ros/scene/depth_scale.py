@@ -19,6 +19,8 @@ NONSENSE_NEAR_M, NONSENSE_FAR_M = 0.01, 200.0
 """No depth camera measures so near, or the middle of its image so far."""
 MEDIANS = 30
 FEWEST_MEDIANS = 5
+MILLIMETRES = 300.0
+"""Whole numbers with a median beyond this are rather millimetres than centimetres."""
 TOO_NEAR = 0.05
 """Share of the depth that may be nearer than the cameras measure that a format was made for."""
 
@@ -107,7 +109,7 @@ class DepthScale:
             return Doubt(
                 kind="depth_scale",
                 text=f"depth with a median of {middle:.4g} m, {why}, is left out",
-                remedy=self._remedy(0.001 if factor is None and self._whole else factor),
+                remedy=self._remedy(0.001 if factor is None and self._whole and middle >= MILLIMETRES else factor),
                 confidence=0.0,
             )
         if factor is not None and RIGHT_ENOUGH[0] <= factor <= RIGHT_ENOUGH[1]:
