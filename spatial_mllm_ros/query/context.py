@@ -1,24 +1,26 @@
-"""What a geometry handler works with: one question, resolved against the memory."""
+"""What a handler works with: one query, and the memory as it was when it was asked."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from datetime import tzinfo
+from typing import Any, TypeVar, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.queries.query import Query, boxes_of, points_of
 from spatial_mllm_ros.queries.units import UNITS, convert, format_measure
-from spatial_mllm_ros.query.metres import POWER, widened
-from spatial_mllm_ros.query.parser import ParsedQuestion
+from spatial_mllm_ros.query.metres import POWER
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
 from spatial_mllm_ros.scene.level import Level
 from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement, measure_point
@@ -44,6 +46,9 @@ class QueryConfig:
     cross_check_with_model: what geometry answers and a model can see for itself is asked of both.
     cross_check_timeout_s: how long geometry's answer waits for the model's. model_trust: how far a model's probabilities
     are believed when it confirms or doubts geometry, from 0 (guesses) to 1 (as it says); see arbitration.py.
+
+    base_frame: the frame of the robot's base; '': base_link or base_footprint, whichever TF knows. time_zone: in which
+    wall-clock times are meant, an IANA name such as Europe/Paris; '': that of this machine.
     """
 
     min_confidence: float = 0.6
@@ -59,19 +64,30 @@ class QueryConfig:
     cross_check_with_model: bool = True
     cross_check_timeout_s: float = 2.0
     model_trust: float = 0.4
+    base_frame: str = ""
+    time_zone: str = ""
 
     def __post_init__(self) -> None:
+        zone(self.time_zone)
         if not 0.0 <= self.model_trust <= 1.0:
             raise ValueError(f"model_trust must be from 0 to 1, not {self.model_trust:g}")
 
 
-@dataclass(eq=False)
+def zone(name: str) -> tzinfo | None:
+    """The time zone of an IANA name, None (that of this machine) for ''. ValueError for an unknown one."""
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"time_zone {name!r} is no time zone that this machine knows: give Europe/Paris, say") from error
+
+
+@dataclass(eq=False, kw_only=True)
 class Context:
-    """One question on its way to an answer. Methods raise QueryError with the code that fits."""
+    """One query on its way to an answer. Methods raise QueryError with the code that fits."""
 
     request: Request
-    parsed: ParsedQuestion
-    memory: SpatialMemory
+    query: Query
+    memory: MemoryView
     sensor: SensorModel
     config: QueryConfig
     levels: LevelCache
@@ -81,6 +97,24 @@ class Context:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     age_s: Callable[[int], float] = field(default=lambda stamp_ns: 0.0)
     """Seconds from a stamp (ns) to the present; a recording has none."""
+    known: dict[Hashable, Any] = field(default_factory=dict)
+    """What was worked out for this query already."""
+    remarks: list[str] = field(default_factory=list)
+    """What the answer must tell about how it was meant."""
+    window_start: int = 0
+    window_end: int = 0
+    """ns, 0 = open: only what was seen within counts."""
+
+    def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
+        """What ``make`` returns, worked out once for a query."""
+        if key not in self.known:
+            self.known[key] = make()
+        return cast(Result, self.known[key])
+
+    def remark(self, text: str) -> None:
+        """Tell this in the answer, once."""
+        if text not in self.remarks:
+            self.remarks.append(text)
 
     # ---- what the question refers to
 
@@ -91,10 +125,9 @@ class Context:
         if time.monotonic() > self.deadline:
             raise QueryError(ErrorCode.TIMEOUT, "the time limit passed before the answer was found; allow more time")
 
-    def point(self, role: int) -> tuple[PointMeasurement, StoredFrame]:
-        """The measured point in the given role of the question, and its frame."""
-        index = self.parsed.points[role]
-        asked = self.request.points[index]
+    def point(self, index: int) -> tuple[PointMeasurement, StoredFrame]:
+        """The measured point <p{index}>, and its frame."""
+        asked = _mark(self.request.points, index, "p")
         stored = self.frame_of(asked, f"<p{index}>")
         camera = stored.frame.camera
         assert camera is not None
@@ -117,10 +150,9 @@ class Context:
             measured = replace(measured, z_stddev=math.hypot(measured.z_stddev, other))
         return measured, stored
 
-    def box(self, role: int) -> tuple[ImageBox, StoredFrame]:
-        """The box in the given role, clipped to its image, and its frame."""
-        index = self.parsed.boxes[role]
-        asked = self.request.boxes[index]
+    def box(self, index: int) -> tuple[ImageBox, StoredFrame]:
+        """<box{index}>, clipped to its image, and its frame."""
+        asked = _mark(self.request.boxes, index, "box")
         stored = self.frame_of(asked, f"<box{index}>")
         camera = stored.frame.camera
         assert camera is not None
@@ -155,34 +187,26 @@ class Context:
             )
         stored = self.memory.nearest(asked.stamp_ns, asked.camera_frame, tolerance_ns=1000)
         if stored is None:
-            raise self._no_frame(asked.stamp_ns, asked.camera_frame, name, tolerance_ns=1000)
-        self._require_window(stored.frame.stamp_ns, name)
+            raise self.no_frame(asked.stamp_ns, asked.camera_frame, name, tolerance_ns=1000)
+        self.require_window(stored.frame.stamp_ns, name)
         return self.lender.with_depth(stored, self.memory)
 
-    def moment(self, role: int) -> int:
-        """Stamp (ns) of the moment in the given role."""
-        index = self.parsed.times[role]
-        stamp = self.request.times[index]
-        self._require_window(stamp, f"<t{index}>")
-        return stamp
-
-    def frame_at(self, role: int) -> StoredFrame:
-        """The frame nearest to the moment in the given role."""
-        index = self.parsed.times[role]
-        stamp = self.moment(role)
+    def frame_at(self, stamp_ns: int, label: str) -> StoredFrame:
+        """The frame nearest to a stamp."""
         tolerance = int(self.config.moment_tolerance_s * 1e9)
-        stored = self.memory.nearest(stamp, self.camera_frame, tolerance)
+        stored = self.memory.nearest(stamp_ns, self.camera_frame, tolerance)
         if stored is None:
-            raise self._no_frame(stamp, self.camera_frame, f"<t{index}>")
+            raise self.no_frame(stamp_ns, self.camera_frame, label)
         return self.lender.with_depth(stored, self.memory)
 
     @property
     def camera_frame(self) -> str:
         """The camera that the question is about: that of its first point or box, else the first one seen."""
-        marks: tuple[ImagePoint | ImageBox, ...] = (*self.request.points, *self.request.boxes)
-        for marked in marks:
-            if marked.camera_frame:
-                return marked.camera_frame
+        points, boxes = self.request.points, self.request.boxes
+        for marks, meant in ((points, points_of(self.query)), (boxes, boxes_of(self.query))):
+            for index in meant:
+                if index < len(marks) and marks[index].camera_frame:
+                    return marks[index].camera_frame
         return self.memory.cameras()[0]
 
     @property
@@ -196,7 +220,7 @@ class Context:
     @property
     def start(self) -> int:
         """Stamp of the first pose within the request's window."""
-        stamps, _ = self.track.arrays(self.request.window_start, self.request.window_end)
+        stamps, _ = self.track.arrays(self.window_start, self.window_end)
         if not len(stamps):
             raise QueryError(ErrorCode.NO_FRAMES, "nothing was seen between window_start and window_end")
         return int(stamps[0])
@@ -204,7 +228,7 @@ class Context:
     @property
     def now(self) -> int:
         """Stamp of the last pose within the request's window."""
-        stamps, _ = self.track.arrays(self.request.window_start, self.request.window_end)
+        stamps, _ = self.track.arrays(self.window_start, self.window_end)
         if not len(stamps):
             raise QueryError(ErrorCode.NO_FRAMES, "nothing was seen between window_start and window_end")
         return int(stamps[-1])
@@ -213,7 +237,7 @@ class Context:
     def present(self) -> int:
         """Stamp of the last pose, for what is asked about the camera as it is now. NO_FRAMES where that is too long ago."""
         stamp_ns, limit = self.now, self.config.max_pose_age_s
-        age_s = 0.0 if self.request.window_end or not limit else self.age_s(stamp_ns)
+        age_s = 0.0 if self.window_end or not limit else self.age_s(stamp_ns)
         if age_s > limit:
             raise QueryError(
                 ErrorCode.NO_FRAMES,
@@ -230,19 +254,15 @@ class Context:
             first, last = self.track.first or 0, self.track.last or 0
             near = min((first, last), key=lambda s: abs(s - stamp_ns))
             if abs(near - stamp_ns) > self.config.moment_tolerance_s * 1e9:
-                raise self._no_frame(stamp_ns, self.camera_frame, name)
+                raise self.no_frame(stamp_ns, self.camera_frame, name)
             T, key = self.track.at(near, 0), near
             assert T is not None
         stored = self.memory.nearest(key, self.camera_frame)
         return CameraErrors(stored.frame_id if stored else ("pose", key), T, self.sensor)
 
-    def camera_in_role(self, role: int) -> CameraErrors:
-        """The camera's pose at the moment in the given role."""
-        return self.camera_at(self.moment(role), f"<t{self.parsed.times[role]}>")
-
     def frames(self) -> list[StoredFrame]:
         """Frames held within the request's window, of ``camera_frame``, by stamp."""
-        return self.memory.frames(self.request.window_start, self.request.window_end, self.camera_frame)
+        return self.memory.frames(self.window_start, self.window_end, self.camera_frame)
 
     def level(self) -> Level:
         """Up, floor and ceiling."""
@@ -258,12 +278,12 @@ class Context:
             )
         return level
 
-    def _require_window(self, stamp_ns: int, name: str) -> None:
-        start, end = self.request.window_start, self.request.window_end
+    def require_window(self, stamp_ns: int, name: str) -> None:
+        start, end = self.window_start, self.window_end
         if (start and stamp_ns < start) or (end and stamp_ns > end):
             raise QueryError(ErrorCode.INVALID_REQUEST, f"{name} lies outside the window of the question")
 
-    def _no_frame(self, stamp_ns: int, camera_frame: str, name: str, tolerance_ns: int | None = None) -> QueryError:
+    def no_frame(self, stamp_ns: int, camera_frame: str, name: str, tolerance_ns: int | None = None) -> QueryError:
         track = self.memory.track(camera_frame)
         tolerance = int(self.config.moment_tolerance_s * 1e9) if tolerance_ns is None else tolerance_ns
         if track is not None and track.has_near(stamp_ns, tolerance):
@@ -296,9 +316,8 @@ class Context:
             v_max=box.v_max,
         )
 
-    def point_evidence(self, role: int, stored: StoredFrame) -> Evidence:
-        """The marked pixel in the given role as evidence."""
-        index = self.parsed.points[role]
+    def point_evidence(self, index: int, stored: StoredFrame) -> Evidence:
+        """The marked pixel <p{index}> as evidence."""
         asked = self.request.points[index]
         return self.evidence(stored, f"<p{index}>", (asked.u, asked.v))
 
@@ -309,56 +328,38 @@ class Context:
 
     # ---- answers
 
-    def number(
-        self,
-        value: float,
-        stddev: float,
-        unit: str,
-        evidence: tuple[Evidence, ...],
-        words: str = "{}",
-        scale: ScaleSource = ScaleSource.DEPTH,
-    ) -> Answer:
-        """A NUMBER; ``words`` has {} where the value, in the unit of the question, belongs."""
-        stddev = widened(self.memory.scale, value, stddev, unit)
-        text = words.format(self._formatted(value, stddev, unit))
-        return Answer(
-            answer=text,
-            answer_type=AnswerType.NUMBER,
-            value=value,
-            stddev=stddev,
-            unit=unit,
-            confidence=number_confidence(value, stddev, unit),
-            confidence_method="gaussian, within 10 % or " + _TOLERANCE_WORDS.get(unit, "0.05"),
-            source=AnswerSource.GEOMETRY,
-            scale_source=scale if unit in ("m", "m2") else ScaleSource.NONE,
-            evidence=evidence,
-        )
-
     def in_words(self, value: float, stddev: float, unit: str) -> str:
         """A measure as text, in the unit of the question where that measures the same kind of thing."""
         scale = self.memory.scale
         if scale is not None and not scale.known and unit in POWER:
             return f"{value:.2g} of an unknown unit"
-        return self._formatted(value, widened(scale, value, stddev, unit), unit)
-
-    def _formatted(self, value: float, stddev: float, unit: str) -> str:
-        asked = self.parsed.unit
+        asked = self.query.unit
         shown = asked if asked and UNITS[asked].kind == UNITS[unit].kind else {"": "percent"}.get(unit, unit)
         return format_measure(convert(value, unit, shown), convert(stddev, unit, shown), shown)
 
-    def boolean(self, probability: float, evidence: tuple[Evidence, ...], yes: str, no: str, method: str) -> Answer:
+    def boolean(
+        self,
+        probability: float,
+        evidence: tuple[Evidence, ...],
+        yes: str,
+        no: str,
+        method: str,
+        scale: ScaleSource = ScaleSource.DEPTH,
+    ) -> Answer:
         """A BOOLEAN from the probability of yes; ABSTAINED when it is too close to call."""
+        probability = 1 - probability if self.query.negated else probability
         value = probability >= 0.5
         confidence = probability if value else 1 - probability
-        self.require_confidence(confidence, f"it is too close to call ({probability:.0%} for yes)")
+        words = yes if value != self.query.negated else no
+        self.require_confidence(confidence, f"it is too close to call ({probability:.0%} for yes): {words}")
         return Answer(
-            answer=f"{'Yes' if value else 'No'}: {yes if value else no}",
+            answer=f"{'Yes' if value else 'No'}: {words}",
             answer_type=AnswerType.BOOLEAN,
             value=float(value),
             confidence=confidence,
             confidence_method=method,
             source=AnswerSource.GEOMETRY,
-            scale_source=ScaleSource.DEPTH,
+            scale_source=scale,
             evidence=evidence,
         )
 
@@ -379,37 +380,69 @@ class Context:
         x, y, z = (T[:3, :3] @ world).tolist()
         return PoseStamped(stamp_ns, frame_id, (x, y, z))
 
-    def extents(self, sides: tuple[float, float, float], stamp_ns: int) -> PoseStamped:
-        """Length, width and height as a vector: along the thing's own axes, so in no frame."""
-        return PoseStamped(stamp_ns, "", sides)
-
-    def placed(self, answer: Answer, world: NDArray[np.float64]) -> Answer:
-        """The answer with a world position [3] in its pose."""
-        return replace(answer, pose=self.position(world, self.now))
-
     def pose(self, T_world: Transform, stamp_ns: int) -> PoseStamped:
         """A world pose as asked for: in ``frame_id`` of the request, or in the fixed frame."""
         T, frame_id = self._to_requested(stamp_ns)
         return pose_stamped(T @ T_world, stamp_ns, frame_id)
 
+    # ---- what was seen of the space
+
+    def seen_points(self) -> NDArray[np.float32]:
+        """Seen surface [n, 3], world. NOT_SEEN where there is none."""
+        points = self.memory.seen_points(self.window_start, self.window_end)
+        if not len(points):
+            raise QueryError(ErrorCode.NOT_SEEN, "no frame with depth was seen within the window")
+        return points
+
+    def surfels(self) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+        """Points and unit normals of what was seen, by image, world."""
+        images = self.levels.surfels(self.memory)
+        if not images:
+            raise QueryError(ErrorCode.NOT_SEEN, "no frame with depth was seen")
+        return [s.points for s in images], [s.normals for s in images]
+
+    def best_frames(self, k: int) -> tuple[Evidence, ...]:
+        """The frames that show most of the space."""
+        picked = self.memory.keyframes(k, self.window_start, self.window_end).picked
+        held = (self.memory.get(i) for i in picked)
+        return tuple(self.evidence(stored, "seen space") for stored in held if stored is not None)
+
     def _to_requested(self, stamp_ns: int) -> tuple[Transform, str]:
-        wanted, world = self.request.frame_id, self.memory.world_frame
-        if wanted in ("", world):
-            return np.eye(4), world
-        if wanted in self.memory.cameras():
-            track = self.memory.track(wanted)
+        wanted = self.query.frame_id or self.request.frame_id or self.memory.world_frame
+        return self.T_frame_world(wanted, stamp_ns), wanted
+
+    def T_frame_world(self, frame_id: str, stamp_ns: int) -> Transform:
+        """World points to points of a frame at a stamp ('': the fixed frame). TF_ERROR where nothing tells it."""
+        world = self.memory.world_frame
+        if frame_id in ("", world):
+            return np.eye(4)
+        if frame_id in self.memory.cameras():
+            track = self.memory.track(frame_id)
             T = None if track is None else track.at(stamp_ns, int(self.config.max_gap_s * 1e9))
             if T is not None:
-                return invert(T), wanted
+                return invert(T)
         elif self.lookup is not None:
             try:
-                return self.lookup(wanted, world, stamp_ns), wanted
+                return self.lookup(frame_id, world, stamp_ns)
             except LookupError as error:
-                raise QueryError(ErrorCode.TF_ERROR, f"positions in {wanted!r}: {error}") from error
+                raise QueryError(ErrorCode.TF_ERROR, f"positions in {frame_id!r}: {error}") from error
         raise QueryError(
             ErrorCode.TF_ERROR,
-            f"positions cannot be given in {wanted!r}: known frames are {', '.join((world, *self.memory.cameras()))}",
+            f"positions in {frame_id!r} are not known: known frames are {', '.join((world, *self.memory.cameras()))}",
         )
+
+
+Mark = TypeVar("Mark", ImagePoint, ImageBox)
+Result = TypeVar("Result")
+
+
+def _mark(marks: tuple[Mark, ...], index: int, kind: str) -> Mark:
+    if index >= len(marks):
+        raise QueryError(
+            ErrorCode.INVALID_REQUEST,
+            f"<{kind}{index}> is not in the request, which has {len(marks) or 'no'} of them",
+        )
+    return marks[index]
 
 
 def frame_evidence(stored: StoredFrame, label: str = "") -> Evidence:
@@ -421,8 +454,7 @@ def frame_evidence(stored: StoredFrame, label: str = "") -> Evidence:
     return Evidence(EvidenceKind.FRAME, stored.frame_id, frame.stamp_ns, frame.camera_frame, pose, label)
 
 
-_TOLERANCE = {"m": 0.05, "deg": 5.0, "s": 0.5, "m2": 0.5, "": 0.05}
-_TOLERANCE_WORDS = {"m": "0.05 m", "deg": "5 deg", "s": "0.5 s", "m2": "0.5 m2"}
+_TOLERANCE = {"m": 0.05, "deg": 5.0, "s": 0.5, "m2": 0.5, "m3": 0.5, "m/s": 0.05, "count": 0.5, "": 0.05}
 
 
 def number_confidence(value: float, stddev: float, unit: str) -> float:
@@ -430,6 +462,11 @@ def number_confidence(value: float, stddev: float, unit: str) -> float:
     if not stddev > 0:
         return 1.0
     return float(erf(tolerance(value, unit) / (stddev * math.sqrt(2))))
+
+
+def tolerance_words(unit: str) -> str:
+    """How near counts as right, for people."""
+    return f"gaussian, within 10 % or {f'{_TOLERANCE.get(unit, 0.05):g} {unit}'.strip()}"
 
 
 def tolerance(value: float, unit: str) -> float:

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from spatial_mllm_ros.memory.rgb_geometry import is_own_world
-from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
 from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level, image_surfels
 from spatial_mllm_ros.scene.pose import Transform, invert
 from spatial_mllm_ros.scene.registration import register_depth
@@ -32,26 +31,35 @@ class LevelCache:
         self._key: tuple[object, ...] | None = None
         self._level: Level | None = None
 
-    def level(self, memory: SpatialMemory) -> Level:
+    def level(self, memory: MemoryView) -> Level:
         """The level of what ``memory`` holds now."""
         with self._lock:
-            # by a hash of the id: evenly spread, and nearly the same ones when some candidates change
-            chosen = sorted(memory.candidates, key=lambda i: (i * 2654435761) % 2**32)[: self._max_frames]
-            stored = [s for s in map(memory.get, sorted(chosen)) if s is not None]
-            key = tuple((s.frame_id, id(s.frame)) for s in stored)
-            if self._level is None or key != self._key:
-                kept = self._surfels
-                self._surfels = {}
-                for s in stored:
-                    known = kept.get(s.frame_id)
-                    if known is None or known.T_world_camera is not s.frame.T_world_camera:
-                        known = image_surfels(s.frame)
-                    self._surfels[s.frame_id] = known
-                self._level = estimate_level(
-                    list(self._surfels.values()), None if is_own_world(memory.world_frame) else self._declared
-                )
-                self._key = key
-            return self._level
+            return self._find(memory)
+
+    def _find(self, memory: MemoryView) -> Level:
+        # by a hash of the id: evenly spread, and nearly the same ones when some candidates change
+        chosen = sorted(memory.candidates, key=lambda i: (i * 2654435761) % 2**32)[: self._max_frames]
+        stored = [s for s in map(memory.get, sorted(chosen)) if s is not None]
+        key = tuple((s.frame_id, id(s.frame)) for s in stored)
+        if self._level is None or key != self._key:
+            kept = self._surfels
+            self._surfels = {}
+            for s in stored:
+                known = kept.get(s.frame_id)
+                if known is None or known.T_world_camera is not s.frame.T_world_camera:
+                    known = image_surfels(s.frame)
+                self._surfels[s.frame_id] = known
+            self._level = estimate_level(
+                list(self._surfels.values()), None if is_own_world(memory.world_frame) else self._declared
+            )
+            self._key = key
+        return self._level
+
+    def surfels(self, memory: MemoryView) -> list[ImageSurfels]:
+        """What the images show that the level of ``memory`` was found in."""
+        with self._lock:
+            self._find(memory)
+            return list(self._surfels.values())
 
 
 class DepthLender:
@@ -68,7 +76,7 @@ class DepthLender:
         self._lock = threading.Lock()
         self._lent: OrderedDict[tuple[int, int, int, int], StoredFrame] = OrderedDict()
 
-    def with_depth(self, stored: StoredFrame, memory: SpatialMemory) -> StoredFrame:
+    def with_depth(self, stored: StoredFrame, memory: MemoryView) -> StoredFrame:
         """The frame with its own or with lent depth; unchanged when nobody near has any."""
         frame = stored.frame
         if frame.depth is not None or frame.camera is None or frame.T_world_camera is None:

@@ -7,40 +7,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries.answer import Answer, Evidence
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.directions import describe_bearing, direction_of, pick_direction
-from spatial_mllm_ros.scene.level import Level
-from spatial_mllm_ros.scene.measure import CameraErrors
-from spatial_mllm_ros.scene.pose import Transform
-from spatial_mllm_ros.scene.uncertainty import Errors, propagate
+from spatial_mllm_ros.query.geometry.places import place_of, viewer_of
+from spatial_mllm_ros.query.measured import merged
+from spatial_mllm_ros.scene.uncertainty import propagate
 
 
-def direction(c: Context) -> Answer:
-    """Direction of a point from the camera at a moment or now: front, left, back, right seen from above."""
-    point, stored = c.point(0)
-    stamp = c.moment(0) if c.parsed.times else c.present
-    label = f"<t{c.parsed.times[0]}>" if c.parsed.times else "now"
-    camera = c.camera_at(stamp, label)
-    level = c.level()
-
-    def seen(e: Errors) -> NDArray[np.float64]:
-        T = camera.pose(e)
-        return heading_axes(level, T) @ (point.world_point(e) - T[:3, 3])
-
-    value, covariance = propagate(seen, {**point.stddevs(), **camera.stddevs(depth=False)})
-    world = point.world_point({}) - camera.T_world_camera[:3, 3]
+def direction(c: Context, ask: asks.Direction) -> Answer:
+    """Direction of a thing from a viewpoint: front, left, back, right seen from above."""
+    place = place_of(c, ask.of)
+    viewer = viewer_of(c, ask.viewpoint.at, ask.viewpoint.facing, ask.of)
+    value, covariance = propagate(viewer.sees(place), merged(place.stddevs, viewer.stddevs))
+    world = place.at({}) - viewer.at({})
     length = float(np.linalg.norm(world))
     along = value / max(length, 1e-12)
     stddev = float(np.sqrt(along @ covariance @ along))
     if not _vertical(c.request.choices) and np.hypot(value[0], value[2]) < 3 * np.sqrt(np.trace(covariance)):
         raise QueryError(
-            ErrorCode.ABSTAINED, "it lies straight above or below the camera: no direction seen from above"
+            ErrorCode.ABSTAINED, f"it lies straight above or below {viewer.name}: no direction seen from above"
         )
     words = f"{describe_bearing(value[0], value[2])}, {c.in_words(length, stddev, 'm')}"
-    evidence = (c.point_evidence(0, stored), *c.moment_evidence(stamp, label))
-    return direction_answer(c, value, covariance, words, world, (length, stddev), stamp, evidence)
+    evidence = (*place.evidence, *viewer.evidence)
+    return direction_answer(c, value, covariance, words, world, (length, stddev), viewer.stamp_ns, evidence, place.scale)
 
 
 def direction_answer(
@@ -52,6 +44,7 @@ def direction_answer(
     length: tuple[float, float],
     stamp_ns: int,
     evidence: tuple[Evidence, ...],
+    scale: ScaleSource,
 ) -> Answer:
     """A direction as one of the choices, or as a VECTOR.
 
@@ -60,7 +53,7 @@ def direction_answer(
     """
     common: dict[str, Any] = {
         "source": AnswerSource.GEOMETRY,
-        "scale_source": ScaleSource.DEPTH if c.parsed.points else ScaleSource.TF,
+        "scale_source": scale,
         "evidence": evidence,
         "confidence_method": "gaussian",
         "value": length[0],
@@ -85,26 +78,6 @@ def direction_answer(
         confidence=confidence,
         **common,
     )
-
-
-def heading_axes(level: Level, T_world_camera: Transform) -> NDArray[np.float64]:
-    """Rows right, down, forward (3x3, world to them) of somebody who stands upright and looks where the camera looks."""
-    R = T_world_camera[:3, :3]
-    if level.assumed:  # nothing tells which way is up: the camera is taken to be held level
-        return R.T
-    up = level.T_zup_from_world[2, :3]
-    forward = R[:, 2] - (R[:, 2] @ up) * up
-    if np.linalg.norm(forward) < 0.17:  # looking within 10 degrees of straight up or down: the image's top says forward
-        top = -R[:, 1] * np.sign(-R[:, 2] @ up or 1.0)
-        forward = top - (top @ up) * up
-    forward /= np.linalg.norm(forward)
-    return np.stack([np.cross(forward, up), -up, forward])
-
-
-def bearing_words(level: Level, camera: CameraErrors, world_point: NDArray[np.float64]) -> str:
-    """Where a world point lies from a camera, in words: "front-left"."""
-    v = heading_axes(level, camera.T_world_camera) @ (world_point - camera.T_world_camera[:3, 3])
-    return describe_bearing(float(v[0]), float(v[2]))
 
 
 def _vertical(choices: tuple[str, ...]) -> bool:

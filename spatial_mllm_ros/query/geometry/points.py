@@ -1,219 +1,351 @@
-"""Depth, distance and height of marked points, and comparisons of two."""
+"""Distances, heights and angles of points, boxes, cameras, the robot, positions, floor, ceiling and walls."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.spatial import cKDTree
 
-from spatial_mllm_ros.queries.answer import Answer
-from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ScaleSource
+from spatial_mllm_ros.queries import measures as q
+from spatial_mllm_ros.queries.answer import Evidence
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.measures import Ends, Metric
+from spatial_mllm_ros.queries.operands import Box, Camera, Ceiling, Floor, NearestWall, Operand, Room
 from spatial_mllm_ros.query.context import Context
+from spatial_mllm_ros.query.geometry.places import Place, height_at, level_stddevs, name_of, place_of, viewer_of
+from spatial_mllm_ros.query.geometry.sizes import Solid
+from spatial_mllm_ros.query.geometry.walls import nearest_wall
+from spatial_mllm_ros.query.measured import Measured, merged
 from spatial_mllm_ros.scene.level import Level
-from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement
-from spatial_mllm_ros.scene.uncertainty import Errors, propagate_scalar
+from spatial_mllm_ros.scene.uncertainty import Errors
+
+_TOUCHING = 12
+"""Nearest pairs of points of two surfaces whose mean gap is their distance: a single pair is as near as noise makes it."""
+_MOST_POINTS = 4000
+_SURFACE_M = 0.004
+"""What a smoothed surface is off by at its border, metres, beside what its image shares (measured on rendered boxes)."""
 
 
-def depth(c: Context) -> Answer:
-    """z of a point in the image that it was marked in, or in the camera's frame at a moment."""
-    point, stored = c.point(0)
-    evidence = [c.point_evidence(0, stored)]
-    if c.parsed.times:
-        viewer = c.camera_in_role(0)
-        evidence += c.moment_evidence(c.moment(0), f"<t{c.parsed.times[0]}>")
-        value, stddev = propagate_scalar(
-            lambda e: float(_seen_from(viewer, point, e)[2]), {**point.stddevs(), **viewer.stddevs(depth=False)}
+def distance(c: Context, m: q.Distance) -> Measured:
+    """Between two things: their places, the seen surfaces of boxes, floor, ceiling or the nearest wall."""
+    for a, b in ((m.a, m.b), (m.b, m.a)):
+        if isinstance(a, Room) or isinstance(b, Room):
+            raise QueryError(ErrorCode.NOT_AVAILABLE, "a distance to a room as such is not measured: name a wall or a point")
+        if isinstance(b, NearestWall):
+            return _to_wall(c, a, m)
+        if isinstance(b, Floor | Ceiling):
+            return _to_level(c, a, b, m)
+    a, b = place_of(c, m.a, m.b), place_of(c, m.b, m.a)
+    if m.ends is Ends.NEAREST and (a.solid is not None or b.solid is not None):
+        return _between_surfaces(c, a, b, m.metric)
+    along = _component(c, m.metric)
+    suffix = {Metric.HORIZONTAL: " on the ground plane", Metric.VERTICAL: " in height"}.get(m.metric, "")
+    centers = " (between the centers of what was seen)" if a.solid is not None or b.solid is not None else ""
+    return Measured(
+        at=lambda e: along(b.at(e) - a.at(e), e),
+        stddevs=merged(a.stddevs, b.stddevs, _tilts(c.level()) if m.metric is Metric.VERTICAL else {}),
+        unit="m",
+        evidence=(*a.evidence, *b.evidence),
+        scale=_scale(a, b),
+        words="{}" + suffix + centers + (a.note or b.note),
+        more="farther",
+        less="nearer",
+    )
+
+
+def _scale(*places: Place) -> ScaleSource:
+    return ScaleSource.DEPTH if any(p.scale is ScaleSource.DEPTH for p in places) else ScaleSource.TF
+
+
+def _component(c: Context, metric: Metric) -> Callable[[NDArray[np.float64], Errors], float]:
+    """The length of a world vector [3] that counts."""
+    if metric is Metric.STRAIGHT:
+        return lambda v, e: float(np.linalg.norm(v))
+    R = c.level().T_zup_from_world[:3, :3]
+    if metric is Metric.HORIZONTAL:
+        return lambda v, e: float(np.linalg.norm(R[:2] @ v))
+
+    def rise(v: NDArray[np.float64], e: Errors) -> float:
+        x, y, z = (R @ v).tolist()
+        return abs(float(z + x * e.get(("tilt", 0), 0.0) + y * e.get(("tilt", 1), 0.0)))
+
+    return rise
+
+
+def _tilts(level: Level) -> dict[Hashable, Any]:
+    return {("tilt", axis): level.tilt_stddev_rad for axis in range(2)}
+
+
+def _between_surfaces(c: Context, a: Place, b: Place, metric: Metric) -> Measured:
+    """Between the nearest parts of what was seen of two things."""
+    along = _component(c, metric)
+    picks = _nearest_pairs(c, a, b, metric)
+
+    def gap(e: Errors) -> float:
+        ends = (_surface(p, i, e) for p, i in zip((a, b), picks, strict=True))
+        start, end = (np.broadcast_to(x, (len(picks[0]), 3)) for x in ends)
+        own = e.get(key, 0.0)
+        return max(float(np.mean([along(v, e) for v in end - start])) + own, 0.0)
+
+    key = ("gap", a.name, b.name, metric)
+    rims = [_SURFACE_M if p.solid is None else float(np.hypot(_SURFACE_M, p.solid.found.pixel_m)) for p in (a, b)]
+    return Measured(
+        at=gap,
+        stddevs=merged(_surface_stddevs(a), _surface_stddevs(b), _tilts(c.level()), {key: float(np.hypot(*rims))}),
+        unit="m",
+        evidence=(*a.evidence, *b.evidence),
+        words="{} between the nearest parts that were seen" + (a.note or b.note),
+        more="farther",
+        less="nearer",
+    )
+
+
+def _surface_stddevs(place: Place) -> Mapping[Hashable, Any]:
+    return place.stddevs if place.solid is None else place.solid.surface_stddevs()
+
+
+def _surface(place: Place, indices: NDArray[np.intp], errors: Errors) -> NDArray[np.float64]:
+    return place.at(errors) if place.solid is None else place.solid.surface(indices, errors)
+
+
+def _nearest_pairs(c: Context, a: Place, b: Place, metric: Metric) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices into the surfaces of both of the pairs of points that are nearest to each other."""
+    R = c.level().T_zup_from_world[:3, :3]
+    rows = {Metric.STRAIGHT: slice(0, 3), Metric.HORIZONTAL: slice(0, 2), Metric.VERTICAL: slice(2, 3)}[metric]
+
+    def sampled(place: Place) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        if place.solid is None:
+            return np.zeros(1, dtype=np.intp), place.at({})[None] @ R[rows].T
+        indices = np.arange(0, len(place.solid.found.world), max(len(place.solid.found.world) // _MOST_POINTS, 1))
+        return indices, place.solid.found.world[indices] @ R[rows].T
+
+    (of_a, points_a), (of_b, points_b) = sampled(a), sampled(b)
+    gaps, nearest = cKDTree(points_b).query(points_a)
+    picked = np.argsort(gaps, kind="stable")[:_TOUCHING]
+    if len(points_a) == 1:
+        _, nearest_of_one = cKDTree(points_b).query(points_a[0], k=min(_TOUCHING, len(points_b)))
+        picks = np.atleast_1d(nearest_of_one)
+        return np.zeros(len(picks), dtype=np.intp), of_b[picks]
+    return of_a[picked], of_b[np.atleast_1d(nearest)[picked]]
+
+
+def _to_level(c: Context, thing: Operand, plane: Floor | Ceiling, m: q.Distance) -> Measured:
+    """Distance to the floor or the ceiling: from a box, of its nearest part."""
+    if m.metric is Metric.HORIZONTAL:
+        raise QueryError(
+            ErrorCode.INVALID_REQUEST, f"{name_of(plane)} is level: a horizontal distance to it says nothing"
         )
-    else:
-        value, stddev = propagate_scalar(point.depth, point.stddevs())
-    return c.number(value, stddev, "m", tuple(evidence), "{}" + _edge_note(point))
+    edge = "" if m.ends is Ends.CENTERS else "bottom" if isinstance(plane, Floor) else "top"
+    a, b = _elevation(c, thing, True, edge), _elevation(c, plane, True)
+    return Measured(
+        at=lambda e: abs(a.at(e) - b.at(e)),
+        stddevs=merged(a.stddevs, b.stddevs),
+        unit="m",
+        evidence=(*a.evidence, *b.evidence),
+        scale=a.scale,
+        words=f"{{}} from {b.name}" + a.note,
+        more="farther",
+        less="nearer",
+    )
 
 
-def distance_from_camera(c: Context) -> Answer:
-    """Length of the ray from the camera to a point: the camera that saw it, or at a moment, or now."""
-    point, stored = c.point(0)
-    evidence = [c.point_evidence(0, stored)]
-    viewer = _viewer(c)
-    if viewer is None:
-        value, stddev = propagate_scalar(lambda e: float(np.linalg.norm(point.camera_point(e))), point.stddevs())
+def _to_wall(c: Context, thing: Operand, m: q.Distance) -> Measured:
+    if isinstance(thing, Floor | Ceiling):
+        raise QueryError(ErrorCode.INVALID_REQUEST, f"{name_of(thing)} reaches every wall")
+    place = place_of(c, thing)
+    if m.metric is Metric.VERTICAL:
+        raise QueryError(ErrorCode.INVALID_REQUEST, "a wall is upright: a difference in height to it says nothing")
+    if place.solid is not None and m.ends is Ends.NEAREST:
+        world = place.solid.found.world
+        indices = np.arange(0, len(world), max(len(world) // _MOST_POINTS, 1))
+        wall = nearest_wall(c, world[indices])
+        near = indices[np.argsort(wall.distances(world[indices]), kind="stable")[:_TOUCHING]]
+        solid = place.solid
+
+        def gap(e: Errors) -> float:
+            return float(np.mean(wall.distances(solid.surface(near, e), e)))
+
+        stddevs = solid.surface_stddevs()
     else:
-        camera, stamp, label = viewer
-        evidence += c.moment_evidence(stamp, label)
-        value, stddev = propagate_scalar(
-            lambda e: float(np.linalg.norm(point.world_point(e) - camera.pose(e)[:3, 3])),
-            {**point.stddevs(), **camera.stddevs(depth=False)},
+        wall = nearest_wall(c, place.at({})[None])
+
+        def gap(e: Errors) -> float:
+            return float(wall.distances(place.at(e)[None], e)[0])
+
+        stddevs = dict(place.stddevs)
+    return Measured(
+        at=gap,
+        stddevs=merged(stddevs, wall.stddevs()),
+        unit="m",
+        evidence=place.evidence,
+        words="{} from the nearest wall that was seen" + place.note,
+        more="farther",
+        less="nearer",
+    )
+
+
+def depth(c: Context, m: q.Depth) -> Measured:
+    """z in the frame of the camera that took the image, or of the camera at a moment."""
+    place = place_of(c, m.of)
+    if m.at is None:
+        if place.point is None and place.solid is None:
+            raise QueryError(
+                ErrorCode.INVALID_REQUEST, f"the depth of {place.name} is one from a camera at a moment: say which moment"
+            )
+        if place.point is not None:
+            point = place.point
+            return Measured(
+                at=point.depth, stddevs=place.stddevs, unit="m", evidence=place.evidence, words="{}" + place.note,
+                more="deeper", less="less deep",
+            )  # fmt: skip
+    viewer = place_of(c, Camera(at=m.at), m.of)
+    pose = viewer.pose
+    assert pose is not None
+
+    def z(e: Errors) -> float:
+        T = pose(e)
+        return float(T[:3, 2] @ (place.at(e) - T[:3, 3]))
+
+    return Measured(
+        at=z,
+        stddevs=merged(place.stddevs, viewer.stddevs),
+        unit="m",
+        evidence=(*place.evidence, *viewer.evidence),
+        words="{}" + place.note,
+        more="deeper",
+        less="less deep",
+    )
+
+
+# ---- heights
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Elevation:
+    """A height above the floor, or above the level frame's zero where no floor is needed."""
+
+    name: str
+    at: Callable[[Errors], float]
+    stddevs: Mapping[Hashable, Any]
+    evidence: tuple[Evidence, ...] = ()
+    scale: ScaleSource = ScaleSource.DEPTH
+    note: str = ""
+
+
+def height(c: Context, m: q.Height) -> Measured:
+    """How much higher one thing is than another; of a box, its middle."""
+    needs_floor = any(isinstance(x, Floor | Ceiling) for x in (m.of, m.above))
+    if isinstance(m.of, Box) and isinstance(m.above, Floor):
+        c.remark("of the middle of what the box encloses")
+    a, b = _elevation(c, m.of, needs_floor), _elevation(c, m.above, needs_floor)
+    value = a.at({}) - b.at({})
+    if isinstance(m.above, Floor):
+        words = "the ceiling is {} above the floor" if isinstance(m.of, Ceiling) else "{} above the floor"
+    else:
+        words = f"{{}}: {a.name} is {'higher' if value >= 0 else 'lower'} than {b.name}"
+    return Measured(
+        at=lambda e: a.at(e) - b.at(e),
+        stddevs=merged(a.stddevs, b.stddevs),
+        unit="m",
+        evidence=(*a.evidence, *b.evidence),
+        scale=a.scale,
+        words=words + (a.note or b.note),
+        more="higher",
+        less="lower",
+    )
+
+
+def _elevation(c: Context, thing: Operand, needs_floor: bool, edge: str = "") -> _Elevation:
+    """Height of a thing. edge: of a box, its ``bottom`` or ``top``; '': its middle."""
+    level = c.level_with_floor() if needs_floor else c.level()
+    if isinstance(thing, Floor):
+        return _Elevation(name="the floor", at=lambda e: 0.0, stddevs={})
+    if isinstance(thing, Ceiling):
+        height, stddev = ceiling_height(c, level)
+        return _Elevation(
+            name="the ceiling",
+            at=lambda e: height - e.get("floor", 0.0) + e.get("ceiling", 0.0),
+            stddevs={"floor": level.floor_stddev_m or 0.0, "ceiling": stddev},
+            evidence=c.best_frames(4),
         )
-    return c.number(value, stddev, "m", tuple(evidence), "{}" + _edge_note(point))
-
-
-def distance(c: Context) -> Answer:
-    """Straight distance between two points, of one image or of two."""
-    a, b, evidence = _pair(c)
-    value, stddev = propagate_scalar(
-        lambda e: float(np.linalg.norm(a.world_point(e) - b.world_point(e))), {**a.stddevs(), **b.stddevs()}
-    )
-    return c.number(value, stddev, "m", evidence, "{}" + _edge_note(a, b))
-
-
-def horizontal_distance(c: Context) -> Answer:
-    """Distance between two points seen from above."""
-    a, b, evidence = _pair(c)
-    R = c.level().T_zup_from_world[:2, :3]
-    value, stddev = propagate_scalar(
-        lambda e: float(np.linalg.norm(R @ (a.world_point(e) - b.world_point(e)))), {**a.stddevs(), **b.stddevs()}
-    )
-    return c.number(value, stddev, "m", evidence, "{} on the ground plane" + _edge_note(a, b))
-
-
-def height(c: Context) -> Answer:
-    """Height of a point above the floor."""
-    point, stored = c.point(0)
-    level = c.level_with_floor()
-    value, stddev = propagate_scalar(
-        lambda e: height_of(level, point, e), {**point.stddevs(), **level_stddevs(level, point)}
-    )
-    return c.number(value, stddev, "m", (c.point_evidence(0, stored),), "{} above the floor" + _edge_note(point))
-
-
-def height_difference(c: Context) -> Answer:
-    """How much higher the first point is than the second (negative: lower), or by how much the two differ."""
-    a, b, evidence = _pair(c)
-    value, stddev = _height_difference(c.level(), a, b)
-    first, second = (f"<p{i}>" for i in c.parsed.points)
-    words = f"{{}}: {first} is {'higher' if value >= 0 else 'lower'} than {second}" + _edge_note(a, b)
-    return c.number(value if c.parsed.signed else abs(value), stddev, "m", evidence, words)
-
-
-def nearer_or_farther(c: Context) -> Answer:
-    """Which of two points is nearer to (farther from) the camera that saw them, or at a moment, or now."""
-    sign = 1 if c.parsed.family == "nearer" else -1
-    difference, stddev, evidence, words = _range_difference(c)
-    return _which(c, sign * difference, stddev, evidence, words)
-
-
-def is_nearer_or_farther(c: Context) -> Answer:
-    """Whether the first point is nearer (farther) than the second."""
-    sign = 1 if c.parsed.family == "is_nearer" else -1
-    difference, stddev, evidence, words = _range_difference(c)
-    return c.boolean(_chance(sign * difference, stddev), evidence, words, words, "gaussian")
-
-
-def higher_or_lower(c: Context) -> Answer:
-    """Which of two points is higher (lower)."""
-    a, b, evidence = _pair(c)
-    value, stddev = _height_difference(c.level(), a, b)
-    sign = -1 if c.parsed.family == "higher" else 1
-    return _which(c, sign * value, stddev, evidence, f"they differ by {c.in_words(abs(value), stddev, 'm')}")
-
-
-def is_higher_or_lower(c: Context) -> Answer:
-    """Whether the first point is higher (lower) than the second."""
-    a, b, evidence = _pair(c)
-    value, stddev = _height_difference(c.level(), a, b)
-    sign = -1 if c.parsed.family == "is_higher" else 1
-    words = f"they differ by {c.in_words(abs(value), stddev, 'm')}"
-    return c.boolean(_chance(sign * value, stddev), evidence, words, words, "gaussian")
-
-
-def height_of(level: Level, point: PointMeasurement, errors: Errors) -> float:
-    """Height of a point in the level frame, metres, with the floor's and the tilt's errors applied."""
-    p = level.T_zup_from_world[:3, :3] @ point.world_point(errors) + level.T_zup_from_world[:3, 3]
-    return _tilted(level, p, errors) - errors.get("floor", 0.0)
-
-
-def level_stddevs(level: Level, *points: PointMeasurement) -> dict[object, float]:
-    """Standard deviations of the level's error sources."""
-    return {
-        "floor": level.floor_stddev_m or 0.0,
-        ("tilt", 0): level.tilt_stddev_rad,
-        ("tilt", 1): level.tilt_stddev_rad,
-    }
-
-
-def _tilted(level: Level, p: NDArray[np.float64], errors: Errors) -> float:
-    # the floor was fitted where the cameras were, so a tilt turns about a place near them: the cameras' own scatter is
-    # of the order of metres, and a point's horizontal distance from there is what a tilt lifts
-    lever = p[:2] - level.centre
-    return float(p[2] + lever[0] * errors.get(("tilt", 0), 0.0) + lever[1] * errors.get(("tilt", 1), 0.0))
-
-
-def _height_difference(level: Level, a: PointMeasurement, b: PointMeasurement) -> tuple[float, float]:
-    stddevs = {**a.stddevs(), **b.stddevs(), **level_stddevs(level)}
-    return propagate_scalar(lambda e: height_of(level, a, e) - height_of(level, b, e), stddevs)
-
-
-def _pair(c: Context) -> tuple[PointMeasurement, PointMeasurement, tuple]:
-    a, stored_a = c.point(0)
-    b, stored_b = c.point(1)
-    return a, b, (c.point_evidence(0, stored_a), c.point_evidence(1, stored_b))
-
-
-def _viewer(c: Context) -> tuple[CameraErrors, int, str] | None:
-    """The camera at the moment asked for, or now; None: the camera that saw the point."""
-    if c.parsed.times:
-        return c.camera_in_role(0), c.moment(0), f"<t{c.parsed.times[0]}>"
-    if c.parsed.now:
-        return c.camera_at(c.present), c.now, "now"
-    return None
-
-
-def _seen_from(viewer: CameraErrors, point: PointMeasurement, errors: Errors) -> NDArray[np.float64]:
-    T = viewer.pose(errors)
-    return T[:3, :3].T @ (point.world_point(errors) - T[:3, 3])
-
-
-def _range_difference(c: Context) -> tuple[float, float, tuple, str]:
-    """Distance of the first point minus that of the second, its deviation, the evidence, and both in words."""
-    a, b, evidence = _pair(c)
-    viewer = _viewer(c)
-    if viewer is None:
-
-        def ranges(e: Errors) -> NDArray[np.float64]:
-            return np.array([np.linalg.norm(a.camera_point(e)), np.linalg.norm(b.camera_point(e))])
-
-        stddevs = {**a.stddevs(), **b.stddevs()}
-    else:
-        camera, stamp, label = viewer
-        evidence += c.moment_evidence(stamp, label)
-
-        def ranges(e: Errors) -> NDArray[np.float64]:
-            centre = camera.pose(e)[:3, 3]
-            return np.array([np.linalg.norm(p.world_point(e) - centre) for p in (a, b)])
-
-        stddevs = {**a.stddevs(), **b.stddevs(), **camera.stddevs(depth=False)}
-    difference, stddev = propagate_scalar(lambda e: float(ranges(e)[0] - ranges(e)[1]), stddevs)
-    names = [f"<p{i}>" for i in c.parsed.points]
-    at = ranges({})
-    words = " and ".join(
-        f"{n} is {c.in_words(float(r), float('nan'), 'm')} away" for n, r in zip(names, at, strict=True)
-    )
-    return difference, stddev, evidence, words
-
-
-def _which(c: Context, first_minus_second: float, stddev: float, evidence: tuple, words: str) -> Answer:
-    """The point of smaller value, as an index into the request's points (choices are matched later)."""
-    chance = _chance(first_minus_second, stddev)
-    winner = c.parsed.points[0] if chance >= 0.5 else c.parsed.points[1]
-    confidence = max(chance, 1 - chance)
-    c.require_confidence(confidence, f"the two are too close to call: {words}")
-    return Answer(
-        answer=f"<p{winner}>: {words}",
-        answer_type=AnswerType.CHOICE,
-        choice_index=winner,
-        confidence=confidence,
-        confidence_method="gaussian",
-        source=AnswerSource.GEOMETRY,
-        scale_source=ScaleSource.DEPTH,
-        evidence=evidence,
+    place = place_of(c, thing)
+    rise = 0.0
+    if place.solid is not None and edge:
+        middle = (place.solid.top + place.solid.bottom) / 2
+        rise = (place.solid.top if edge == "top" else place.solid.bottom) - middle
+    return _Elevation(
+        name=place.name,
+        at=lambda e: height_at(level, place.at(e), e) + rise,
+        stddevs=merged(place.stddevs, level_stddevs(level)),
+        evidence=place.evidence,
+        scale=place.scale,
+        note=place.note,
     )
 
 
-def _chance(first_minus_second: float, stddev: float) -> float:
-    """Probability that the first is smaller."""
-    if stddev <= 0:
-        return 0.5 if first_minus_second == 0 else float(first_minus_second < 0)
-    return float(ndtr(-first_minus_second / stddev))
+def ceiling_height(c: Context, level: Level) -> tuple[float, float]:
+    """Height of the ceiling in the level frame and its own deviation, metres. NOT_SEEN where it was not."""
+    if level.ceiling_m is None or level.ceiling_stddev_m is None:
+        raise QueryError(ErrorCode.NOT_SEEN, "no ceiling was seen (no large, highest surface facing down)")
+    shared = c.sensor.depth_correlated * level.ceiling_m / 2
+    return level.ceiling_m, float(np.hypot(level.ceiling_stddev_m, shared))
 
 
-def _edge_note(*points: PointMeasurement) -> str:
-    return " (the pixel lies at a depth edge)" if any(p.at_edge for p in points) else ""
+# ---- angles
+
+
+def angle(c: Context, m: q.Angle) -> Measured:
+    """At a place, between the directions to two others."""
+    a, vertex, b = place_of(c, m.a, m.vertex), place_of(c, m.vertex, m.a), place_of(c, m.b, m.vertex)
+
+    def between(e: Errors) -> float:
+        corner = vertex.at(e)
+        return angle_between(a.at(e) - corner, b.at(e) - corner)
+
+    if min(np.linalg.norm(x.at({}) - vertex.at({})) for x in (a, b)) < 1e-3:
+        raise QueryError(ErrorCode.INVALID_REQUEST, f"there is no angle at {vertex.name}: two of the three are one place")
+    return Measured(
+        at=between,
+        stddevs=merged(a.stddevs, vertex.stddevs, b.stddevs),
+        unit="deg",
+        evidence=(*vertex.evidence, *a.evidence, *b.evidence),
+        words="{}" + (a.note or vertex.note or b.note),
+        more="wider",
+        less="narrower",
+    )
+
+
+def angle_between(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Angle between two vectors [3], degrees; exact for small ones, too."""
+    return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b)))
+
+
+def bearing(c: Context, m: q.Bearing) -> Measured:
+    """Horizontal angle from where one looks, positive to the left."""
+    place, viewer = place_of(c, m.of, m.viewer), viewer_of(c, m.viewer, m.facing, m.of)
+    seen = viewer.sees(place)
+    right, _, forward = seen({}).tolist()
+    if np.hypot(right, forward) < 0.05:
+        raise QueryError(
+            ErrorCode.ABSTAINED, f"{place.name} lies straight above or below {viewer.name}: it has no bearing from there"
+        )
+
+    def left(e: Errors) -> float:
+        right, _, forward = seen(e).tolist()
+        return float(np.degrees(np.arctan2(-right, forward)))
+
+    side = "to the left" if left({}) >= 0 else "to the right"
+    return Measured(
+        at=left,
+        stddevs=merged(place.stddevs, viewer.stddevs),
+        unit="deg",
+        evidence=(*place.evidence, *viewer.evidence),
+        words=f"{{}}, {side} of where {viewer.name} looks" + place.note,
+        more="farther left",
+        less="farther right",
+        period=360.0,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,18 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from spatial_mllm_ros.memory.view import StoredFrame
-from spatial_mllm_ros.queries.answer import Answer, Evidence
+from spatial_mllm_ros.queries import asks
+from spatial_mllm_ros.queries import measures as q
+from spatial_mllm_ros.queries.answer import Answer, Evidence, PoseStamped
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.operands import Box, Operand, Room
 from spatial_mllm_ros.query.context import Context
-from spatial_mllm_ros.query.geometry.bearing import bearing_words, direction_answer, heading_axes
+from spatial_mllm_ros.query.directions import describe_bearing
+from spatial_mllm_ros.query.geometry.bearing import direction_answer
+from spatial_mllm_ros.query.geometry.places import name_of, place_of, upright_axes
+from spatial_mllm_ros.query.geometry.points import ceiling_height
+from spatial_mllm_ros.query.geometry.sizes import Solid, solid
+from spatial_mllm_ros.query.measured import Measured, fixed
 from spatial_mllm_ros.query.space import spread
 from spatial_mllm_ros.scene.footprint import filled_outline, rectangle_sides, smallest_rectangle, wall_direction
 from spatial_mllm_ros.scene.frame import depth_to_metres
@@ -29,8 +38,132 @@ _WALL_SEARCH_M = 0.3
 _WALL_M = 0.04  # what noise, skirtings and curtains do to where a wall seems to be
 
 
-def extent(c: Context) -> Answer:
-    """Length, width and height of the space seen, or the one asked for: sides of its upright bounding box along the walls.
+def dimensions(c: Context, ask: asks.Dimensions) -> Answer:
+    """Length, width and height of what a box encloses, or of the space seen."""
+    if isinstance(ask.of, Box):
+        return _of_box(c, solid(c, ask.of.index))
+    _require_sizeable(ask.of)
+    space = _space(c)
+    total = float(np.linalg.norm(space.sides))
+    stddev = space.stddev(c, total)
+    text = " x ".join(c.in_words(s, space.stddev(c, s), "m") for s in space.sides)
+    return _vector(c, space.sides, (total, stddev), f"{text} (length x width x height of the space seen)",
+                   "fixed: what lies beyond the space seen is not known", c.best_frames(4), c.now)  # fmt: skip
+
+
+def _of_box(c: Context, found: Solid) -> Answer:
+    extents = (found.sides[0][0], found.sides[1][0], found.sides[2][0])
+    stddevs = np.array([stddev for _, stddev in found.sides])
+    text = " x ".join(c.in_words(e, d, "m") for e, d in found.sides)
+    total = float(np.linalg.norm(extents))
+    total, stddev = found.sure(total, float(np.linalg.norm(stddevs * extents)) / total)
+    place = place_of(c, Box(index=int(found.label[4:-1])))
+    return _vector(c, extents, (total, stddev), f"{text} (length x width x height of the seen surface)",
+                   "fixed: the far side is not seen", place.evidence, place.stamp_ns)  # fmt: skip
+
+
+def _vector(
+    c: Context,
+    sides: tuple[float, float, float],
+    total: tuple[float, float],
+    words: str,
+    method: str,
+    evidence: tuple[Evidence, ...],
+    stamp_ns: int,
+) -> Answer:
+    """Sides as a VECTOR: along the thing's own axes, so in no frame."""
+    return Answer(
+        answer=words,
+        answer_type=AnswerType.VECTOR,
+        value=total[0],
+        stddev=total[1],
+        unit="m",
+        pose=PoseStamped(stamp_ns, "", sides),
+        confidence=0.9,
+        confidence_method=method,
+        source=AnswerSource.GEOMETRY,
+        scale_source=ScaleSource.DEPTH,
+        evidence=evidence,
+    )
+
+
+def extent(c: Context, m: q.Extent) -> Measured:
+    """One dimension of what a box encloses, or of the space seen."""
+    return _box_extent(c, m, m.of) if isinstance(m.of, Box) else _room_extent(c, m)
+
+
+def _require_sizeable(thing: Operand) -> None:
+    if not isinstance(thing, Room):
+        raise QueryError(ErrorCode.INVALID_REQUEST, f"{name_of(thing)} has no size: mark a box round what is meant")
+
+
+_TALL = {q.Dimension.HEIGHT: "tall", q.Dimension.WIDTH: "wide", q.Dimension.LENGTH: "long"}
+
+
+def _box_extent(c: Context, m: q.Extent, box: Box) -> Measured:
+    found = solid(c, box.index)
+    common: dict[str, Any] = {"evidence": place_of(c, box).evidence, "more": "larger", "less": "smaller"}
+    if m.dimension in _TALL:
+        value, stddev = found.side(2 if m.dimension is q.Dimension.HEIGHT else 0)
+        return fixed(value, stddev, "m", m, words="{} " + _TALL[m.dimension], **common)
+    if not found.deep:
+        raise QueryError(
+            ErrorCode.NOT_SEEN,
+            f"how deep {found.label} goes was not seen from there: mark it where two of its sides and its top show",
+        )
+    sides = np.array([found.side(i)[0] for i in range(3)])
+    stddevs = np.array([found.side(i)[1] for i in range(3)])
+    length, width, height = sides.tolist()
+    if m.dimension is q.Dimension.VOLUME:
+        value, slopes = length * width * height, np.array([width * height, length * height, length * width])
+    elif m.dimension is q.Dimension.FLOOR_AREA:
+        value, slopes = length * width, np.array([width, length, 0.0])
+    else:
+        value = 2 * (length * width + length * height + width * height)
+        slopes = 2 * np.array([width + height, length + height, length + width])
+    kind = "of the upright box round it" if m.dimension is not q.Dimension.FLOOR_AREA else "of floor that it covers"
+    return fixed(value, float(np.linalg.norm(slopes * stddevs)), m.value_unit, m, words=f"{{}} {kind}", **common)
+
+
+def _room_extent(c: Context, m: q.Extent) -> Measured:
+    _require_sizeable(m.of)
+    common: dict[str, Any] = {"evidence": c.best_frames(4), "more": "larger", "less": "smaller"}
+    if m.dimension is q.Dimension.SURFACE_AREA:
+        raise QueryError(ErrorCode.NOT_AVAILABLE, "the area of all walls is not measured: ask for the floor area")
+    if m.dimension in (q.Dimension.FLOOR_AREA, q.Dimension.VOLUME):
+        level = c.level_with_floor()
+        area, stddev = _floor_area(c, level)
+        if m.dimension is q.Dimension.FLOOR_AREA:
+            return fixed(area, stddev, "m2", m, words="{} of floor in the space seen", **common)
+        height, height_stddev = ceiling_height(c, level)
+        height_stddev = float(np.hypot(height_stddev, level.floor_stddev_m or 0.0))
+        spread = float(np.hypot(height * stddev, area * height_stddev))
+        return fixed(area * height, spread, "m3", m, words="{} of space seen, floor area times height", **common)
+    space = _space(c)
+    side = space.sides[_SIDES.index(m.dimension)]
+    return fixed(side, space.stddev(c, side), "m", m, words="{} of space seen", **common)
+
+
+_SIDES = (q.Dimension.LENGTH, q.Dimension.WIDTH, q.Dimension.HEIGHT)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Length, width and height of the space seen, metres."""
+
+    sides: tuple[float, float, float]
+
+    def stddev(self, c: Context, side: float) -> float:
+        shared = c.sensor.depth_correlated
+        return float(np.sqrt(2 * _THIN_M**2 / 12 + 2 * c.sensor.pose_position_m**2 + (shared * side) ** 2 + _WALL_M**2))
+
+
+def _space(c: Context) -> _Space:
+    return c.once("space", lambda: _measured_space(c))
+
+
+def _measured_space(c: Context) -> _Space:
+    """Sides of the upright bounding box of the space seen along the walls.
 
     Where no walls stand out the box is the smallest one.
 
@@ -50,31 +183,7 @@ def extent(c: Context) -> Answer:
     height = float(high - low)
     if level.floor_stddev_m is not None and level.ceiling_m is not None:
         height = level.ceiling_m
-    shared = c.sensor.depth_correlated
-
-    def deviation(side: float) -> float:
-        return float(np.sqrt(2 * _THIN_M**2 / 12 + 2 * c.sensor.pose_position_m**2 + (shared * side) ** 2 + _WALL_M**2))
-
-    evidence = _best_frames(c, 4)
-    sides = {"extent_length": length, "extent_width": width, "extent_height": height}
-    side = sides.get(c.parsed.family)
-    if side is not None:
-        return c.number(side, deviation(side), "m", evidence, "{} of space seen")
-    total = float(np.linalg.norm(list(sides.values())))
-    text = " x ".join(c.in_words(s, deviation(s), "m") for s in sides.values())
-    return Answer(
-        answer=f"{text} (length x width x height of the space seen)",
-        answer_type=AnswerType.VECTOR,
-        value=total,
-        stddev=deviation(total),
-        unit="m",
-        pose=c.extents((length, width, height), c.now),
-        confidence=0.9,
-        confidence_method="fixed: what lies beyond the space seen is not known",
-        source=AnswerSource.GEOMETRY,
-        scale_source=ScaleSource.DEPTH,
-        evidence=evidence,
-    )
+    return _Space((float(length), float(width), height))
 
 
 def _between_walls(places: NDArray[np.float64]) -> float:
@@ -97,64 +206,71 @@ def _between_walls(places: NDArray[np.float64]) -> float:
     return float(ends[1] - ends[0])
 
 
-def floor_area(c: Context) -> Answer:
+def _floor_area(c: Context, level: Level) -> tuple[float, float]:
     """Area of the floor of the space seen: floor that was seen, with what stands on it and small gaps filled in."""
-    level = c.level_with_floor()
     points = _thinned(c, level)
     top = level.ceiling_m - 0.3 if level.ceiling_m is not None else 2.0
     area, outline = filled_outline(points[points[:, 2] < top][:, :2], _THIN_M)
-    stddev = float(np.hypot(_WALL_M * outline, 0.02 * area))
-    return c.number(area, stddev, "m2", _best_frames(c, 4), "{} of floor in the space seen")
+    return float(area), float(np.hypot(_WALL_M * outline, 0.02 * area))
 
 
-def ceiling(c: Context) -> Answer:
-    """Height of the ceiling above the floor."""
-    level = c.level_with_floor()
-    if level.ceiling_m is None or level.ceiling_stddev_m is None:
-        raise QueryError(ErrorCode.NOT_SEEN, "no ceiling was seen (no large, highest surface facing down)")
-    shared = c.sensor.depth_correlated * level.ceiling_m / 2
-    stddev = float(np.sqrt(level.ceiling_stddev_m**2 + (level.floor_stddev_m or 0.0) ** 2 + shared**2))
-    return c.number(level.ceiling_m, stddev, "m", _best_frames(c, 4), "the ceiling is {} above the floor")
-
-
-def unseen(c: Context) -> Answer:
-    """Share of the space around the path that was never looked at, and where most of it lies.
+def unseen_fraction(c: Context, m: q.UnseenFraction) -> Measured:
+    """Share of the space around the path that was never looked at.
 
     The space around the path: voxels between floor and ceiling within ``near_m`` of the path whose line to the nearest
     camera position is not blocked by a seen surface. Seen: in at least one image, no further than the depth measured
     there.
     """
+    look = _look_around(c, c.level())
+    share, stddev = look.share
+    if not look.where.any():
+        words, evidence = "{}: there is nothing unseen", c.best_frames(2)
+    else:
+        words = "{} is unseen, most of it " + _largest(c, look)[1]
+        evidence = c.moment_evidence(c.now, "now")
+    return fixed(share, stddev, "", m, evidence=evidence, scale=ScaleSource.NONE, words=words)
+
+
+def unseen(c: Context, ask: asks.Unseen) -> Answer:
+    """Where most of the space around the path lies that was never looked at; see ``unseen_fraction``."""
     level = c.level()
     look = _look_around(c, level)
     share, stddev = look.share
     if not look.where.any():
-        return c.number(share, stddev, "", _best_frames(c, 2), "{}: there is nothing unseen")
+        raise QueryError(ErrorCode.NOT_SEEN, "there is nothing unseen in the space around the path")
+    (place, volume), words = _largest(c, look)
+    camera = c.camera_at(c.present)
+    world = place - camera.T_world_camera[:3, 3]
+    distance = float(np.linalg.norm(world))
+    evidence = c.moment_evidence(c.now, "now")
+    if c.request.choices:
+        vector = upright_axes(level, camera.T_world_camera) @ world
+        covariance = np.eye(3) * _VOXEL_M**2
+        ends = (distance, _VOXEL_M)
+        return direction_answer(c, vector, covariance, words, world, ends, c.now, evidence, ScaleSource.DEPTH)
+    return Answer(
+        answer=f"mostly {words}: {volume:.1f} cubic metres, {c.in_words(share, stddev, '')} of the space around the path",
+        answer_type=AnswerType.POINT,
+        value=distance,
+        stddev=_VOXEL_M,
+        unit="m",
+        pose=c.position(place, c.now),
+        confidence=1.0,
+        confidence_method="counted voxels",
+        source=AnswerSource.GEOMETRY,
+        scale_source=ScaleSource.DEPTH,
+        evidence=evidence,
+    )
+
+
+def _largest(c: Context, look: _Look) -> tuple[tuple[NDArray[np.float64], float], str]:
+    """The largest unseen part, and where it is from the camera."""
     place, volume = look.largest()
     camera = c.camera_at(c.present)
-    distance = float(np.linalg.norm(place - camera.T_world_camera[:3, 3]))
-    words = f"{bearing_words(level, camera, place)} of the camera, {c.in_words(distance, _VOXEL_M, 'm')} away"
-    evidence = c.moment_evidence(c.now, "now")
-    if c.parsed.family == "unseen_where":
-        world = place - camera.T_world_camera[:3, 3]
-        vector = heading_axes(level, camera.T_world_camera) @ world
-        if c.request.choices:
-            covariance = np.eye(3) * _VOXEL_M**2
-            return direction_answer(c, vector, covariance, words, world, (distance, _VOXEL_M), c.now, evidence)
-        return Answer(
-            answer=f"mostly {words}: {volume:.1f} cubic metres, {c.in_words(share, stddev, '')} of the space around the path",
-            answer_type=AnswerType.POINT,
-            value=distance,
-            stddev=_VOXEL_M,
-            unit="m",
-            pose=c.position(place, c.now),
-            confidence=1.0,
-            confidence_method="counted voxels",
-            source=AnswerSource.GEOMETRY,
-            scale_source=ScaleSource.DEPTH,
-            evidence=evidence,
-        )
-    answer = c.number(share, stddev, "", evidence, "{} is unseen, most of it " + words)
-    return c.placed(answer, place)
+    seen = upright_axes(look.level, camera.T_world_camera) @ (place - camera.T_world_camera[:3, 3])
+    distance = float(np.linalg.norm(seen))
+    where = describe_bearing(float(seen[0]), float(seen[2]))
+    return (place, volume), f"{where} of the camera, {c.in_words(distance, _VOXEL_M, 'm')} away"
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +298,7 @@ class _Look:
 
 def _look_around(c: Context, level: Level) -> _Look:
     T = level.T_zup_from_world
-    _, poses = c.track.arrays(c.request.window_start, c.request.window_end)
+    _, poses = c.track.arrays(c.window_start, c.window_end)
     path = np.unique(np.round(apply(T, poses[:, :3]) / 0.3), axis=0) * 0.3
     low, high = path.min(axis=0) - c.config.near_m, path.max(axis=0) + c.config.near_m
     camera_height = float(np.median(path[:, 2]))
@@ -269,13 +385,5 @@ def _looks(c: Context) -> list[StoredFrame]:
 
 def _thinned(c: Context, level: Level) -> NDArray[np.float64]:
     """Seen surface in the level frame [n, 3], one point for every 5 cm."""
-    points = c.memory.seen_points(c.request.window_start, c.request.window_end)
-    if not len(points):
-        raise QueryError(ErrorCode.NOT_SEEN, "no frame with depth was seen within the window")
-    return apply(level.T_zup_from_world, voxel_centres(voxel_keys(points, _THIN), _THIN)).astype(np.float64, copy=False)
-
-
-def _best_frames(c: Context, k: int) -> tuple[Evidence, ...]:
-    """The frames that show most of the space."""
-    picked = c.memory.keyframes(k, c.request.window_start, c.request.window_end).picked
-    return tuple(c.evidence(stored, "seen space") for stored in map(c.memory.get, picked) if stored is not None)
+    points = voxel_centres(voxel_keys(c.seen_points(), _THIN), _THIN)
+    return apply(level.T_zup_from_world, points).astype(np.float64, copy=False)

@@ -1,23 +1,27 @@
-"""Real size of what a box in an image encloses."""
+"""What a box in an image encloses: its seen surface, its real size and its place."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
 
 from spatial_mllm_ros.memory.view import StoredFrame
-from spatial_mllm_ros.queries.answer import Answer, ImageBox
-from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError, ScaleSource
+from spatial_mllm_ros.queries.answer import ImageBox
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.scene.footprint import smallest_rectangle
 from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.level import Level
-from spatial_mllm_ros.scene.measure import EDGE_PX
+from spatial_mllm_ros.scene.measure import EDGE_PX, CameraErrors
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
+from spatial_mllm_ros.scene.uncertainty import Errors
 
 _MIN_PIXELS = 40
 _MARGIN_PX = 12
@@ -33,6 +37,9 @@ _BASE_PX = 3
 _ALIKE = np.cos(np.radians(30))
 _RIM_PX = 1
 _SMOOTH_PX = 7
+_THIN_M = 0.05
+_FILLS = 0.7
+_HIDDEN = 0.6  # of its length: how deep furniture is that was seen from one side, give or take
 _NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
 
 
@@ -54,15 +61,6 @@ class ObjectPoints:
     depth: float
     pixel_m: float
     supports: tuple[float, ...]
-
-
-def object_points(c: Context, box: ImageBox, stored: StoredFrame) -> ObjectPoints:
-    """What the box encloses: the connected surface that fills most of its middle, without the floor.
-
-    Raises QueryError NOT_SEEN when too little was measured there.
-    """
-    patch = _Patch.of(c, box, stored)
-    return patch.points_of(patch.segment(_USUAL))
 
 
 @dataclass(frozen=True)
@@ -96,13 +94,12 @@ class _Patch:
     planes: list[_Plane]
 
     @classmethod
-    def of(cls, c: Context, box: ImageBox, stored: StoredFrame) -> _Patch:
+    def of(cls, c: Context, label: str, box: ImageBox, stored: StoredFrame) -> _Patch:
         frame = stored.frame
         camera = frame.camera
         assert frame.depth is not None
         assert camera is not None
         assert frame.T_world_camera is not None
-        label = f"<box{c.parsed.boxes[0]}>"
         u0, v0 = int(np.ceil(box.u_min)), int(np.ceil(box.v_min))
         u1, v1 = int(np.floor(box.u_max)) + 1, int(np.floor(box.v_max)) + 1
         # a margin round the box shows what is behind the object and under it
@@ -238,56 +235,124 @@ def _background(
     return planes
 
 
-def size(c: Context) -> Answer:
-    """Length, width and height of what a box encloses, or the one that is asked for.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Solid:
+    """What a box encloses.
 
-    Of the surface that was seen: length is the longer horizontal side of its smallest upright bounding box, width the
-    same unless both are asked for, height the vertical one. A side that was not seen does not count.
+    found: its pixels and points. sides: length, width and height of the seen surface, each with its deviation, metres.
+    middle: centre [3] of its upright bounding box, world. turn: rotation [2, 2] of the level frame to its sides. top, bottom: heights in the level frame. deep: whether both of
+    its horizontal sides were seen, so that its depth is known.
     """
-    box, stored = c.box(0)
-    patch = _Patch.of(c, box, stored)
-    found, sides = _measured(patch, c.level())
+
+    label: str
+    found: ObjectPoints
+    camera: CameraErrors
+    sides: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    middle: NDArray[np.float64]
+    turn: NDArray[np.float64]
+    top: float
+    bottom: float
+    deep: bool
+
+    def _moved(self, world: NDArray[np.float64], errors: Errors) -> NDArray[np.float64]:
+        """World points [..., 3] with the errors of the image applied."""
+        T, moved = self.camera.T_world_camera, self.camera.pose(errors)
+        local = (world - T[:3, 3]) @ T[:3, :3] * self.camera.scale(errors)
+        return np.asarray(local @ moved[:3, :3].T + moved[:3, 3], dtype=np.float64)
+
+    def surface(self, indices: NDArray[np.intp], errors: Errors) -> NDArray[np.float64]:
+        """Points [n, 3] of the surface, world."""
+        return self._moved(self.found.world[indices], errors)
+
+    def center(self, errors: Errors) -> NDArray[np.float64]:
+        """Its centre, world [3]: of what was seen of it."""
+        slip = [errors.get(("center", self.label, axis), 0.0) for axis in range(3)]
+        return self._moved(self.middle, errors) + slip
+
+    def center_stddevs(self) -> dict[Hashable, Any]:
+        """Error sources of ``center``; what was not seen of its far side is the largest."""
+        (length, length_stddev), (width, width_stddev), (_, height_stddev) = self.sides
+        hidden = 0.0 if self.deep else _HIDDEN * length
+        level = float(np.hypot(max(length_stddev, width_stddev) / 2, hidden / 2))
+        slips = (level, level, height_stddev / 2)
+        return {**self.camera.stddevs(), **{("center", self.label, axis): s for axis, s in enumerate(slips)}}
+
+    def surface_stddevs(self) -> dict[Hashable, Any]:
+        """Error sources of ``surface``."""
+        return dict(self.camera.stddevs())
+
+    def side(self, index: int) -> tuple[float, float]:
+        """Length (0), width (1) or height (2) with its deviation. ABSTAINED where it is not clear what belongs together."""
+        return self.sure(*self.sides[index])
+
+    def sure(self, extent: float, stddev: float) -> tuple[float, float]:
+        """The same, ABSTAINED where it is not clear what belongs together."""
+        if stddev > max(_MAX_DOUBT * extent, 0.02):
+            raise QueryError(
+                ErrorCode.ABSTAINED,
+                f"it is not clear what in {self.label} belongs together or where it ends: {extent - stddev:.2f} to "
+                f"{extent + stddev:.2f} m; draw the box closely round one thing, or mark it in a clearer view",
+            )
+        return extent, stddev
+
+
+def solid(c: Context, index: int) -> Solid:
+    """What <box{index}> encloses: the connected surface that fills most of its middle, without the floor.
+
+    Its sides are those of the surface that was seen: length is the longer horizontal side of its smallest upright bounding
+    box, height the vertical one. A side that was not seen does not count. QueryError NOT_SEEN when too little was
+    measured there.
+    """
+    return c.once(("solid", index), lambda: _solid(c, index))
+
+
+def _solid(c: Context, index: int) -> Solid:
+    box, stored = c.box(index)
+    label = f"<box{index}>"
+    level = c.level()
+    patch = _Patch.of(c, label, box, stored)
+    found, sides = _measured(patch, level)
     noise = float(c.sensor.depth_white_stddev(found.depth)) / 2
     shared = c.sensor.depth_correlated
 
     def deviation(side: _Side) -> float:
         return float(np.linalg.norm((side.lateral, noise, shared * side.extent, _MODEL_M, side.doubt)))
 
-    def sure(extent: float, stddev: float) -> tuple[float, float]:
-        if stddev > max(_MAX_DOUBT * extent, 0.02):
-            raise QueryError(
-                ErrorCode.ABSTAINED,
-                f"it is not clear what in {patch.label} belongs together or where it ends: {extent - stddev:.2f} to "
-                f"{extent + stddev:.2f} m; draw the box closely round one thing, or mark it in a clearer view",
-            )
-        return extent, stddev
-
-    evidence = (c.box_evidence(stored, box, patch.label),)
-    family = c.parsed.family
-    length, width, height = sides
-    if family == "size_height":
-        return c.number(*sure(height.extent, deviation(height)), "m", evidence, "{} tall")
-    if family in ("size_width", "size_length"):
-        word = "wide" if family == "size_width" else "long"
-        return c.number(*sure(length.extent, deviation(length)), "m", evidence, "{} " + word)
-    stddevs = [deviation(side) for side in sides]
-    extents = (length.extent, width.extent, height.extent)
-    text = " x ".join(c.in_words(e, d, "m") for e, d in zip(extents, stddevs, strict=True))
-    total = float(np.linalg.norm(extents))
-    total, total_stddev = sure(total, float(np.linalg.norm(np.array(stddevs) * extents)) / total)
-    return Answer(
-        answer=f"{text} (length x width x height of the seen surface)",
-        answer_type=AnswerType.VECTOR,
-        value=total,
-        stddev=total_stddev,
-        unit="m",
-        pose=c.extents(extents, stored.frame.stamp_ns),
-        confidence=0.9,
-        confidence_method="fixed: the far side is not seen",
-        source=AnswerSource.GEOMETRY,
-        scale_source=ScaleSource.DEPTH,
-        evidence=evidence,
+    length, width, height = ((side.extent, deviation(side)) for side in sides)
+    L = level.T_zup_from_world
+    p = found.world @ L[:3, :3].T + L[:3, 3]
+    angle = _facing(found.normals @ L[:3, :3].T)
+    if angle is None:
+        angle = smallest_rectangle(p[:, :2])[2]
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    low, high = np.percentile(p[:, :2] @ turn.T, [0.5, 99.5], axis=0)
+    bottom = _foot(found, p[:, 2])
+    top = bottom + height[0]
+    middle = np.append(turn.T @ ((low + high) / 2), (top + bottom) / 2)
+    return Solid(
+        label=label,
+        found=found,
+        camera=CameraErrors(stored.frame_id, patch.T_world_camera, c.sensor),
+        sides=(length, width, height),
+        middle=L[:3, :3].T @ (middle - L[:3, 3]),
+        turn=turn,
+        top=top,
+        bottom=bottom,
+        deep=_both_sides_seen(p[:, :2], length[0], width[0]),
     )
+
+
+def _both_sides_seen(plan: NDArray[np.float64], length: float, width: float) -> bool:
+    """Whether a surface seen from above [n, 2] fills its rectangle: its top was seen, or it is round.
+
+    Two upright faces alone fill half of their rectangle, one face next to nothing.
+    """
+    if width < _THIN_M:
+        return False
+    try:
+        return float(ConvexHull(plan, qhull_options="QJ").volume) > _FILLS * length * width
+    except QhullError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -329,11 +394,8 @@ def _dimensions(level: Level, found: ObjectPoints) -> _Sides:
     L = level.T_zup_from_world
     p = found.world @ L[:3, :3].T + L[:3, 3]
     steps = found.steps @ L[:3, :3].T
-    low = float(np.percentile(p[:, 2], 0.5))
     rim = _RIM_PX * found.pixel_m
-    # what it stands on was taken away with some of its foot
-    beneath = [s for s in found.supports if -_SLICE_M < low - s < _STANDING_M]
-    bottom = max(beneath) if beneath else low - rim
+    bottom = _foot(found, p[:, 2])
     top, doubt = _top(p[:, 2])
     height = _Side(top + rim - bottom, found.pixel_m * np.hypot(EDGE_PX, 0.5) * np.sqrt(2), doubt)
     angle = _facing(found.normals @ L[:3, :3].T)
@@ -344,6 +406,14 @@ def _dimensions(level: Level, found: ObjectPoints) -> _Sides:
     across = _side(p[:, :2] @ (-s, c), steps[..., :2] @ (-s, c))
     longer, shorter = (along, across) if along.extent >= across.extent else (across, along)
     return longer, shorter, height
+
+
+def _foot(found: ObjectPoints, heights: NDArray[np.float64]) -> float:
+    """Height of what an object stands on, or of its lowest part where that is not seen; given those of its points."""
+    low = float(np.percentile(heights, 0.5))
+    # what it stands on was taken away with some of its foot
+    beneath = [s for s in found.supports if -_SLICE_M < low - s < _STANDING_M]
+    return max(beneath) if beneath else low - _RIM_PX * found.pixel_m
 
 
 def _side(places: NDArray[np.float64], steps: NDArray[np.float64]) -> _Side:
