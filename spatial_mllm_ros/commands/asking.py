@@ -15,7 +15,7 @@ from rich.text import Text
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.queries.codes import QueryError
-from spatial_mllm_ros.query.words import check_question
+from spatial_mllm_ros.language.tokens import check_text
 from spatial_mllm_ros.session.answers import (
     confidence_words,
     deviation_words,
@@ -73,7 +73,7 @@ class Asking:
             if not text:
                 raise click.UsageError("what is the question? Give it in quotes, or --questions FILE")
             try:  # before a long recording is streamed for nothing
-                check_question(text)
+                check_text(text)
             except QueryError as error:
                 raise click.UsageError(common.printable(str(error))) from error
             return [Question("Q1", text, self.choices, self.points, self.boxes, self.times, *where)]

@@ -54,6 +54,11 @@ class ConversationReader:
         self._conversations: OrderedDict[str, list[Exchange]] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def translates(self) -> bool:
+        """Whether a language model reads what the grammar does not."""
+        return self._translator is not None
+
     def read(
         self, request: Request, *, timeout_s: float = math.inf, cancelled: Callable[[], bool] = lambda: False
     ) -> tuple[Reading, str]:

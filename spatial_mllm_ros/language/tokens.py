@@ -6,6 +6,11 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 
+from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
+
+MAX_CHARACTERS = 2000
+"""Of a question at most."""
+
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "″": '"', "′": "'", "−": "-"})
 _FRACTIONS = {"½": 0.5, "¼": 0.25, "¾": 0.75, "⅓": 1 / 3, "⅔": 2 / 3}
 _WRITTEN_OUT = (  # contractions; 's after a question word or a pronoun is "is", elsewhere it owns
@@ -58,6 +63,26 @@ class Token:
     value: float = 0.0
     start: int = 0
     end: int = 0
+
+
+def check_text(text: str) -> None:
+    """QueryError (INVALID_REQUEST) unless ``text`` is 1 to 2000 printable characters with something to read in them."""
+    if not text.strip():
+        raise _unreadable("the question is empty: ask something in 1 to 2000 characters")
+    if len(text) > MAX_CHARACTERS:
+        raise _unreadable(f"the question has {len(text)} characters: ask it in at most {MAX_CHARACTERS}")
+    for position, character in enumerate(text):
+        category = unicodedata.category(character)
+        if category == "Cs" or character == "\ufffd":
+            raise _unreadable(f"character {position} of the question is not text (a residue of wrong decoding): send UTF-8")
+        if category == "Cc" and character not in "\t\n\r":
+            raise _unreadable(f"character {position} of the question is the control character {character!r}: remove it")
+    if not any(c.isalnum() for c in text):
+        raise _unreadable("the question has no word in it: ask something")
+
+
+def _unreadable(message: str) -> QueryError:
+    return QueryError(ErrorCode.INVALID_REQUEST, message)
 
 
 def normalise(text: str) -> str:

@@ -9,19 +9,29 @@ answer nevertheless.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
+from spatial_mllm_ros.queries import asks, moments, operands
+from spatial_mllm_ros.queries import measures as q
 from spatial_mllm_ros.queries.answer import Answer, Evidence, Request
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode
+from spatial_mllm_ros.queries.query import Query, boxes_of, points_of, terms, times_of
 from spatial_mllm_ros.queries.units import LENGTH, UNITS, convert, parse_measures
-from spatial_mllm_ros.query.parser import ParsedQuestion
-from spatial_mllm_ros.query.words import normalise, placeholders
 
 GEOMETRY_CANNOT_TELL = frozenset({ErrorCode.ABSTAINED, ErrorCode.SCALE_UNAVAILABLE})
 """Refusals of geometry after which a model may be asked; all others are the answer."""
 
-BEYOND_A_MODEL = frozenset({"camera_position", "elapsed", "unseen", "unseen_where"})
-"""Families that images alone do not answer: places in the fixed frame, stamps, and what no image shows."""
+MARK = re.compile(r"<\s*(?:p|box|t)\s*\d+\s*>", re.IGNORECASE)
+"""<p0>, <box0> or <t0> in words."""
+
+BEYOND_A_MODEL = (
+    asks.Locate, asks.Unseen, asks.Moving, asks.Pixel, asks.SurfaceNormal, asks.Visible, asks.Seen, asks.AppearanceOrder,
+    q.UnseenFraction, q.Elapsed, q.Count, q.SeenCount, q.SeenTime, q.SeenDistance, q.Heading, q.Speed, q.MeanSpeed,
+    q.TimeSpent, moments.MarkedMoment, moments.MarkMoment, moments.Stamp, moments.ClockTime, moments.Ago,
+    moments.AfterStart, operands.Point, operands.Box, operands.Robot, operands.Origin, operands.Position,
+)  # fmt: skip
+"""What images alone do not tell: marks, moments, places in the fixed frame, stamps, and what no image shows."""
 
 SPREAD = 0.2
 GUESSES = math.log(4.0)
@@ -31,22 +41,24 @@ accuracy of 0.53 and, of four choices, 0.55 right: about what Spatial-MLLM v1.1 
 0.52, at https://github.com/diankun-wu/Spatial-MLLM)."""
 
 
-def is_marked(request: Request, parsed: ParsedQuestion | None) -> bool:
+def is_marked(request: Request, query: Query | None) -> bool:
     """Whether the question is about marked points, boxes or moments, which a model cannot see.
 
     Marks that come with a question that is not understood are taken to be what it is about.
     """
-    if parsed is None:
+    if query is None:
         if request.points or request.boxes or request.times:
             return True
-    elif parsed.points or parsed.boxes or parsed.times:
+    elif points_of(query) or boxes_of(query) or times_of(query):
         return True
-    return bool(placeholders(" ".join(map(normalise, (request.question, *request.choices)))))
+    return any(MARK.search(text) for text in (request.question, *request.choices))
 
 
-def is_for_a_model(request: Request, parsed: ParsedQuestion | None) -> bool:
+def is_for_a_model(request: Request, query: Query | None) -> bool:
     """Whether a model could answer, alone or beside geometry."""
-    return not is_marked(request, parsed) and (parsed is None or parsed.family not in BEYOND_A_MODEL)
+    if is_marked(request, query):
+        return False
+    return query is None or not any(isinstance(term, BEYOND_A_MODEL) for term in terms(query))
 
 
 def both(geometry: Answer, model: Answer, asked_unit: str, trust: float, choices: int = 0) -> Answer | None:

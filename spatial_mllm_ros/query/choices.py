@@ -9,22 +9,30 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import ndtr
 
+from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode, QueryError
+from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
+from spatial_mllm_ros.query import comparisons
+from spatial_mllm_ros.query.directions import direction_of
 
 _YES = {"yes", "true", "y", "correct", "right", "visible", "it is", "1"}
 _NO = {"no", "false", "n", "incorrect", "wrong", "not visible", "hidden", "it is not", "0"}
 _ORDINALS = (("first", "1st", "former"), ("second", "2nd", "latter"), ("third", "3rd"), ("fourth", "4th"))
 
 
-def choose(answer: Answer, request: Request, min_confidence: float) -> Answer:
+def choose(answer: Answer, request: Request, query: Query, min_confidence: float) -> Answer:
     """The answer as a CHOICE among ``request.choices``; unchanged when there are none or it is one already.
 
     Raises QueryError: INVALID_REQUEST for choices that do not fit the question, ABSTAINED when two are equally good.
     """
     if answer.answer_type == AnswerType.CHOICE:
-        return _point_choice(answer, request) if not _is_direction(answer) else answer
+        if isinstance(query.ask, asks.Extreme):
+            return _thing_choice(answer, request, comparisons.subjects(query.ask))
+        if isinstance(query.ask, asks.Side):
+            return _side_choice(answer, request, query.ask)
+        return answer
     if not request.choices:
         return answer
     if answer.answer_type == AnswerType.BOOLEAN:
@@ -36,30 +44,42 @@ def choose(answer: Answer, request: Request, min_confidence: float) -> Answer:
     raise _unfit(request.choices, "name what the question asks for")
 
 
-def _is_direction(answer: Answer) -> bool:
-    return answer.unit == "m" and answer.answer_type == AnswerType.CHOICE
-
-
-def _point_choice(answer: Answer, request: Request) -> Answer:
-    """``choice_index`` of a comparison is an index into the points; make it one into the choices."""
+def _thing_choice(answer: Answer, request: Request, subjects: Sequence[str]) -> Answer:
+    """``choice_index`` of a comparison names what was compared; make it an index into the choices."""
     if not request.choices:
         return answer
-    named = [_point_named(choice, len(request.choices)) for choice in request.choices]
-    if answer.choice_index not in named:
-        raise _unfit(request.choices, "name the points, such as <p0>")
-    index = named.index(answer.choice_index)
-    return replace(answer, choice_index=index)
+    picked = answer.answer.split(": ", 1)[0]
+    named = [_thing_named(choice, subjects) for choice in request.choices]
+    if picked not in named or len(set(named)) < len(named):
+        raise _unfit(request.choices, f"name what is compared: {', '.join(subjects)}")
+    return replace(answer, choice_index=named.index(picked))
 
 
-def _point_named(choice: str, count: int) -> int | None:
+def _thing_named(choice: str, subjects: Sequence[str]) -> str | None:
+    """The one of ``subjects`` that a choice names: as it is, by its mark, or by its place among them."""
     text = choice.strip().lower()
-    marked = re.findall(r"p\s*(\d+)", text)
-    if len(marked) == 1:
-        return int(marked[0])
-    for index, words in enumerate(_ORDINALS[:count]):
+    if text in subjects:
+        return text
+    marks = {f"<{kind}{number}>" for kind, number in re.findall(r"\b(p|box|t)\s*(\d+)\b", text)}
+    fitting = [s for s in subjects if marks & set(re.findall(r"<\w+>", s))]
+    if len(marks) == 1 and len(fitting) == 1:
+        return fitting[0]
+    for words, subject in zip(_ORDINALS, subjects, strict=False):
         if any(re.search(rf"\b{word}\b", text) for word in words):
-            return index
+            return subject
     return None
+
+
+def _side_choice(answer: Answer, request: Request, ask: asks.Side) -> Answer:
+    """``choice_index`` of a side names one of the relations; make it an index into the choices."""
+    if not request.choices:
+        return answer
+    meant = {tuple(d) for d in [direction_of(ask.options[answer.choice_index].value)] if d is not None}
+    named = [direction_of(choice) for choice in request.choices]
+    fitting = [i for i, d in enumerate(named) if d is not None and tuple(d) in meant]
+    if len(fitting) != 1:
+        raise _unfit(request.choices, "name the sides that are asked about, such as left and right")
+    return replace(answer, choice_index=fitting[0])
 
 
 def _yes_or_no(answer: Answer, choices: Sequence[str]) -> Answer:

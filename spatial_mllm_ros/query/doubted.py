@@ -6,22 +6,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from spatial_mllm_ros.queries import asks
+from spatial_mllm_ros.queries import measures as m
+from spatial_mllm_ros.queries import operands as o
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode, QueryError
+from spatial_mllm_ros.queries.query import Query, terms
 from spatial_mllm_ros.scene.inputs import Doubt
 
 REFUSED_BELOW = 0.2
 """Where the doubts leave less of the confidence than this, the input is nonsense, and so would be the answer."""
 DEPTH = "depth_"
 """What the kinds of doubts about depth begin with; the others are about poses and calibration, which all rests on."""
-OF_POSES_ALONE = frozenset(("displacement", "path", "turned", "moved_dir", "camera_position", "elapsed"))
-CHOSEN = (AnswerType.BOOLEAN, AnswerType.CHOICE)
+OF_DEPTH = (o.Point, o.Box, o.Room, o.Floor, o.Ceiling, o.NearestWall, asks.Unseen, m.UnseenFraction, m.Shift)
+"""What is placed by depth; a shift by which way is up, which the floor tells."""
+CHOSEN = (AnswerType.BOOLEAN, AnswerType.CHOICE, AnswerType.ORDER)
 
 
-def that_count(doubts: Sequence[Doubt], family: str) -> list[Doubt]:
-    """The doubts that answers of a question family are the less certain for."""
-    of_poses = family in OF_POSES_ALONE
-    return [d for d in doubts if d.confidence < 1 and not (of_poses and d.kind.startswith(DEPTH))]
+def that_count(doubts: Sequence[Doubt], query: Query) -> list[Doubt]:
+    """The doubts that the answer to a query is the less certain for."""
+    of_depth = any(isinstance(t, OF_DEPTH) or (isinstance(t, m.Turn) and t.about_up) for t in terms(query))
+    return [d for d in doubts if d.confidence < 1 and (of_depth or not d.kind.startswith(DEPTH))]
 
 
 def doubted(answer: Answer, doubts: Sequence[Doubt], min_confidence: float) -> Answer:

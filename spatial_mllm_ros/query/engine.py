@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.memory.unplaced import UnplacedFrames
+from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
+from spatial_mllm_ros.queries.query import Query, value_unit
+from spatial_mllm_ros.query import handlers
 from spatial_mllm_ros.query.arbitration import (
     GEOMETRY_CANNOT_TELL,
     both,
@@ -22,61 +27,17 @@ from spatial_mllm_ros.query.arbitration import (
 from spatial_mllm_ros.query.choices import choose
 from spatial_mllm_ros.query.context import Context, QueryConfig, TransformLookup
 from spatial_mllm_ros.query.doubted import because_of, doubted, that_count
-from spatial_mllm_ros.query.geometry import bearing, motion, points, rooms, sizes, views
+from spatial_mllm_ros.query.handlers import unavailable
 from spatial_mllm_ros.query.metres import in_metres, require_metres, without_metres
 from spatial_mllm_ros.query.model_backend import ModelBackend
-from spatial_mllm_ros.query.parser import ParsedQuestion, QuestionParser
+from spatial_mllm_ros.query.moments import window_of
 from spatial_mllm_ros.query.space import DepthLender, LevelCache
+from spatial_mllm_ros.query.understanding import NotUnderstood, Understood, understand
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 
 log = logging.getLogger(__name__)
-
-Handler = Callable[[Context], Answer]
-
-HANDLERS: dict[str, Handler] = {
-    "depth": points.depth,
-    "range": points.distance_from_camera,
-    "range_at": points.distance_from_camera,
-    "nearer": points.nearer_or_farther,
-    "farther": points.nearer_or_farther,
-    "is_nearer": points.is_nearer_or_farther,
-    "is_farther": points.is_nearer_or_farther,
-    "distance": points.distance,
-    "horizontal_distance": points.horizontal_distance,
-    "height": points.height,
-    "height_difference": points.height_difference,
-    "higher": points.higher_or_lower,
-    "lower": points.higher_or_lower,
-    "is_higher": points.is_higher_or_lower,
-    "is_lower": points.is_higher_or_lower,
-    "where": views.where,
-    "visible": views.visible,
-    "first_seen": views.seen_when,
-    "last_seen": views.seen_when,
-    "displacement": motion.displacement,
-    "path": motion.path,
-    "turned": motion.turned,
-    "moved_dir": motion.moved_direction,
-    "camera_height": motion.camera_height,
-    "camera_position": motion.camera_position,
-    "elapsed": motion.elapsed,
-    "direction": bearing.direction,
-    "size": sizes.size,
-    "size_height": sizes.size,
-    "size_width": sizes.size,
-    "size_length": sizes.size,
-    "extent": rooms.extent,
-    "extent_length": rooms.extent,
-    "extent_width": rooms.extent,
-    "extent_height": rooms.extent,
-    "floor_area": rooms.floor_area,
-    "ceiling": rooms.ceiling,
-    "unseen": rooms.unseen,
-    "unseen_where": rooms.unseen,
-}
-"""The geometry handler of every question family."""
 
 NO_MODEL_HELP = (
     "a free-form question needs a model and none is loaded: install the extra spatial_mllm_ros[model], get a checkpoint "
@@ -89,18 +50,27 @@ MARKS_HELP = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Call:
-    """A request on its way: when its time is up (monotonic seconds), whether it was given up, who reads along."""
+    """A request on its way: what was seen when it was asked, what it means, when its time is up (monotonic seconds),
+    whether it was given up, who reads along."""
 
     request: Request
+    seen: MemoryView
     deadline: float
     cancelled: Callable[[], bool]
     on_text: Callable[[str], None] | None
+    understood: Understood = Understood()  # noqa: RUF009  frozen
 
     @property
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
+
+    @property
+    def in_words(self) -> Request:
+        """The request for a model, which reads words."""
+        asked = self.request.question.strip() or self.understood.read_as
+        return replace(self.request, question=asked)
 
 
 class SpatialQueryEngine:
@@ -108,7 +78,7 @@ class SpatialQueryEngine:
 
     memory: what was seen. sensor: error model of the camera; that of the memory, if it has one, comes first.
     T_zup_from_world: world to a frame with z up and the floor at z = 0, where that is known; else both are found in the
-    frames. lookup: transforms to frames other than the fixed one and the cameras. parser: with wordings of one's own.
+    frames. lookup: transforms to frames other than the fixed one and the cameras. reader: of words; the grammar by default.
     model: answers what geometry does not, and is heard beside it; see arbitration.py for who answers what. unplaced:
     images that came without poses, which a model is shown where the memory holds fewer. age_s: see Context.
     doubts: about the input, by now; what is measured is less certain by them, or refused.
@@ -121,7 +91,7 @@ class SpatialQueryEngine:
         config: QueryConfig | None = None,
         T_zup_from_world: Transform | None = None,
         lookup: TransformLookup | None = None,
-        parser: QuestionParser | None = None,
+        reader: ConversationReader | None = None,
         model: ModelBackend | None = None,
         unplaced: UnplacedFrames | None = None,
         age_s: Callable[[int], float] = lambda stamp_ns: 0.0,
@@ -130,7 +100,7 @@ class SpatialQueryEngine:
         self.memory = memory
         self.sensor = sensor or SensorModel()
         self.config = config or QueryConfig()
-        self.parser = parser or QuestionParser()
+        self.reader = reader or ConversationReader()
         self.levels = LevelCache(T_zup_from_world, self.config.level_frames)
         self.lender = DepthLender()
         self.model = model
@@ -150,14 +120,35 @@ class SpatialQueryEngine:
         cancelled: asked between steps; the answer is CANCELLED once it returns true. on_text: given the text of a model
         that answers alone, piece by piece as it comes; the answer that is returned is the one that counts.
         """
+        return self._timed(request, self.memory.snapshot(), cancelled, on_text)
+
+    def answer_all(
+        self, requests: Sequence[Request], cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[Answer, ...]:
+        """The answers to several requests over one state of the memory, each as ``answer`` gives it."""
+        seen = self.memory.snapshot()
+        return tuple(self._timed(request, seen, cancelled, None) for request in requests)
+
+    def _timed(
+        self,
+        request: Request,
+        seen: MemoryView,
+        cancelled: Callable[[], bool],
+        on_text: Callable[[str], None] | None,
+    ) -> Answer:
         begin = time.monotonic()
+        limit = request.timeout / 1e9 if request.timeout > 0 else self.config.timeout_s
+        call = _Call(request=request, seen=seen, deadline=begin + limit, cancelled=cancelled, on_text=on_text)
+        understood = Understood(query=request.query)
         try:
-            limit = request.timeout / 1e9 if request.timeout > 0 else self.config.timeout_s
-            answer = self._answer(_Call(request, begin + limit, cancelled, on_text))
+            _check(request)
+            understood = understand(request, self.reader, call.left_s, cancelled)
+            answer = self._answer(replace(call, understood=understood))
         except QueryError as error:
+            understood = error.understood if isinstance(error, NotUnderstood) else understood
             answer = Answer(error_code=error.code, error_msg=str(error))
         except Exception as error:
-            log.exception("question %r failed", request.question[:200])
+            log.exception("question %r failed", request.question[:200] or request.query)
             answer = Answer(error_code=ErrorCode.UNKNOWN, error_msg=f"internal error, see the log: {error!r}")
         stamps = [e.stamp_ns for e in answer.evidence]
         elsewhere = answer.time_queued + answer.time_selecting + answer.time_encoding
@@ -166,19 +157,25 @@ class SpatialQueryEngine:
             first_stamp=min(stamps, default=0),
             last_stamp=max(stamps, default=0),
             time_generating=max(int((time.monotonic() - begin) * 1e9) - elsewhere, 0),
+            query=understood.query,
+            read_as=understood.read_as,
+            alternatives=understood.alternatives,
+            reader=understood.reader,
         )
 
     def needs_model(self, request: Request) -> bool:
-        """Whether the answer may wait for the model, so that what geometry alone answers need not queue behind it.
+        """Whether the answer may wait for a model, so that what geometry alone answers need not queue behind it.
 
-        Reads the question and no more.
+        Reads the question with the grammar and no more.
         """
-        if self.model is None:
+        if self.model is None and not self.reader.translates:
             return False
         try:
-            return is_for_a_model(request, self._parse(request))
-        except QueryError:
-            return False
+            _check(request)
+            understood = understand(request, _GRAMMAR, math.inf, lambda: False)
+        except QueryError as error:
+            return self.reader.translates and error.code in (ErrorCode.NOT_UNDERSTOOD, ErrorCode.AMBIGUOUS)
+        return self.model is not None and is_for_a_model(request, understood.query)
 
     def update_context(self) -> bool:
         """Show the model the keyframes as they are now, where there is one; whether they had changed. Never waits for it.
@@ -193,102 +190,89 @@ class SpatialQueryEngine:
         unplaced = self._unplaced
         return self.memory if unplaced is None or len(self.memory) >= len(unplaced) else unplaced
 
-    def _parse(self, request: Request) -> ParsedQuestion | None:
-        _check(request)
-        return self.parser.parse(
-            request.question, len(request.points), len(request.boxes), len(request.times), request.choices
-        )
-
     def _answer(self, call: _Call) -> Answer:
-        request = call.request
-        parsed = self._parse(request)
-        if len(self.memory) == 0:
-            return self._without_memory(call, parsed)
-        if parsed is None:
+        request, query = call.request, call.understood.query
+        lacks = "" if query is None else unavailable(query)
+        if len(call.seen) == 0:
+            return self._without_memory(call, lacks)
+        if query is None or (lacks and call.understood.free_form):
             return self._free_form(call)
-        may_ask = is_for_a_model(request, parsed)
+        may_ask = is_for_a_model(request, query)
         try:
-            measured = self._measured(call, parsed)
+            if lacks:
+                raise QueryError(ErrorCode.NOT_AVAILABLE, lacks)
+            measured = self._measured(call, query)
         except QueryError as error:
             if self.model is None or not may_ask or error.code not in GEOMETRY_CANNOT_TELL:
                 raise
-            return self._instead(self.model, call, parsed, error)
+            return self._instead(self.model, call, error)
         if self.model is not None and may_ask and self.config.cross_check_with_model:
-            return self._checked(self.model, call, parsed, measured)
+            return self._checked(self.model, call, measured)
         return measured
 
-    def _without_memory(self, call: _Call, parsed: ParsedQuestion | None) -> Answer:
+    def _without_memory(self, call: _Call, lacks: str) -> Answer:
         """A model's answer from images that nothing places, where there are some; nothing can be measured."""
-        refused = ", ".join(f"{n} {reason}" for reason, n in self.memory.refused.most_common())
+        refused = ", ".join(f"{n} {reason}" for reason, n in call.seen.refused.most_common())
         error = QueryError(
             ErrorCode.NO_FRAMES,
             "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
         )
         if not self._unplaced:
             raise error
-        if parsed is None:
+        if call.understood.query is None or (lacks and call.understood.free_form):
             return self._free_form(call)
         error = QueryError(
             ErrorCode.NO_FRAMES,
             f"nothing can be measured in images without poses{f' (refused: {refused})' if refused else ''}: give poses, or "
             "let geometry from colour find them (--rgb-geometry)",
         )
-        if self.model is None or not is_for_a_model(call.request, parsed):
+        if self.model is None or not is_for_a_model(call.request, call.understood.query):
             raise error
-        return self._instead(self.model, call, parsed, error)
+        return self._instead(self.model, call, error)
 
-    def _measured(self, call: _Call, parsed: ParsedQuestion) -> Answer:
-        """Geometry's answer. Anew where what is held was placed or scaled anew meanwhile: the two do not mix."""
-        while True:
-            epoch = self.memory.epoch
-            try:
-                answer = self._measured_once(call, parsed)
-            except QueryError as error:
-                if self.memory.epoch == epoch or error.code in (ErrorCode.TIMEOUT, ErrorCode.CANCELLED):
-                    raise
-            else:
-                if self.memory.epoch == epoch:
-                    return answer
-
-    def _measured_once(self, call: _Call, parsed: ParsedQuestion) -> Answer:
-        scale = self.memory.scale
-        require_metres(scale, parsed.family)
+    def _measured(self, call: _Call, query: Query) -> Answer:
+        """Geometry's answer."""
+        request, scale = call.request, call.seen.scale
+        require_metres(scale, query)
+        if query.frame_id and request.frame_id and query.frame_id != request.frame_id:
+            raise QueryError(
+                ErrorCode.INVALID_REQUEST,
+                f"positions are asked for in {request.frame_id!r} by the request and in {query.frame_id!r} by its query",
+            )
         context = Context(
-            call.request,
-            parsed,
-            self.memory,
-            self.memory.sensor or self.sensor,
-            self.config,
-            self.levels,
-            self.lender,
-            self._lookup,
-            call.deadline,
-            call.cancelled,
-            self._age_s,
+            request=request,
+            query=query,
+            memory=call.seen,
+            sensor=call.seen.sensor or self.sensor,
+            config=self.config,
+            levels=self.levels,
+            lender=self.lender,
+            lookup=self._lookup,
+            deadline=call.deadline,
+            cancelled=call.cancelled,
+            age_s=self._age_s,
         )
-        context.check()
-        doubts = that_count(self._doubts(), parsed.family)
+        context.window_start, context.window_end = _window(context)
+        doubts = that_count(self._doubts(), query)
         try:
-            answer = in_metres(HANDLERS[parsed.family](context), scale)
-            answer = without_metres(choose(answer, call.request, self.config.min_confidence), scale)
+            measured = in_metres(handlers.answer(context), scale)
+            measured = without_metres(choose(measured, request, query, self.config.min_confidence), scale)
         except QueryError as error:
             raise because_of(error, doubts) from error
-        return doubted(answer, doubts, self.config.min_confidence)
+        return doubted(measured, doubts, self.config.min_confidence)
 
     def _free_form(self, call: _Call) -> Answer:
-        """The answer to a question that geometry does not read."""
-        unknown = ", ".join(map(repr, self.parser.unknown_words(call.request.question)[:5]))
-        hint = f"; words that no measurement knows: {unknown}" if unknown else ""
-        if is_marked(call.request, None):
-            raise QueryError(ErrorCode.INVALID_REQUEST, MARKS_HELP + hint)
+        """The answer to a question that is for a model alone."""
+        if is_marked(call.request, call.understood.query):
+            raise QueryError(ErrorCode.INVALID_REQUEST, MARKS_HELP)
         if self.model is None:
-            raise QueryError(ErrorCode.NO_MODEL, NO_MODEL_HELP + hint)
+            raise QueryError(ErrorCode.NO_MODEL, NO_MODEL_HELP)
         return self._judged(self.model, call)
 
     def _judged(self, model: ModelBackend, call: _Call, unit: str = "") -> Answer:
         """The model's answer, where it is sure enough. unit: see ModelBackend.answer."""
         answer = model.answer(
-            call.request,
+            call.in_words,
             self._shown,
             self.config,
             timeout_s=call.left_s,
@@ -304,16 +288,16 @@ class SpatialQueryEngine:
             )
         return answer
 
-    def _instead(self, model: ModelBackend, call: _Call, parsed: ParsedQuestion, error: QueryError) -> Answer:
+    def _instead(self, model: ModelBackend, call: _Call, error: QueryError) -> Answer:
         """The model's answer to what geometry reads but cannot tell (``error``)."""
         try:
-            return self._judged(model, call, self._unit_to_tell(call, parsed))
+            return self._judged(model, call, _unit_to_tell(call))
         except QueryError as other:
             if other.code == ErrorCode.CANCELLED:
                 raise
             raise QueryError(error.code, f"{error}; nor does the model answer: {in_one_line(str(other))}") from other
 
-    def _checked(self, model: ModelBackend, call: _Call, parsed: ParsedQuestion, measured: Answer) -> Answer:
+    def _checked(self, model: ModelBackend, call: _Call, measured: Answer) -> Answer:
         """Geometry's answer, confirmed or doubted by the model where that answers soon enough."""
         # a fifth of the time left is kept for the way back: what is measured must not be lost to a model that overruns
         limit = min(self.config.cross_check_timeout_s, 0.8 * call.left_s)
@@ -321,15 +305,15 @@ class SpatialQueryEngine:
             return unchecked(measured, "there was no time")
         try:
             judged = model.answer(
-                call.request,
+                call.in_words,
                 self.memory,
                 self.config,
                 timeout_s=limit,
                 cancelled=call.cancelled,
-                unit=self._unit_to_tell(call, parsed),
+                unit=_unit_to_tell(call),
                 only_if_ready=True,
             )
-            together = both(measured, judged, parsed.unit, self.config.model_trust, len(call.request.choices))
+            together = both(measured, judged, _asked_unit(call), self.config.model_trust, len(call.request.choices))
         except QueryError as error:
             if error.code == ErrorCode.CANCELLED:
                 raise
@@ -339,9 +323,30 @@ class SpatialQueryEngine:
             return unchecked(measured, f"internal error, see the log: {error!r}")
         return together or unchecked(measured, f"it says {judged.answer!r}")
 
-    def _unit_to_tell(self, call: _Call, parsed: ParsedQuestion) -> str:
-        """The unit that a question means but does not name."""
-        return "" if parsed.unit or call.request.choices else self.parser.table.families[parsed.family].unit
+
+_GRAMMAR = ConversationReader()
+
+
+def _asked_unit(call: _Call) -> str:
+    return "" if call.understood.query is None else call.understood.query.unit
+
+
+def _unit_to_tell(call: _Call) -> str:
+    """The unit that a question means but does not name."""
+    query = call.understood.query
+    return "" if query is None or query.unit or call.request.choices else value_unit(query)
+
+
+def _window(context: Context) -> tuple[int, int]:
+    """What may be used (ns, 0 = open): the request's window, and the query's within it."""
+    start, end = context.request.window_start, context.request.window_end
+    if context.query.window is None:
+        return start, end
+    first, last = window_of(context, context.query.window)
+    start, end = max(start, first), min(end, last) if end else last
+    if start > end:
+        raise QueryError(ErrorCode.INVALID_REQUEST, "the window of the query lies outside that of the request")
+    return start, end
 
 
 def _check(request: Request) -> None:

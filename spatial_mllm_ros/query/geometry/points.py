@@ -17,7 +17,6 @@ from spatial_mllm_ros.queries.measures import Ends, Metric
 from spatial_mllm_ros.queries.operands import Box, Camera, Ceiling, Floor, NearestWall, Operand, Room
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.geometry.places import Place, height_at, level_stddevs, name_of, place_of, viewer_of
-from spatial_mllm_ros.query.geometry.sizes import Solid
 from spatial_mllm_ros.query.geometry.walls import nearest_wall
 from spatial_mllm_ros.query.measured import Measured, merged
 from spatial_mllm_ros.scene.level import Level
