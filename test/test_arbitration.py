@@ -10,9 +10,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImagePoint, PoseStamped, Request
+from spatial_mllm_ros.queries.asks import Dimensions, Exists, Extreme, Locate, MotionDirection, Reachable, Value, Which
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, ScaleSource
+from spatial_mllm_ros.queries.measures import Distance, PathLength, UnseenFraction
+from spatial_mllm_ros.queries.moments import MarkedMoment, Now, Span
+from spatial_mllm_ros.queries.operands import Camera, Object, Point, Room
+from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.query.arbitration import both, in_one_line, is_for_a_model, is_marked, unchecked
-from spatial_mllm_ros.query.parser import ParsedQuestion
 
 POINT = ImagePoint(1, "", 2.0, 3.0)
 
@@ -58,26 +62,31 @@ def together(geometry: Answer, model: Answer, unit: str = "", trust: float = 0.4
 
 # ---- who is asked
 
+NEARER = Query(ask=Extreme(of=tuple(Distance(a=Point(index=i), b=Camera()) for i in (0, 1)), which=Which.SMALLEST))
+SINCE = Query(ask=Value(of=PathLength(span=Span(begin=MarkedMoment(index=0), end=Now()))))
+
 
 @pytest.mark.parametrize(
-    ("request_", "parsed", "marked", "asked"),
+    ("request_", "query", "marked", "asked"),
     [
         (Request("Describe the room."), None, False, True),
         (Request("What is <p0>?", points=(POINT,)), None, True, False),
         (Request("What is this?", points=(POINT,)), None, True, False),  # what else would the point be for
         (Request("What happened then?", times=(5,)), None, True, False),
         (Request("Which is softer?", choices=("<p0>", "<p1>"), points=(POINT, POINT)), None, True, False),
-        (Request("How big is the room?"), ParsedQuestion("extent"), False, True),
-        (Request("How big is the room?", points=(POINT,)), ParsedQuestion("extent"), False, True),
-        (Request("Which is nearer?", points=(POINT, POINT)), ParsedQuestion("nearer", points=(0, 1)), True, False),
-        (Request("How far since <t0>?", times=(5,)), ParsedQuestion("path", times=(0,)), True, False),
-        (Request("Which way?", choices=("<p0>", "left"), points=(POINT,)), ParsedQuestion("moved_dir"), True, False),
-        (Request("How much is unseen?"), ParsedQuestion("unseen"), False, False),  # no image shows it
-        (Request("Where is the camera?"), ParsedQuestion("camera_position"), False, False),
+        (Request("How big is the room?"), Query(ask=Dimensions(of=Room())), False, True),
+        (Request("How big is the room?", points=(POINT,)), Query(ask=Dimensions(of=Room())), False, True),
+        (Request("Which is nearer?", points=(POINT, POINT)), NEARER, True, False),
+        (Request("How far since <t0>?", times=(5,)), SINCE, True, False),
+        (Request("Which way?", choices=("<p0>", "left"), points=(POINT,)), Query(ask=MotionDirection()), True, False),
+        (Request("How much is unseen?"), Query(ask=Value(of=UnseenFraction())), False, False),  # no image shows it
+        (Request("Where is the camera?"), Query(ask=Locate(of=Camera(at=Now()))), False, False),
+        (Request("Is there a chair?"), Query(ask=Exists(of=Object(name="chair"))), False, True),
+        (Request("Can you get to the chair?"), Query(ask=Reachable(goal=Object(name="chair"))), False, False),
     ],
 )
-def test_who_is_asked(request_: Request, parsed: ParsedQuestion | None, marked: bool, asked: bool) -> None:
-    assert (is_marked(request_, parsed), is_for_a_model(request_, parsed)) == (marked, asked)
+def test_who_is_asked(request_: Request, query: Query | None, marked: bool, asked: bool) -> None:
+    assert (is_marked(request_, query), is_for_a_model(request_, query)) == (marked, asked)
 
 
 # ---- both

@@ -19,14 +19,16 @@ from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode
 from spatial_mllm_ros.queries.query import Query, boxes_of, points_of, terms, times_of
 from spatial_mllm_ros.queries.units import LENGTH, UNITS, convert, parse_measures
 
-GEOMETRY_CANNOT_TELL = frozenset({ErrorCode.ABSTAINED, ErrorCode.SCALE_UNAVAILABLE})
+GEOMETRY_CANNOT_TELL = frozenset({ErrorCode.ABSTAINED, ErrorCode.SCALE_UNAVAILABLE, ErrorCode.NOT_AVAILABLE})
 """Refusals of geometry after which a model may be asked; all others are the answer."""
 
-MARK = re.compile(r"<\s*(?:p|box|t)\s*\d+\s*>", re.IGNORECASE)
+MARK = re.compile(r"<\s*(?P<kind>p|box|t)\s*(?P<index>\d{1,9})\s*>", re.IGNORECASE)
 """<p0>, <box0> or <t0> in words."""
 
 BEYOND_A_MODEL = (
     asks.Locate, asks.Unseen, asks.Moving, asks.Pixel, asks.SurfaceNormal, asks.Visible, asks.Seen, asks.AppearanceOrder,
+    asks.Visited, asks.Changed, asks.Reachable, asks.LineOfSight, asks.Fits, asks.Route, asks.FreePlace, asks.Occupied,
+    q.Clearance, q.RouteLength, q.PassageWidth,
     q.UnseenFraction, q.Elapsed, q.Count, q.SeenCount, q.SeenTime, q.SeenDistance, q.Heading, q.Speed, q.MeanSpeed,
     q.TimeSpent, moments.MarkedMoment, moments.MarkMoment, moments.Stamp, moments.ClockTime, moments.Ago,
     moments.AfterStart, operands.Point, operands.Box, operands.Robot, operands.Origin, operands.Position,

@@ -18,6 +18,7 @@ from spatial_mllm_ros.queries.query import Query, value_unit
 from spatial_mllm_ros.query import handlers
 from spatial_mllm_ros.query.arbitration import (
     GEOMETRY_CANNOT_TELL,
+    MARK,
     both,
     in_one_line,
     is_for_a_model,
@@ -359,3 +360,7 @@ def _check(request: Request) -> None:
         raise QueryError(ErrorCode.INVALID_REQUEST, "give at least two choices, all different, or none")
     if any(not choice.strip() for choice in request.choices):
         raise QueryError(ErrorCode.INVALID_REQUEST, "a choice is empty")
+    given = {"p": request.points, "box": request.boxes, "t": request.times}
+    for mark in (mark for choice in request.choices for mark in MARK.finditer(choice)):
+        if int(mark["index"]) >= len(given[mark["kind"].lower()]):
+            raise QueryError(ErrorCode.INVALID_REQUEST, f"the choice {mark[0]} is not in the request: add it")

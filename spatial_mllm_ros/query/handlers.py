@@ -19,7 +19,6 @@ from spatial_mllm_ros.query import comparisons
 from spatial_mllm_ros.query.context import Context
 from spatial_mllm_ros.query.geometry import bearing, motion, relations, rooms, seen, surfaces
 from spatial_mllm_ros.query.geometry.places import place_of
-from spatial_mllm_ros.query.measures import MEASURES
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.uncertainty import propagate
 
@@ -75,7 +74,7 @@ ASKS: dict[type[Ask], Callable[[Context, Any], Answer]] = {
     asks.AppearanceOrder: appearance_order,
 }
 
-_NEEDS: dict[type[Any], str] = {
+NEEDS_MORE: dict[type[Any], str] = {
     asks.Visited: "rooms that it can tell apart",
     asks.Changed: "a memory of what was there before",
     asks.Exists: "objects that it can tell apart",
@@ -94,6 +93,7 @@ _NEEDS: dict[type[Any], str] = {
     q.RouteLength: "a map of what is free",
     q.PassageWidth: "a map of what is free",
 }
+"""What geometry alone does not answer, and what that needs."""
 
 
 def unavailable(query: Query) -> str:
@@ -103,14 +103,10 @@ def unavailable(query: Query) -> str:
             return f"{term.name or 'an object'!r} is a thing by its name, and no objects are known by name: mark it instead"
         if isinstance(term, Room) and term.name:
             return f"{term.name!r} is a room by its name, and rooms are not told apart: ask about the whole space seen"
-        if type(term) in _NEEDS:
-            return f"that needs {_NEEDS[type(term)]}, which is not there"
+        if type(term) in NEEDS_MORE:
+            return f"that needs {NEEDS_MORE[type(term)]}, which is not there"
         if isinstance(term, q.Count) and term.what not in (q.Countable.FRAMES, q.Countable.KEYFRAMES):
             return f"{term.what.value} are not counted: that needs a map which knows them"
-        if isinstance(term, Ask) and type(term) not in ASKS:
-            return f"nothing answers {term.type_name.replace('_', ' ')} yet"
-        if isinstance(term, q.Measure) and type(term) not in MEASURES:
-            return f"nothing measures {term.type_name.replace('_', ' ')} yet"
     return ""
 
 
