@@ -26,7 +26,7 @@ from spatial_mllm_ros.memory.rgb_geometry import (
     RgbGeometryThread,
     Update,
 )
-from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
+from spatial_mllm_ros.memory.spatial_memory import Revision, SpatialMemory
 from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
@@ -453,20 +453,32 @@ def test_a_choice_of_directions_needs_no_scale(scaleless: SpatialQueryEngine, tu
 
 
 def test_an_answer_does_not_mix_two_scales(metric: SpatialQueryEngine, room: list[Frame]) -> None:
-    """What is revised while a question is answered makes it be answered anew."""
-    memory, calls = metric.memory, 0
+    """What is revised while a question is answered does not reach its answer."""
+    memory = metric.memory
     request = Request("How far apart are <p0> and <p1>?", points=(mark(room[0], 40, 60), mark(room[20], 110, 70)))
     plain = metric.answer(request)
+    held = [s.frame for s in memory.frames()]
+
+    def scaled(factor: float, depth_factor: float) -> list[Revision]:
+        poses = [make_transform(f.T_world_camera[:3, :3], f.T_world_camera[:3, 3] * factor) for f in held]  # type: ignore[index]
+        return [
+            Revision(f.stamp_ns, f.camera_frame, T, depth_factor, f.world_frame)
+            for f, T in zip(held, poses, strict=True)
+        ]
+
+    revised: list[int] = []
 
     def revising() -> bool:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            memory.epoch += 1
+        if not revised:
+            revised.append(memory.revise(scaled(2.0, 2.0), memory.scale, memory.sensor))
         return False
 
-    assert metric.answer(request, revising).value == plain.value
-    assert calls >= 2
+    try:
+        assert metric.answer(request, revising).value == plain.value
+        assert revised == [len(held)]
+        assert metric.answer(request).value == pytest.approx(2 * plain.value, rel=0.01)
+    finally:
+        memory.revise(scaled(1.0, 0.5), memory.scale, memory.sensor)
 
 
 def test_what_is_known_of_the_fixed_frame_does_not_hold_in_another(room: list[Frame]) -> None:

@@ -135,7 +135,7 @@ def print_answer(console: Console, session: Session, asked: Asked, warning: str 
         if value:
             table.add_row(name, Text(common.printable(value), style=style))
 
-    row("question", asked.question.text)
+    row("question", asked.question.shown)
     if answer.error_code:
         row("no answer", f"{answer.error_code.name} ({answer.error_code.value})", "bold yellow")
         row("why", answer.error_msg)
@@ -170,7 +170,7 @@ def print_table(console: Console, asked: list[Asked]) -> None:
     for a in asked:
         answer = a.answer
         words = f"{answer.error_code.name}: {answer.error_msg}" if answer.error_code else answer.answer
-        cells = [a.question.id, a.question.text, words]
+        cells = [a.question.id, a.question.shown, words]
         if a.verdict is not None:
             cells += [a.verdict.truth, a.verdict.error, a.verdict.outcome.value]
         elif judged:

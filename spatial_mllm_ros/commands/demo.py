@@ -235,7 +235,7 @@ def answers_table(asked: list[Asked]) -> RenderableType:
         words = f"{answer.error_code.name}: {answer.error_msg}" if answer.error_code else answer.answer
         verdict = a.verdict
         table.add_row(
-            Text(a.question.text),
+            Text(a.question.shown),
             Text(words),
             Text(verdict.truth if verdict else ""),
             Text(verdict.error if verdict else ""),

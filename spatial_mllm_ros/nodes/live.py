@@ -610,7 +610,7 @@ class LiveEngine:
             _query_config(s),
             level,
             self._lookup(tree),
-            self._parser,
+            None,
             self._backend,
             age_s=lambda stamp_ns: self._progress.age_s(stamp_ns, self._line_ns(stamp_ns), self._clock()),
             doubts=self._doubts,

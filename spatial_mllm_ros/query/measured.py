@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,7 @@ def chance_above(value: float, stddev: float, limit: float) -> float:
 
 def chance_of_order(values: NDArray[np.float64], covariance: NDArray[np.float64], order: Sequence[int]) -> float:
     """Probability that numbers [n] stand in this order, least first."""
-    pairs = list(zip(order[:-1], order[1:], strict=True))
-    return _chance(values, covariance, pairs)
+    return _chance(values, covariance, list(pairwise(order)))
 
 
 def chance_of_rank(values: NDArray[np.float64], covariance: NDArray[np.float64], index: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatial_mllm_ros.queries.answer import Evidence
 from spatial_mllm_ros.queries.codes import AnswerType, EvidenceKind
-from spatial_mllm_ros.query.geometry.bearing import heading_axes
+from spatial_mllm_ros.query.geometry.places import upright_axes
 from spatial_mllm_ros.report.pictures import Picture, Pictures
 from spatial_mllm_ros.session.questions import Asked
 from spatial_mllm_ros.session.stream import Session
@@ -192,7 +192,7 @@ def _compass(session: Session, asked: Asked, evidence: Evidence) -> Compass | No
     if asked.answer.pose.frame_id != session.memory.world_frame:
         return None
     level = session.engine.levels.level(session.memory)
-    right, down, forward = (heading_axes(level, stored.frame.T_world_camera) @ vector).tolist()
+    right, down, forward = (upright_axes(level, stored.frame.T_world_camera) @ vector).tolist()
     if math.hypot(right, forward) < 0.4 * abs(down):  # up or down, which a view from above cannot show
         return None
     camera = stored.frame.camera

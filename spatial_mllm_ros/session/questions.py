@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spatial_mllm_ros.language.reader import said
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.serialization import from_json
+from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.session.names import find_stamp
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome, Verdict, judge
@@ -47,7 +51,7 @@ class MarkedBox:
 @dataclass(frozen=True)
 class Question:
     """A question whose frames are still named as people name them. ``expect``: its truth, where known; see
-    docs/questions-file.md. ``note``: what the truth is about, in words."""
+    docs/questions-file.md. ``note``: what the truth is about, in words. ``text``: words, '' where ``query`` alone asks."""
 
     id: str
     text: str
@@ -60,6 +64,12 @@ class Question:
     frame_id: str = ""
     expect: dict[str, Any] | None = None
     note: str = ""
+    query: Query | None = None
+
+    @property
+    def shown(self) -> str:
+        """What people read: the question's words, or its query in words."""
+        return self.text or (said(self.query) if self.query is not None else "") or f"query {self.id}"
 
     @property
     def frames(self) -> tuple[str, ...]:
@@ -68,8 +78,9 @@ class Question:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What the index of a choice counts: the choices, or the points compared."""
-        return self.choices or tuple(f"<p{i}>" for i in range(len(self.points)))
+        """What the index of a choice counts: the choices, or the points or boxes compared."""
+        kind, marks = ("p", self.points) if self.points else ("box", self.boxes)
+        return self.choices or tuple(f"<{kind}{i}>" for i in range(len(marks)))
 
     def request(self, session: Session) -> Request:
         """With the stamps of its frames. KeyError, whose first argument says what is wrong, for an unknown frame."""
@@ -92,6 +103,7 @@ class Question:
                 for i, b in enumerate(self.boxes)
             ),
             tuple(stamp(t, f"<t{i}>") for i, t in enumerate(self.times)),
+            query=self.query,
         )
 
 
@@ -108,7 +120,7 @@ class Asked:
 
     def to_json(self) -> dict[str, Any]:
         """The answer's fields with ``id``, ``question``, ``latency_ms`` and, where the truth is known, ``verdict``."""
-        out: dict[str, Any] = {"id": self.question.id, "question": self.question.text, **self.answer.to_json()}
+        out: dict[str, Any] = {"id": self.question.id, "question": self.question.shown, **self.answer.to_json()}
         out["latency_ms"] = round(self.latency_ms, 3)
         if self.verdict is not None:
             out["verdict"] = self.verdict.outcome.value
@@ -252,9 +264,15 @@ def _question(e: _Fields, number: int) -> Question:
     if expect is not None:
         check_expect(expect, len(choices))
     note = e.get("truth")
+    query = None
+    if e.get("query") is not None:
+        try:
+            query = from_json(e.get("query"))
+        except InvalidQuery as error:
+            raise ValueError(f'"query" is none: {error}') from error
     return Question(
         id=f"Q{number}" if given is None else str(given),
-        text=e.text("question"),
+        text=e.text("question", None if query is None else ""),
         choices=tuple(choices),
         points=tuple(MarkedPoint(p.frame(), p.number("u"), p.number("v")) for p in e.marks("points")),
         boxes=tuple(
@@ -266,6 +284,7 @@ def _question(e: _Fields, number: int) -> Question:
         frame_id=e.text("frame_id", ""),
         expect=expect,
         note=note if isinstance(note, str) else "",
+        query=query,
     )
 
 
@@ -294,9 +313,15 @@ def check_expect(expect: Any, choices: int) -> None:
     elif kind == "PIXEL":
         _numbers(fields, "pixel", 2)
         fields.number("accept_px")
+    elif kind in ("POSE", "POINT"):
+        _numbers(fields, "position", 3)
+        fields.number("accept_m")
+    elif kind == "ORDER":
+        if not all(isinstance(i, int) for i in fields.items("order")) or len(fields.items("order")) < 2:
+            raise ValueError('"expect.order" must be a list of indices')
     else:
         raise ValueError(
-            f'"expect.answer_type" {kind!r} cannot be judged: use NUMBER, VECTOR, BOOLEAN, CHOICE or PIXEL'
+            f'"expect.answer_type" {kind!r} cannot be judged: use NUMBER, VECTOR, BOOLEAN, CHOICE, PIXEL, POSE, POINT or ORDER'
         )
 
 

@@ -13,7 +13,7 @@ from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 
 BASE = {"cm": ("m", 0.01), "mm": ("m", 0.001), "rad": ("deg", math.degrees(1.0))}
 """Units that are not the base of their kind: the base and what one is in it."""
-DIGITS = {"m": 3, "deg": 2, "s": 2, "m2": 2, "px": 1}
+DIGITS = {"m": 3, "deg": 2, "s": 2, "m2": 2, "m3": 2, "m/s": 3, "px": 1}
 
 
 class Outcome(Enum):
@@ -68,6 +68,11 @@ def judge(expect: Mapping[str, Any], answer: Answer, choices: Sequence[str] = ()
         u, v = expect["pixel"]
         off = math.hypot(answer.pixel.u - u, answer.pixel.v - v)
         return _verdict(off <= expect["accept_px"], truth, f"{off:.1f} px", off, answer.stddev)
+    if answer.answer_type in (AnswerType.POSE, AnswerType.POINT):
+        off = math.dist(answer.pose.position, expect["position"])
+        return _verdict(off <= expect["accept_m"], truth, f"{off:.3f} m", off, answer.stddev)
+    if answer.answer_type == AnswerType.ORDER:
+        return _verdict(list(answer.order) == list(expect["order"]), truth)
     return Verdict(Outcome.WRONG, truth, f"there is no rule to judge a {kind.lower()}")
 
 
@@ -83,6 +88,10 @@ def truth_in_words(expect: Mapping[str, Any], choices: Sequence[str] = ()) -> st
         return "yes" if expect["value"] else "no"
     if kind == "PIXEL":
         return f"({expect['pixel'][0]:.0f}, {expect['pixel'][1]:.0f})"
+    if kind in ("POSE", "POINT"):
+        return "({:.2f}, {:.2f}, {:.2f})".format(*expect["position"])
+    if kind == "ORDER":
+        return ", ".join(map(str, expect["order"]))
     if "value" not in expect:
         return ""
     return with_unit(short(expect["value"]), expect.get("unit", ""))

@@ -197,7 +197,7 @@ def _position(c: Context, frame_id: str, xyz: tuple[float, float, float], name: 
     if frame_id in c.memory.cameras():
         stamp = c.present
         camera = c.camera_at(stamp, "now")
-        stddevs: dict[Hashable, Any] = camera.stddevs(depth=False)  # type: ignore[assignment]
+        stddevs: dict[Hashable, Any] = camera.stddevs(depth=False)
         T_of: Callable[[Errors], Transform] = camera.pose
     else:
         stamp = c.now

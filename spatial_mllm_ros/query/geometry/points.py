@@ -31,13 +31,13 @@ _SURFACE_M = 0.004
 
 def distance(c: Context, m: q.Distance) -> Measured:
     """Between two things: their places, the seen surfaces of boxes, floor, ceiling or the nearest wall."""
-    for a, b in ((m.a, m.b), (m.b, m.a)):
-        if isinstance(a, Room) or isinstance(b, Room):
-            raise QueryError(ErrorCode.NOT_AVAILABLE, "a distance to a room as such is not measured: name a wall or a point")
-        if isinstance(b, NearestWall):
-            return _to_wall(c, a, m)
-        if isinstance(b, Floor | Ceiling):
-            return _to_level(c, a, b, m)
+    if isinstance(m.a, Room) or isinstance(m.b, Room):
+        raise QueryError(ErrorCode.NOT_AVAILABLE, "a distance to a room as such is not measured: name a wall or a point")
+    for thing, other in ((m.a, m.b), (m.b, m.a)):
+        if isinstance(other, NearestWall):
+            return _to_wall(c, thing, m)
+        if isinstance(other, Floor | Ceiling):
+            return _to_level(c, thing, other, m)
     a, b = place_of(c, m.a, m.b), place_of(c, m.b, m.a)
     if m.ends is Ends.NEAREST and (a.solid is not None or b.solid is not None):
         return _between_surfaces(c, a, b, m.metric)
@@ -94,7 +94,7 @@ def _between_surfaces(c: Context, a: Place, b: Place, metric: Metric) -> Measure
     rims = [_SURFACE_M if p.solid is None else float(np.hypot(_SURFACE_M, p.solid.found.pixel_m)) for p in (a, b)]
     return Measured(
         at=gap,
-        stddevs=merged(_surface_stddevs(a), _surface_stddevs(b), _tilts(c.level()), {key: float(np.hypot(*rims))}),
+        stddevs=merged(_surface_stddevs(a), _surface_stddevs(b), _tilts(c.level()), {key: float(np.linalg.norm(rims))}),
         unit="m",
         evidence=(*a.evidence, *b.evidence),
         words="{} between the nearest parts that were seen" + (a.note or b.note),

@@ -207,7 +207,7 @@ def _on(c: Context, a: Operand, b: Operand) -> Found:
     other = place_of(c, b)
     if other.solid is None:
         raise QueryError(
-            ErrorCode.INVALID_REQUEST, f"whether something is on {other.name} is asked of a box, the floor or a wall: mark a box"
+            ErrorCode.INVALID_REQUEST, f"things are on a box, the floor or a wall, not on {other.name}: mark a box"
         )
     top = _rise(other.solid, top=True)
 
@@ -268,9 +268,8 @@ def _inside(c: Context, a: Operand, b: Operand) -> Found:
     margins, slack = _inside_sides(c, place.at({}), other.solid)
     stddev = float(np.hypot(slack, propagate_scalar(lambda e: float(place.at(e)[2]), place.stddevs)[1]))
     least = min(margins)
-    words = (
-        f"{place.name} is {c.in_words(abs(least), stddev, 'm')} {'within' if least > 0 else 'outside'} what was seen of {other.name}"
-    )
+    side = "within" if least > 0 else "outside"
+    words = f"{place.name} is {c.in_words(abs(least), stddev, 'm')} {side} what was seen of {other.name}"
     return float(ndtr(least / stddev)), words, (*place.evidence, *other.evidence)
 
 
@@ -285,7 +284,8 @@ def _between(c: Context, a: Operand, b: Operand, also: Operand) -> Found:
         return angle_between(u, v)
 
     value, stddev = propagate_scalar(opening, merged(middle.stddevs, first.stddevs, second.stddevs))
-    words = f"from {middle.name}, {first.name} and {second.name} are {value:.0f}° apart; between means at least {_BETWEEN_DEG:.0f}°"
+    apart = f"{value:.0f}° apart; between means at least {_BETWEEN_DEG:.0f}°"
+    words = f"from {middle.name}, {first.name} and {second.name} are {apart}"
     return chance_above(value, stddev, _BETWEEN_DEG), words, (*middle.evidence, *first.evidence, *second.evidence)
 
 

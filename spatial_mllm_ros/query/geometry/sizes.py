@@ -240,7 +240,8 @@ class Solid:
     """What a box encloses.
 
     found: its pixels and points. sides: length, width and height of the seen surface, each with its deviation, metres.
-    middle: centre [3] of its upright bounding box, world. turn: rotation [2, 2] of the level frame to its sides. top, bottom: heights in the level frame. deep: whether both of
+    middle: centre [3] of its upright bounding box, world. turn: rotation [2, 2] of the
+    level frame to its sides. top, bottom: heights in the level frame. deep: whether both of
     its horizontal sides were seen, so that its depth is known.
     """
 
@@ -271,7 +272,7 @@ class Solid:
 
     def center_stddevs(self) -> dict[Hashable, Any]:
         """Error sources of ``center``; what was not seen of its far side is the largest."""
-        (length, length_stddev), (width, width_stddev), (_, height_stddev) = self.sides
+        (length, length_stddev), (_, width_stddev), (_, height_stddev) = self.sides
         hidden = 0.0 if self.deep else _HIDDEN * length
         level = float(np.hypot(max(length_stddev, width_stddev) / 2, hidden / 2))
         slips = (level, level, height_stddev / 2)

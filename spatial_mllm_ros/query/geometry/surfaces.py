@@ -98,7 +98,7 @@ def _fit(point: PointMeasurement, stored: StoredFrame) -> tuple[NDArray[np.float
     residual = 1.0 / (A @ plane) - z[own]
     spread = max(float(np.std(residual)), noise) / point.z**2  # of inverse depth
     covariance = np.linalg.inv(A.T @ A) * spread**2
-    n = -plane / length
+    n = np.asarray(-plane / length, dtype=np.float64)
     across = np.eye(3) - np.outer(n, n)
     lean = np.linalg.eigvalsh(across @ covariance @ across)[-1] / length**2
     stddev = float(np.hypot(np.sqrt(max(lean, 0.0)), _BENT_RAD))
