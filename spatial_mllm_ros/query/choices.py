@@ -13,7 +13,19 @@ from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode, QueryError
 from spatial_mllm_ros.queries.query import Query
-from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
+from spatial_mllm_ros.queries.units import (
+    ANGLE,
+    AREA,
+    COUNT,
+    LENGTH,
+    RATIO,
+    SPEED,
+    TIME,
+    UNITS,
+    VOLUME,
+    convert,
+    parse_measures,
+)
 from spatial_mllm_ros.query import comparisons
 from spatial_mllm_ros.query.directions import direction_of
 
@@ -160,8 +172,13 @@ def _nearest(
     )
 
 
-_BASE = {LENGTH: "m", AREA: "m2", ANGLE: "rad", TIME: "s", RATIO: ""}
-_KIND_WORDS = {LENGTH: "lengths", AREA: "areas", ANGLE: "angles", TIME: "times", RATIO: "shares, such as 40 %"}
+_BASE = {
+    LENGTH: "m", AREA: "m2", VOLUME: "m3", ANGLE: "rad", TIME: "s", SPEED: "m/s", RATIO: "", COUNT: "count"
+}  # fmt: skip
+_KIND_WORDS = {
+    LENGTH: "lengths", AREA: "areas", VOLUME: "volumes", ANGLE: "angles", TIME: "times", SPEED: "speeds",
+    RATIO: "shares, such as 40 %", COUNT: "numbers",
+}  # fmt: skip
 
 
 def _unfit(choices: Sequence[str], should: str) -> QueryError:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from spatial_mllm_ros.queries.answer import NAN
 from spatial_mllm_ros.queries.codes import AnswerType
-from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, TIME, UNITS, convert, parse_measures
+from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, SPEED, TIME, UNITS, VOLUME, convert, parse_measures
 from spatial_mllm_ros.query.words import normalise, words_of
 
 COUNT = "count"
 
-_CONTRACT = {LENGTH: "m", AREA: "m2", ANGLE: "deg", TIME: "s", RATIO: ""}
+_CONTRACT = {LENGTH: "m", AREA: "m2", VOLUME: "m3", ANGLE: "deg", TIME: "s", SPEED: "m/s", RATIO: ""}
 _MAX_WORDS = 30  # a longer answer is a story
 
 _KEYS = {word: unit.key for unit in UNITS.values() for word in unit.words if unit.key}
