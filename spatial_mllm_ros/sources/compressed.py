@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from functools import partial
 
 import cv2
@@ -33,7 +34,9 @@ def image_size(data: bytes) -> tuple[int, int]:
     if data.startswith(PNG):
         if len(data) < 33 or b"IEND" not in data[-64:]:
             raise BadImage("truncated_png", f"the PNG breaks off after {len(data)} bytes")
-        width, height = struct.unpack(">II", data[16:24])
+        width, height, check = struct.unpack(">II5xI", data[16:33])
+        if zlib.crc32(data[12:29]) != check or not width or not height:
+            raise BadImage("does_not_decode", f"the PNG's header is damaged: it says {width}x{height}")
         return int(width), int(height)
     if data.startswith(JPEG):
         # Some cameras pad the end with zeros.
@@ -55,6 +58,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             at += 2
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            if not width or not height:
+                break
             return int(width), int(height)
         else:
             at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
+from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.depth import Depth, DepthFormat, metric_depth
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
@@ -180,8 +180,8 @@ class EntriesSource:
                 continue
             try:
                 camera = entry.camera(size)
-            except InvalidCamera as error:
-                raise SourceError(f"{self.info.name}, {entry.name}: {error}") from error
+            except (ValueError, TypeError, ArithmeticError) as error:  # InvalidCamera is a ValueError
+                raise SourceError(f"{self.info.name}, {entry.name}: no camera model: {error}") from error
             if camera is not None and size != (camera.width, camera.height):
                 self.refused["image_size"] += 1
                 continue

@@ -30,6 +30,8 @@ _HEADER = struct.Struct("<11i")
 _RVL = b"DEPTHRVL"
 _SQLITE = b"SQLite format 3\0"
 _MONO = 0
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)
+"""What a damaged database raises; the second where it cannot even say what is wrong."""
 
 
 def is_database(path: Path) -> bool:
@@ -40,7 +42,7 @@ def is_database(path: Path) -> bool:
     try:
         with closing(_connect(path)) as database:
             return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'Node'").fetchone() is not None
-    except sqlite3.Error:
+    except _BROKEN:
         return True
 
 
@@ -56,7 +58,7 @@ def read(path: Path, settings: InputSettings) -> Listing:
                 "FROM Node JOIN Data ON Data.id = Node.id ORDER BY Node.id"
             ).fetchall()
             optimized = _optimized(database)
-    except sqlite3.Error as error:
+    except _BROKEN as error:
         raise SourceError(f"{path} is no RTAB-Map database of version 0.11 or later: {error}") from error
     nodes = [node for node in nodes if node[4] or node[5]]
     stamps = [round(float(node[1] or 0) * 1e9) for node in nodes]
@@ -160,7 +162,7 @@ def _blob(path: Path, column: str, node: int) -> bytes:
     try:
         with closing(_connect(path)) as database:
             row = database.execute(f"SELECT {column} FROM Data WHERE id = ?", (node,)).fetchone()
-    except sqlite3.Error as error:
+    except _BROKEN as error:
         raise BadImage("damaged_file", f"node {node} of {path} cannot be read: {error}") from error
     if row is None or not isinstance(row[0], bytes):
         raise BadImage("damaged_file", f"node {node} of {path} has no {column}")
