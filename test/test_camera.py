@@ -82,6 +82,8 @@ def test_the_image_reaches_half_a_pixel_beyond_its_outermost_centres() -> None:
         ((640, 480, np.eye(3), (np.nan, 0, 0, 0, 0)), "not numbers"),
         ((640, 480, np.eye(3), (0.1, 0, 0, 0, 0), "none"), "'none' means that there is none"),
         ((640, 480, np.full(9, np.nan)), "not calibrated"),
+        ((640, 480, PINHOLE.K.T), "transposed"),
+        ((640, 480, PINHOLE.K + np.diag([12.0, 0], 1)), "skew of 12 px"),
     ],
 )
 def test_bad_camera_info_says_what_is_wrong(arguments: tuple, says: str) -> None:

@@ -16,6 +16,8 @@ ALSO_CALLED = {
     **dict.fromkeys(("fisheye", "kannala_brandt", "kannala_brandt4", "kb4", "opencv_fisheye"), "equidistant"),
 }
 """Names that calibration tools and drivers give to the models; the number of coefficients says the rest, as in OpenCV."""
+LARGEST_SKEW_PX = 1.0
+"""Skew, which is left out, moves a pixel by less than this inside 90 degrees of view."""
 NO_DISTORTION = ("none", "no_distortion", "pinhole", "perspective", "rectified")
 
 
@@ -77,6 +79,10 @@ class CameraModel:
         K = np.asarray(k, dtype=np.float64).reshape(-1)
         if K.shape != (9,):
             raise InvalidCamera(f"CameraInfo.k must have 9 elements, not {K.size}")
+        if K[0] > 0 and (K[3] or K[6] or K[7]):
+            raise InvalidCamera(f"CameraInfo.k is not [fx, 0, cx, 0, fy, cy, 0, 0, 1] (transposed?): {K.tolist()}")
+        if abs(K[1]) > LARGEST_SKEW_PX:
+            raise InvalidCamera(f"CameraInfo.k has a skew of {K[1]:g} px, which is not supported: publish rectified images")
         model, coefficients = _distortion(distortion_model, tuple(float(c) for c in d))
         return cls(
             int(width), int(height), float(K[0]), float(K[4]), float(K[2]), float(K[5]), model, coefficients

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.camera import CameraModel
-from spatial_mllm_ros.scene.depth import Depth, DepthFormat, metric_depth
+from spatial_mllm_ros.scene.depth import COUNT_M, Depth, DepthFormat, metric_depth
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
@@ -137,12 +137,10 @@ class EntriesSource:
             + ("" if any(e.depth is not None for e in listing.entries) else " without depth")
             + ("" if with_pose else " without poses")
             + f", {duration_s:.1f} s",
-            chosen=(f"read as {listing.kind}", *listing.chosen),
+            chosen=(f"read as {listing.kind}", *listing.chosen, *_depth_words(listing, settings)),
             lossy_color=listing.lossy_color,
             scale=_scale(listing, settings),
-            depth=DepthFormat(unit_m=settings.depth_unit_m)
-            if settings.depth_unit_m
-            else DepthFormat(unit_m=listing.depth_unit_m, nearest_m=listing.depth_nearest_m),
+            depth=_depth_format(listing, settings),
         )
 
     def stamp_of(self, name: str) -> int:
@@ -281,6 +279,22 @@ def _scale(listing: Listing, settings: InputSettings) -> MetricScale | None:
     return (
         None if settings.pose_unit_m else MetricScale(reason="pose_unit_m is 0: nothing tells the metres of the poses")
     )
+
+
+def _depth_format(listing: Listing, settings: InputSettings) -> DepthFormat:
+    if settings.depth_unit_m:
+        return DepthFormat(unit_m=settings.depth_unit_m)
+    usual = listing.depth_unit_m == COUNT_M  # then floating point, which is metres, may be there as well
+    return DepthFormat(unit_m=None if usual else listing.depth_unit_m, nearest_m=listing.depth_nearest_m)
+
+
+def _depth_words(listing: Listing, settings: InputSettings) -> tuple[str, ...]:
+    if all(e.depth is None for e in listing.entries):
+        return ()
+    words = f"depth: {settings.depth_unit_m or listing.depth_unit_m:g} m a count of 16 bits"
+    if settings.min_depth_m or settings.max_depth_m:
+        words += f", from {settings.min_depth_m:g} m to {f'{settings.max_depth_m:g} m' if settings.max_depth_m else 'any'}"
+    return (f"{words}; no data: 0 and {', '.join(f'{v:g}' for v in settings.invalid_depth) or 'nothing else'}",)
 
 
 def told(*doubts: Doubt | None) -> tuple[Doubt, ...]:
