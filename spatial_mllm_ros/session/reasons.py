@@ -24,6 +24,7 @@ HELP: dict[str, str] = {
     "image_size": "the image is of another size than its camera model: do not mix resolutions",
     "stamp_repeated": "a second frame with the same stamp: the first one counts",
     "repeated_stamp": "a second frame with the same stamp: the first one counts",
+    "bad_stamp": "the stamp lies beyond the year 2262: the file is damaged, or its times are in another unit",
     "stamp_negative": "the stamp is negative: check the clock of the driver",
     "stamp_from_the_future": "the stamp is ahead of the clock: check use_sim_time and the clocks' synchronisation",
     "other_world_frame": "the pose is in another fixed frame than the first one's: use one fixed frame",

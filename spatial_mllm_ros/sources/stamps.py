@@ -14,6 +14,7 @@ from spatial_mllm_ros.scene.inputs import Doubt
 
 NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 """Nanoseconds of each unit of time."""
+LATEST_NS = (1 << 63) - 1
 _UNIT = {
     "s": "s",
     "sec": "s",
@@ -55,10 +56,13 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 def to_ns(text: str, unit: str) -> int:
     """A decimal number of ``unit`` (s, ms, us, ns) as integer nanoseconds, exactly.
 
-    A float cannot hold an epoch stamp to the nanosecond. Raises ValueError.
+    A float cannot hold an epoch stamp to the nanosecond. Raises ValueError, also for what 64 bits do not hold.
     """
     try:
-        return int((Decimal(text.strip()) * NS[unit]).to_integral_value())
+        stamp = int((Decimal(text.strip()) * NS[unit]).to_integral_value())
+        if abs(stamp) > LATEST_NS:
+            raise ValueError("beyond the year 2262")
+        return stamp
     except (InvalidOperation, OverflowError, ValueError) as error:
         raise ValueError(f"{text!r} is not a time in {_WORDS[unit]}") from error
 

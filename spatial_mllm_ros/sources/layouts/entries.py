@@ -22,6 +22,7 @@ from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage
 from spatial_mllm_ros.sources.image_files import open_image
 from spatial_mllm_ros.sources.source import SourceError, SourceInfo
+from spatial_mllm_ros.sources.stamps import LATEST_NS
 
 CAMERA_FRAME = "camera_color_optical_frame"
 FAR_OFF, OUTSIDE = 0.2, 0.5
@@ -115,9 +116,14 @@ class EntriesSource:
                 f"{path} holds no images ({listing.kind}): {_counted(listing.refused) or 'nothing is listed'}"
             )
         self._entries: dict[int, Entry] = {}
-        for entry in sorted(listing.entries, key=lambda entry: entry.stamp_ns):
+        possible = [entry for entry in listing.entries if abs(entry.stamp_ns) <= LATEST_NS]
+        if not possible:
+            raise SourceError(f"{path}: its stamps cannot be: they lie beyond the year 2262")
+        for entry in sorted(possible, key=lambda entry: entry.stamp_ns):
             self._entries.setdefault(entry.stamp_ns, entry)
-        self._repeated = len(listing.entries) - len(self._entries)
+        self._left_out = Counter(
+            repeated_stamp=len(possible) - len(self._entries), bad_stamp=len(listing.entries) - len(possible)
+        )
         self._stamps = {name: e.stamp_ns for e in self._entries.values() for name in e.aliases}
         self._stamps |= {e.name: e.stamp_ns for e in self._entries.values()}
         self.refused: Counter[str] = Counter()
@@ -160,7 +166,7 @@ class EntriesSource:
         """Frames by increasing stamp. A damaged color image is refused; damaged depth or poses are left out."""
         self.refused.clear()
         self.remarks.clear()
-        self.refused.update(+self._listing.refused + +Counter(repeated_stamp=self._repeated))
+        self.refused.update(self._listing.refused + self._left_out)
         self.remarks.update(+self._listing.remarks)
         for entry in self._entries.values():
             depth = self._raw_depth(entry)
@@ -170,16 +176,13 @@ class EntriesSource:
                 try:
                     color = entry.color()
                     image, size = self._image(color)
-                except (BadImage, OSError) as error:
+                except (ValueError, OSError) as error:  # BadImage is a ValueError
                     self.refused[reason_of(error)] += 1
                     continue
             if size is None:
                 self.refused["damaged_depth"] += 1  # a frame that had nothing but depth
                 continue
-            try:
-                camera = entry.camera(size)
-            except (ValueError, TypeError, ArithmeticError) as error:  # InvalidCamera is a ValueError
-                raise SourceError(f"{self.info.name}, {entry.name}: no camera model: {error}") from error
+            camera = self._camera(entry, entry.camera, size)
             if camera is not None and size != (camera.width, camera.height):
                 self.refused["image_size"] += 1
                 continue
@@ -196,6 +199,12 @@ class EntriesSource:
                 world_frame=entry.world_frame or self.info.world_frame,
                 pose_stddev=self._pose_stddev(entry, pose),
             )
+
+    def _camera(self, entry: Entry, read: ReadCamera, size: Size) -> CameraModel | None:
+        try:
+            return read(size)
+        except (ValueError, TypeError, ArithmeticError) as error:  # InvalidCamera is a ValueError
+            raise SourceError(f"{self.info.name}, {entry.name}: no camera model: {error}") from error
 
     def _check(self, camera: CameraModel) -> None:
         """The principal point of a matrix that is of other images lies anywhere. Raises SourceError."""
@@ -224,7 +233,7 @@ class EntriesSource:
             return entry.depth()
         except FileNotFoundError:
             self.remarks["missing_depth"] += 1
-        except (BadImage, OSError):
+        except (ValueError, OSError):
             self.remarks["damaged_depth"] += 1
         return None
 
@@ -262,7 +271,7 @@ class EntriesSource:
         except ValueError:
             self.remarks["bad_depth"] += 1
             return None
-        own = None if entry.depth_camera is None else entry.depth_camera((depth.shape[1], depth.shape[0]))
+        own = None if entry.depth_camera is None else self._camera(entry, entry.depth_camera, (depth.shape[1], depth.shape[0]))
         if own is not None and camera is not None and own != camera:
             return depth_from_the_same_place(depth, own, camera)
         if depth.shape == (size[1], size[0]):
@@ -302,7 +311,7 @@ def told(*doubts: Doubt | None) -> tuple[Doubt, ...]:
     return tuple(doubt for doubt in doubts if doubt is not None)
 
 
-def reason_of(error: BadImage | OSError) -> str:
+def reason_of(error: ValueError | OSError) -> str:
     """The short word by which an image that could not be read is counted."""
     if isinstance(error, BadImage):
         return error.reason
