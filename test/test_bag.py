@@ -220,6 +220,32 @@ def test_depth_of_every_encoding_is_chosen_and_read(tmp_path, encoding, values):
     assert np.allclose(depth_to_metres(frames[0].depth), 2.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "d", "says"),
+    [
+        ("double_sphere", [0.1, 0.6], "'double_sphere' is not supported"),
+        ("double_sphere", [0.0, 0.0], ""),
+        ("equidistant", [0.01, 0.0, 0.0, 0.0, 0.0], ""),
+        ("rational_polynomial", [0.01] * 12, ""),
+        ("", [0.01] * 14, ""),
+        ("plumb_bob", [np.nan] * 5, "not numbers"),
+    ],
+)
+def test_a_distortion_is_used_or_named_with_what_to_do(tmp_path, name, d, says):
+    k = np.array([10.0, 0, 4, 0, 10, 3, 0, 0, 1])
+    roi = new("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False)
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(0, "map", "optical", static=True)
+        for ms in range(0, 500, 100):
+            fields = (6, 8, name, np.array(d), k, np.eye(3).reshape(-1), np.zeros(12), 0, 0, roi)
+            robot.send("/cam/camera_info", INFO, ms, new(INFO, robot.header(ms, "optical"), *fields))
+            robot.colour(ms)
+    source = BagSource(tmp_path / "bag")
+    assert len(list(source.frames())) == (0 if says else 5)
+    assert says in source.texts.get("bad_camera_info", "")
+    assert source.refused["bad_camera_info"] == (5 if says else 0)
+
+
 @pytest.mark.parametrize("kind", ["16UC1; compressedDepth png", "16UC1; compressedDepth", "png", ""])
 def test_compressed_depth_is_chosen_and_read_whatever_its_format_says(tmp_path, kind):
     data = bytes(12) + cv2.imencode(".png", np.full((6, 8), 2000, np.uint16))[1].tobytes()

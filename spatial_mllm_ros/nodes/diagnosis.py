@@ -29,7 +29,7 @@ REMEDIES = {
     "bad_pose": "the transforms do not make a rigid pose",
     "no_camera_info": "no CameraInfo came: set camera_info_topic",
     "camera_size": "CameraInfo is of another size than the images: set camera_info_topic to the one of these images",
-    "bad_camera_info": "the CameraInfo is no usable camera model: calibrate the camera",
+    "bad_camera_info": "the CameraInfo is not calibrated, contradicts itself, or is of a model that is not supported",
     "image_size": "the image is not of the size that its header says",
     "stamp_repeated": "an image with this stamp was seen before: is a recording playing twice?",
     "repeated_stamp": "two images with one stamp: do two publishers share the topic?",

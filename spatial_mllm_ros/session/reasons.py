@@ -12,7 +12,7 @@ HELP: dict[str, str] = {
     "bad_pose": "the pose is not a rigid transform: check whoever writes it",
     "invalid_pose": "the pose file holds no rigid 4x4 or 3x4 matrix: the frame came without pose; check who writes it",
     "no_camera_info": "no CameraInfo or intrinsics came with the images: record camera_info, or add intrinsics.txt",
-    "bad_camera_info": "CameraInfo is not calibrated or contradicts itself: calibrate the camera",
+    "bad_camera_info": "CameraInfo is not calibrated, contradicts itself, or is of a distortion model that is not supported",
     "other_camera": "geometry from colour follows one camera, the one that came first",
     "little_change": "the camera showed nothing new",
     "window_dropped": "the images around it did not fit together: a jump, a blocked view, or much that moved",
