@@ -13,7 +13,18 @@ from dataclasses import dataclass
 
 from spatial_mllm_ros.queries.answer import NAN
 from spatial_mllm_ros.queries.codes import AnswerType
-from spatial_mllm_ros.queries.units import ANGLE, AREA, LENGTH, RATIO, SPEED, TIME, UNITS, VOLUME, convert, parse_measures
+from spatial_mllm_ros.queries.units import (
+    ANGLE,
+    AREA,
+    LENGTH,
+    RATIO,
+    SPEED,
+    TIME,
+    UNITS,
+    VOLUME,
+    convert,
+    parse_measures,
+)
 from spatial_mllm_ros.query.words import normalise, words_of
 
 COUNT = "count"
