@@ -13,6 +13,7 @@ from spatial_mllm_ros.commands.convert import convert_command
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
 from spatial_mllm_ros.commands.download import download_command
+from spatial_mllm_ros.commands.explain import explain_command
 from spatial_mllm_ros.commands.export import export_group
 from spatial_mllm_ros.commands.play import play_command
 from spatial_mllm_ros.commands.questions import questions_command
@@ -41,6 +42,7 @@ for command in (
     ask_command,
     replay_command,
     questions_command,
+    explain_command,
     render_command,
     convert_command,
     up_command,

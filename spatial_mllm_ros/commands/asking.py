@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.queries.codes import QueryError
 from spatial_mllm_ros.language.tokens import check_text
+from spatial_mllm_ros.queries.codes import QueryError
 from spatial_mllm_ros.session.answers import (
     confidence_words,
     deviation_words,

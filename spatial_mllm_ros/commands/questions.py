@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.queries.serialization import json_schema
 from spatial_mllm_ros.query.table import built_in_table
 
 EPILOG = """
@@ -22,8 +23,12 @@ for a box in an image, <t0> for a moment; the options --point, --box and --time 
 
 @click.command(name="questions", epilog=EPILOG, short_help="List the questions that geometry answers, with examples.")
 @common.json_option
-def questions_command(*, as_json: bool) -> None:
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a typed query instead.")
+def questions_command(*, as_json: bool, schema: bool) -> None:
     """List the families of questions that geometry answers without a model, with examples of each."""
+    if schema:
+        common.print_json(json_schema())
+        return
     families = list(built_in_table().families.values())
     if as_json:
         common.print_json(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from spatial_mllm_ros.language.phrases import ROOMS, speakable
+from spatial_mllm_ros.language.sentences import FRAMED, settled, unit_fits
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
 from spatial_mllm_ros.queries import moments as t
@@ -20,9 +21,15 @@ class Unspeakable(ValueError):
 
 def words(query: Query) -> str:
     """One canonical English sentence for a query; ``read`` gives the query back. Raises Unspeakable."""
+    if settled(query.ask) != query.ask:
+        raise _no("the camera of a marked image where nothing is marked")
+    if query.frame_id and not isinstance(query.ask, FRAMED):
+        raise _no("a frame of what is no place")
+    if query.unit and not unit_fits(query, query.unit):
+        raise _no("a unit of what has none")
     parts = [_say(query.ask)]
     if query.window is not None:
-        parts.append(f"within the window {_span(query.window)}")
+        raise _no("a window of its own; a span of what is asked has words")
     if query.frame_id:
         parts.append(f"in frame {_frame(query.frame_id)}")
     if query.unit:
@@ -72,7 +79,15 @@ def number(value: float) -> str:
 def _unit(key: str) -> str:
     if not UNITS[key].words:
         raise _no(f"the unit {key!r}")
-    return {"in": "inches", "ft": "feet", "ft2": "square feet", "ft3": "cubic feet", "m2": "square metres", "m3": "cubic metres", "cm2": "square centimetres"}.get(key, max(UNITS[key].words[:4], key=len))
+    return {
+        "in": "inches",
+        "ft": "feet",
+        "ft2": "square feet",
+        "ft3": "cubic feet",
+        "m2": "square metres",
+        "m3": "cubic metres",
+        "cm2": "square centimetres",
+    }.get(key, max(UNITS[key].words[:4], key=len))
 
 
 def _frame(name: str) -> str:
@@ -137,11 +152,16 @@ _SPOKEN |= {
     o.Camera: lambda x: "the camera" if x.at is None else f"the camera{_when(x.at)}",
     o.Robot: lambda x: f"the robot{_when(x.at)}",
     o.Origin: lambda x: f"the origin of frame {_frame(x.frame_id)}" if x.frame_id else "the origin",
-    o.Position: lambda x: f"the position ({number(x.x)}; {number(x.y)}; {number(x.z)})".replace(";", ",") + (f" of frame {_frame(x.frame_id)}" if x.frame_id else ""),
+    o.Position: lambda x: (
+        f"the position ({number(x.x)}; {number(x.y)}; {number(x.z)})".replace(";", ",")
+        + (f" of frame {_frame(x.frame_id)}" if x.frame_id else "")
+    ),
     o.Floor: lambda x: "the floor",
     o.Ceiling: lambda x: "the ceiling",
     o.NearestWall: lambda x: "the nearest wall",
-    o.Room: lambda x: "the room" if not x.name else f"the {x.name}" if x.name in ROOMS else f"the room named {_name(x.name)}",
+    o.Room: lambda x: (
+        "the room" if not x.name else f"the {x.name}" if x.name in ROOMS else f"the room named {_name(x.name)}"
+    ),
 }
 
 _PICKED = {
@@ -198,7 +218,10 @@ _SPOKEN |= {
     m.Depth: lambda x: f"the depth of {_say(x.of)}" + (_when(x.at) if x.at is not None else ""),
     m.Height: lambda x: f"the height of {_say(x.of)} above {_say(x.above)}",
     m.Angle: lambda x: f"the angle at {_say(x.vertex)} between {_say(x.a)} and {_say(x.b)}",
-    m.Bearing: lambda x: f"the horizontal angle of {_say(x.of)} from {_say(x.viewer)}" + (f" facing {_say(x.facing)}" if x.facing else ""),
+    m.Bearing: lambda x: (
+        f"the horizontal angle of {_say(x.of)} from {_say(x.viewer)}"
+        + (f" facing {_say(x.facing)}" if x.facing else "")
+    ),
     m.Extent: lambda x: f"the {_DIMENSION[x.dimension]} of {_extended(x.of)}",
     m.Slope: lambda x: f"the slope of the surface at {_say(x.at)}",
     m.PathLength: lambda x: "the length of the camera's path" + _within(x.span),
@@ -218,7 +241,9 @@ _SPOKEN |= {
     m.UnseenFraction: lambda x: "the unseen fraction of the space",
     m.Clearance: lambda x: f"the clearance {'ahead of' if x.ahead else 'around'} {_say(x.of)}",
     m.RouteLength: lambda x: f"the length of the route from {_say(x.start)} to {_say(x.goal)}{_radius(x)}",
-    m.PassageWidth: lambda x: f"the width of the passage {f'from {_say(x.of)} to {_say(x.goal)}' if x.goal else f'of {_say(x.of)}'}",
+    m.PassageWidth: lambda x: (
+        f"the width of the passage {f'from {_say(x.of)} to {_say(x.goal)}' if x.goal else f'of {_say(x.of)}'}"
+    ),
 }
 
 
@@ -239,7 +264,9 @@ def _list(of: tuple[Any, ...]) -> str:
 @_spoken(a.Compare)
 def _compare(x: a.Compare) -> str:
     factor = "" if x.factor == 1 else f"{number(x.factor)} times "
-    offset = "" if x.offset == 0 else f" {'plus' if x.offset > 0 else 'minus'} {_quantity(abs(x.offset), m.unit_of(x.a))}"
+    offset = (
+        "" if x.offset == 0 else f" {'plus' if x.offset > 0 else 'minus'} {_quantity(abs(x.offset), m.unit_of(x.a))}"
+    )
     return f"Is {_say(x.a)} {_COMPARED[x.comparison]} {factor}{_say(x.b)}{offset}"
 
 
@@ -258,15 +285,17 @@ def _relation(x: a.Relation) -> str:
     return f"Is {_say(x.a)} {_MINE[x.where] if x.b is None else _LIES[x.where] + ' ' + _say(x.b)}{_viewed(x.viewpoint)}"
 
 
-_MINE = {o.Where.LEFT_OF: "on the left", o.Where.RIGHT_OF: "on the right", o.Where.IN_FRONT_OF: "in front", o.Where.BEHIND: "behind"}
+_MINE = {
+    o.Where.LEFT_OF: "on the left",
+    o.Where.RIGHT_OF: "on the right",
+    o.Where.IN_FRONT_OF: "in front",
+    o.Where.BEHIND: "behind",
+}
 
 
 @_spoken(a.Side)
 def _side(x: a.Side) -> str:
-    if x.b is None:
-        options = [_MINE.get(w) for w in x.options]
-    else:
-        options = [_LIES.get(w) for w in x.options]
+    options = [_MINE.get(w) for w in x.options] if x.b is None else [_LIES.get(w) for w in x.options]
     if None in options:
         raise _no("these sides")
     said = " or ".join(str(w) for w in options)
@@ -295,10 +324,14 @@ def _free(x: a.FreePlace) -> str:
 _SPOKEN |= {
     a.Value: lambda x: f"What is {_say(x.of)}",
     a.Mean: lambda x: f"What is the mean of {_list(x.of)}",
-    a.Difference: lambda x: f"How many times {_say(x.b)} is {_say(x.a)}" if x.ratio else f"By how much is {_say(x.a)} more than {_say(x.b)}",
+    a.Difference: lambda x: (
+        f"How many times {_say(x.b)} is {_say(x.a)}" if x.ratio else f"By how much is {_say(x.a)} more than {_say(x.b)}"
+    ),
     a.Dimensions: lambda x: f"What are the dimensions of {_extended(x.of)}",
     a.Threshold: lambda x: f"Is {_say(x.of)} {_COMPARED[x.comparison]} {_quantity(x.value, m.unit_of(x.of))}",
-    a.Within: lambda x: f"Is {_say(x.of)} between {_quantity(x.low, m.unit_of(x.of))} and {_quantity(x.high, m.unit_of(x.of))}",
+    a.Within: lambda x: (
+        f"Is {_say(x.of)} between {_quantity(x.low, m.unit_of(x.of))} and {_quantity(x.high, m.unit_of(x.of))}"
+    ),
     a.Visible: lambda x: f"Is {_say(x.of)} visible{_when(x.at)}",
     a.Seen: lambda x: f"Was {_say(x.of)} seen at any time" + _within(x.span),
     a.Moving: lambda x: f"Is the camera moving{_when(x.at)}",
@@ -317,7 +350,9 @@ _SPOKEN |= {
     a.Unseen: lambda x: "Where is the unseen space",
     a.Route: lambda x: f"What is the route{f' from {_say(x.start)}' if x.start else ''} to {_say(x.goal)}{_radius(x)}",
     a.Extreme: lambda x: f"{'What' if x.as_value else 'Which'} is the {_rank(x.rank)}{x.which.value} of {_list(x.of)}",
-    a.Order: lambda x: f"What is the order of {_list(x.of)} from {'large to small' if x.descending else 'small to large'}",
+    a.Order: lambda x: (
+        f"What is the order of {_list(x.of)} from {'large to small' if x.descending else 'small to large'}"
+    ),
     a.Occupied: lambda x: f"Is {_say(x.of)} {'free, occupied or unknown' if x.state is None else x.state.value}",
     a.Find: lambda x: f"Which objects are {_say(x.of)}",
     a.RoomOf: lambda x: f"Which room {'are most of' if x.most else 'is'} {_say(x.of)} in",

@@ -115,7 +115,9 @@ class Grammar:
             for name, rules in self.rules.items():
                 for rule in rules:
                     _look(rule.node, firsts, nullable)
-                first = frozenset().union(*(r.node.first for r in rules)) | (self.natives[name][1] if name in self.natives else frozenset())
+                first = frozenset().union(*(r.node.first for r in rules)) | (
+                    self.natives[name][1] if name in self.natives else frozenset()
+                )
                 empty = any(r.node.nullable for r in rules)
                 if first != firsts.get(name) or empty != nullable.get(name, False):
                     firsts[name], nullable[name], changed = first, empty, True

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from spatial_mllm_ros.language.chart import Several
-from spatial_mllm_ros.language.phrases import GRAMMAR, says, si
+from spatial_mllm_ros.language.phrases import says, si
 from spatial_mllm_ros.language.sentences import Refused, all_finished, bag_of, parted
 from spatial_mllm_ros.queries.asks import (
-    Ask,
     Changed,
     Comparison,
     LineOfSight,
     Locate,
     MotionDirection,
     Moving,
-    Pixel,
     Seen,
     Threshold,
     Unseen,
@@ -30,7 +27,6 @@ from spatial_mllm_ros.queries.measures import (
     Elapsed,
     Event,
     Heading,
-    Height,
     MeanSpeed,
     Measure,
     Metric,
@@ -45,12 +41,23 @@ from spatial_mllm_ros.queries.measures import (
     UnseenFraction,
 )
 from spatial_mllm_ros.queries.moments import WHOLE, Moment, Now, Span, Start
-from spatial_mllm_ros.queries.operands import Box, Camera, Object, Operand, Point, Robot, Room
+from spatial_mllm_ros.queries.operands import Camera, Operand, Robot, Room
 from spatial_mllm_ros.queries.query import Query
 
 # ---- how far it moved
 
-says("how_far", "how far [away|off|out]", "[by|at] how much [distance|of a distance]", "(what|which) distance", "how much (distance|ground|path|way|of a distance)", "what length of path", "over (what|which) distance", "how long a (path|route|way|track|distance)", "by what distance", "how large a distance")(lambda: "")
+says(
+    "how_far",
+    "how far [away|off|out]",
+    "[by|at] how much [distance|of a distance]",
+    "(what|which) distance",
+    "how much (distance|ground|path|way|of a distance)",
+    "what length of path",
+    "over (what|which) distance",
+    "how long a (path|route|way|track|distance)",
+    "by what distance",
+    "how large a distance",
+)(lambda: "")
 says("how_far", "[by] how many {unit} [of path]", "[by] how much in {unit}")(lambda unit: unit)
 DONE = "(DO|HAVE|BE|DID|can)"
 
@@ -99,13 +106,32 @@ def moved(args: Any, unit: str, path: bool) -> Any:
 says("arg", "[to the] {axis}")(lambda axis: ("axis", axis))
 
 
-@says("core", f"{{arg}}* {{how_far}} {{arg}}* {DONE} {{mover}} [got|get|been|ended up] MOVE [AWAY|away|off|itself|position] {{arg}}*", "{arg}* {how_far} {mover} [HAVE|was|is] MOVE [away|off] {arg}*", "{arg}* {how_far} of {mover} (position|location|place) change {arg}*", f"{{arg}}* {{how_far}} {DONE} {{owner}} (position|location) [changed|change|shift|shifted] {{arg}}*", "{arg}* {how_far} BE {mover} displaced {arg}*", "{arg}* {mover} MOVE {how_far} {arg}*", "{arg}* {how_far} {mover} (end|ended) up {arg}*", "{arg}* {how_far} BE {mover} MOVE {arg}*")
+@says(
+    "core",
+    f"{{arg}}* {{how_far}} {{arg}}* {DONE} {{mover}} [got|get|been|ended up] MOVE [AWAY|away|off|itself|position] {{arg}}*",
+    "{arg}* {how_far} {mover} [HAVE|was|is] MOVE [away|off] {arg}*",
+    "{arg}* {how_far} of {mover} (position|location|place) change {arg}*",
+    f"{{arg}}* {{how_far}} {DONE} {{owner}} (position|location) [changed|change|shift|shifted] {{arg}}*",
+    "{arg}* {how_far} BE {mover} displaced {arg}*",
+    "{arg}* {mover} MOVE {how_far} {arg}*",
+    "{arg}* {how_far} {mover} (end|ended) up {arg}*",
+    "{arg}* {how_far} BE {mover} MOVE {arg}*",
+)
 def _moved(*parts: Any) -> Any:
     unit = next(p for p in parts if isinstance(p, str))
     return moved([p for p in parts if isinstance(p, tuple)], unit, False)
 
 
-@says("core", f"{{arg}}* {{how_far}} {{arg}}* {DONE} {{mover}} [been] TRAVEL {{arg}}*", "{arg}* {how_far} {mover} [HAVE] TRAVEL {arg}*", f"{{arg}}* {{how_far}} {DONE} {{mover}} (put behind|put behind it|left behind|go along its path|leave behind|gain) {{arg}}*", "{arg}* {how_far} (was|were|has been|BE) TRAVEL [by {mover}] {arg}*", "{arg}* {how_far} of path (was|were|BE|lie|lies) [TRAVEL] [by {mover}] {arg}*", "{arg}* (what|how) far (was|were) TRAVEL {arg}*", "{arg}* {how_far} (path|ground|distance) [DONE] {mover} [HAVE] TRAVEL {arg}*")
+@says(
+    "core",
+    f"{{arg}}* {{how_far}} {{arg}}* {DONE} {{mover}} [been] TRAVEL {{arg}}*",
+    "{arg}* {how_far} {mover} [HAVE] TRAVEL {arg}*",
+    f"{{arg}}* {{how_far}} {DONE} {{mover}} (put behind|put behind it|left behind|go along its path|leave behind|gain) {{arg}}*",
+    "{arg}* {how_far} (was|were|has been|BE) TRAVEL [by {mover}] {arg}*",
+    "{arg}* {how_far} of path (was|were|BE|lie|lies) [TRAVEL] [by {mover}] {arg}*",
+    "{arg}* (what|how) far (was|were) TRAVEL {arg}*",
+    "{arg}* {how_far} (path|ground|distance) [DONE] {mover} [HAVE] TRAVEL {arg}*",
+)
 def _travelled(*parts: Any) -> Any:
     unit = next((p for p in parts if isinstance(p, str)), "")
     return moved([p for p in parts if isinstance(p, tuple)], unit, True)
@@ -148,12 +174,36 @@ def _from_start(args: Any) -> Any:
 HOW_MUCH = "(how much|how far round|how big a turn|how large a turn|how many {unit} of (turn|rotation|turning)|in {unit} how much|how many {unit} round|how far|[by] how many {unit}|[by|through|about|over] (what|which) angle|how large an angle|[by] how strongly|how sharply|through how many {unit}|by how much|how big an angle|how much of an angle)"
 
 
-@says("core", f"{{arg}}* {HOW_MUCH} {{arg}}* {DONE} {{mover}} [been] TURN {{arg}}*", f"{{arg}}* {HOW_MUCH} {{mover}} [HAVE|was] TURN {{arg}}*", f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (orientation|heading|yaw|direction|viewing direction|view direction) (change|differ|changed|rotate|vary) {{arg}}*", "{arg}* how (large|big|much|great|strong) BE [the] (rotation|turn|change of heading|change of direction|change in heading|change in orientation|change of orientation|angle of rotation|rotation angle) [of {mover}] {arg}*", f"{{arg}}* {HOW_MUCH} [rotation|of a rotation|of a turn|turning] [BE there|did {{mover}} (undergo|make|perform)] {{arg}}*", f"{{arg}}* {HOW_MUCH} BE {{owner}} (orientation|heading|viewing direction) {{arg}}*", "{arg}* {mover} TURN by (how much|how many {unit}|what angle) {arg}*", f"{{arg}}* {HOW_MUCH} BE the (rotation|turn) {{arg}}*", f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (view|camera view|attitude|pose|view direction) [direction] (turn|rotate|change|differ|changed|rotated|turned) {{arg}}*", f"{{arg}}* {HOW_MUCH} {DONE} {{mover}} (make|TURN through|TURN round|TURN [by]) {{arg}}*", f"{{arg}}* {HOW_MUCH} {DONE} the (heading|orientation|viewing direction|view direction|yaw) [of {{mover}}] change {{arg}}*", f"{{arg}}* {HOW_MUCH} (lies|lie|are|is|happened|are there|is there|occurred|took place) [between] [the|{{owner}}] [the] [two] [orientation|orientations|viewing directions|headings|heading|views] {{arg}}*", "{arg}* [what is] [the] [total] [relative] (rotation|turning|turn|yaw change|rotation angle|turning angle) [angle] [of|between] [the|{owner}] [two] [views|poses|view|frames] {arg}*", f"{{arg}}* did {{mover}} TURN {{arg}}* and {HOW_MUCH}", f"{{arg}}* {HOW_MUCH} has {{mover}} (spun|turned|swung|rotated) (round|around) {{arg}}*", f"compare {{t}} and {{t}} [,] {HOW_MUCH} did {{mover}} TURN", f"{{arg}}* {HOW_MUCH} {{owner}} (attitude|heading|orientation) differs {{arg}}*")
+@says(
+    "core",
+    f"{{arg}}* {HOW_MUCH} {{arg}}* {DONE} {{mover}} [been] TURN {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {{mover}} [HAVE|was] TURN {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (orientation|heading|yaw|direction|viewing direction|view direction) (change|differ|changed|rotate|vary) {{arg}}*",
+    "{arg}* how (large|big|much|great|strong) BE [the] (rotation|turn|change of heading|change of direction|change in heading|change in orientation|change of orientation|angle of rotation|rotation angle) [of {mover}] {arg}*",
+    f"{{arg}}* {HOW_MUCH} [rotation|of a rotation|of a turn|turning] [BE there|did {{mover}} (undergo|make|perform)] {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} BE {{owner}} (orientation|heading|viewing direction) {{arg}}*",
+    "{arg}* {mover} TURN by (how much|how many {unit}|what angle) {arg}*",
+    f"{{arg}}* {HOW_MUCH} BE the (rotation|turn) {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (view|camera view|attitude|pose|view direction) [direction] (turn|rotate|change|differ|changed|rotated|turned) {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {DONE} {{mover}} (make|TURN through|TURN round|TURN [by]) {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {DONE} the (heading|orientation|viewing direction|view direction|yaw) [of {{mover}}] change {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} (lies|lie|are|is|happened|are there|is there|occurred|took place) [between] [the|{{owner}}] [the] [two] [orientation|orientations|viewing directions|headings|heading|views] {{arg}}*",
+    "{arg}* [what is] [the] [total] [relative] (rotation|turning|turn|yaw change|rotation angle|turning angle) [angle] [of|between] [the|{owner}] [two] [views|poses|view|frames] {arg}*",
+    f"{{arg}}* did {{mover}} TURN {{arg}}* and {HOW_MUCH}",
+    f"{{arg}}* {HOW_MUCH} has {{mover}} (spun|turned|swung|rotated) (round|around) {{arg}}*",
+    f"compare {{t}} and {{t}} [,] {HOW_MUCH} did {{mover}} TURN",
+    f"{{arg}}* {HOW_MUCH} {{owner}} (attitude|heading|orientation) differs {{arg}}*",
+)
 def _turned(*parts: Any) -> Any:
     moments = [p for p in parts if isinstance(p, Moment)]
-    bag = bag_of(*(p for p in parts if isinstance(p, tuple)), *((("span", Span(begin=moments[0], end=moments[1])),) if len(moments) == 2 else ()))
+    bag = bag_of(
+        *(p for p in parts if isinstance(p, tuple)),
+        *((("span", Span(begin=moments[0], end=moments[1])),) if len(moments) == 2 else ()),
+    )
     unit = next((p for p in parts if isinstance(p, str)), "")
-    if bag is None or ("span" not in bag and not any(p is True for p in parts) and "deg" not in (unit, bag.get("unit"))):
+    if bag is None or (
+        "span" not in bag and not any(p is True for p in parts) and "deg" not in (unit, bag.get("unit"))
+    ):
         return None
     if unit:
         bag.setdefault("unit", unit)
@@ -169,7 +219,12 @@ def _turned(*parts: Any) -> Any:
 LOOKING = "(facing|looking|pointing|pointed|heading|headed|oriented|aimed|turned|face|look|point)"
 
 
-@says("core", f"{{arg}}* [in|to|into] (what|which) (way|direction) (BE|DO) {{mover}} {LOOKING} [in|to|at] {{arg}}*", f"{{arg}}* where (BE|DO) {{mover}} (facing|looking|pointing|pointed|look|aimed) [to|at] {{arg}}*", "{arg}* what BE [the] (heading|yaw|yaw angle|orientation) [of {mover}] {arg}*")
+@says(
+    "core",
+    f"{{arg}}* [in|to|into] (what|which) (way|direction) (BE|DO) {{mover}} {LOOKING} [in|to|at] {{arg}}*",
+    "{arg}* where (BE|DO) {mover} (facing|looking|pointing|pointed|look|aimed) [to|at] {arg}*",
+    "{arg}* what BE [the] (heading|yaw|yaw angle|orientation) [of {mover}] {arg}*",
+)
 def _heading(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or "span" in bag:
@@ -177,7 +232,11 @@ def _heading(*parts: Any) -> Any:
     return all_finished([Value(of=Heading())], bag)
 
 
-@says("core", "{arg}* (how fast|at (what|which) speed) [BE|DO|HAVE|was] {mover} [been] [MOVE|TRAVEL|turning|TURN] {arg}*", "{arg}* (how fast|at what speed) {mover} [HAVE|was|is] (MOVE|TRAVEL) {arg}*")
+@says(
+    "core",
+    "{arg}* (how fast|at (what|which) speed) [BE|DO|HAVE|was] {mover} [been] [MOVE|TRAVEL|turning|TURN] {arg}*",
+    "{arg}* (how fast|at what speed) {mover} [HAVE|was|is] (MOVE|TRAVEL) {arg}*",
+)
 def _speed(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None:
@@ -188,7 +247,13 @@ def _speed(*parts: Any) -> Any:
 STILL = "(standing still|still|stationary|stopped|not moving|standing|at rest|motionless|halted|parked)"
 
 
-@says("core", f"{{arg}}* BE {{mover}} {STILL} {{arg}}*", f"{{arg}}* {{mover}} BE {STILL} {{arg}}*", "{arg}* DO {mover} (stand still|stop) {arg}*", "{arg}* did {mover} not move {arg}*")
+@says(
+    "core",
+    f"{{arg}}* BE {{mover}} {STILL} {{arg}}*",
+    f"{{arg}}* {{mover}} BE {STILL} {{arg}}*",
+    "{arg}* DO {mover} (stand still|stop) {arg}*",
+    "{arg}* did {mover} not move {arg}*",
+)
 def _still(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     return None if bag is None or "span" in bag else all_finished([Moving()], bag, negated=True)
@@ -204,7 +269,10 @@ says("how_long", "[for] how long", "how much time", "[for] how much (of the time
 says("how_long", "[for|by|over] how many {unit}", "what time")(lambda unit="": unit)
 
 
-@says("core", f"{{arg}}* {{how_long}} (BE|DO|HAVE) {{mover}} [been] (stand still|stop|{STILL[1:-1]}|stood still|rest|spend standing still) {{arg}}*")
+@says(
+    "core",
+    f"{{arg}}* {{how_long}} (BE|DO|HAVE) {{mover}} [been] (stand still|stop|{STILL[1:-1]}|stood still|rest|spend standing still) {{arg}}*",
+)
 def _stood(*parts: Any) -> Any:
     return _spent(parts, False)
 
@@ -246,8 +314,19 @@ def _moved_direction(*parts: Any) -> Any:
     return all_finished([MotionDirection()], bag)
 
 
-says("sides", "{side_word} or {side_word}", "{side_word} {side_word} or {side_word}", "{side_word} {side_word} {side_word} or {side_word}", "{side_word} {side_word} {side_word} {side_word} {side_word} or {side_word}", "more {side_word} or more {side_word}")(lambda *_: True)
-says("side_word", "[to the|to its] (left|right|front|back|rear)", "(forward|forwards|backward|backwards|up|down|upward|downward|upwards|downwards|advance|retreat|go sideways|sideways|ahead|back|left|right)")(lambda: True)
+says(
+    "sides",
+    "{side_word} or {side_word}",
+    "{side_word} {side_word} or {side_word}",
+    "{side_word} {side_word} {side_word} or {side_word}",
+    "{side_word} {side_word} {side_word} {side_word} {side_word} or {side_word}",
+    "more {side_word} or more {side_word}",
+)(lambda *_: True)
+says(
+    "side_word",
+    "[to the|to its] (left|right|front|back|rear)",
+    "(forward|forwards|backward|backwards|up|down|upward|downward|upwards|downwards|advance|retreat|go sideways|sideways|ahead|back|left|right)",
+)(lambda: True)
 
 # ---- seen
 
@@ -289,7 +368,10 @@ def view_says(patterns: tuple[str, ...], past: bool, negated: bool) -> None:
         return seen_or_visible(things[-1], [p for p in parts if isinstance(p, tuple)], past, negated)
 
 
-PRESENT, PAST = "(is|are|be|is n't|are n't|would|does|do|'s)", "(was|were|was n't|were n't|has been|have been|had been|had)"
+PRESENT, PAST = (
+    "(is|are|be|is n't|are n't|would|does|do|'s)",
+    "(was|were|was n't|were n't|has been|have been|had been|had)",
+)
 NOW_STILL = "[now|still|already|currently|also|ever|being|be]"
 view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (does|do) {mover} [still|currently] SEE {thing} {arg}*", "{arg}* CAN [n't] {mover} [still|also] SEE {thing} {arg}*", "{arg}* CAN [n't] {thing} [still] be SEEN {arg}*", f"{{arg}}* {{mark}} [is|be] {NOW_STILL} VISIBLE {{arg}}*", "{arg}* (does|do|would) {thing} APPEAR [VISIBLE] {arg}*", "{arg}* (is|are) there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* [what is|GIVE] [the] visibility of {thing} {arg}*", "{arg}* (does|do) {mover} have {thing} (in view|in sight|in its view) {arg}*", "{arg}* (do|does) {moment_arg} (show|contain) {thing}", "{arg}* {thing} [is] being VISIBLE {arg}*", "{arg}* would {mover} [be able to] SEE {thing} {arg}*", "{arg}* {mover} (sees|see) {thing} {arg}*", f"{{arg}}* (is|are) {{thing}} HIDDEN or {VIS} {{arg}}*", f"{{arg}}* (is|are|was) {{thing}} HIDDEN {{arg}}* or [can it be] {VIS} {{arg}}*", f"{{arg}}* (is|are) {{thing}} {VIS} (and unoccluded|or HIDDEN|or not) {{arg}}*", "{arg}* is {thing} among the things that (were|are) VISIBLE {arg}*"), False, False)  # fmt: skip
 view_says((f"{{arg}}* {PAST} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (did|has|have|had|did n't|has n't) {mover} [ever|already|still] (SEE|SAW|seen|got|get) {thing} [in view|in sight] {arg}*", "{arg}* did {thing} [ever] APPEAR {arg}*", "{arg}* (has|have|had) {thing} [ever|already] (been|come) VISIBLE {arg}*", "{arg}* was there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* (has|have) {thing} [ever|already] been SEEN {arg}*", "{arg}* was {mover} able to SEE {thing} {arg}*", "{arg}* did {mover} have (sight of|in view) {thing} {arg}*", "{arg}* was {thing} SEEN at any time {arg}*", "{arg}* {mover} (has|have) [ever|already] seen {thing} {arg}*"), True, False)  # fmt: skip
@@ -301,7 +383,7 @@ WHEN = "(when|what time was it when|since when|until when|up to what time|up to 
 
 
 @says("core", f"{{arg}}* {WHEN} (BE|DO|HAVE|was it) {{thing}} {{event}} [be|been|come to be] (SEEN|APPEAR|VISIBLE|seen|in the image) {{arg}}* [by {{mover}}]", f"{{arg}}* {WHEN} (BE|DO|HAVE) {{thing}} [be] (SEEN|APPEAR|VISIBLE) [by {{mover}}] {{event}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO|HAVE) {{mover}} {{event}} (SEE|SAW|seen|get {{thing}} in view) [of] {{thing}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO|HAVE) {{mover}} (SEE|SAW|seen|have) {{thing}} {{event}} {{arg}}*", f"{{arg}}* {WHEN} {{mover}} {{event}} (SAW|saw) {{thing}} {{arg}}*", f"{{arg}}* {WHEN} {{thing}} (was|is|be) {{event}} (SEEN|VISIBLE) {{arg}}*",
-      f"{{arg}}* {{thing}} {WHEN} (was|is) it {{event}} (SEEN|VISIBLE) {{arg}}*", f"{{arg}}* {WHEN} (is|was) [it] [the] {{event}} [time|moment|image|frame|instant] [that|when|in which|at which|to show] [{{mover}}] [SAW|saw|sees|see] {{thing}} [was|is|be|came|comes] [SEEN|VISIBLE|APPEAR|into view] {{arg}}*", f"{{arg}}* [{WHEN} was|what is|what was|GIVE|which was] [the] [{{owner}}] {{event}} [time of|moment of] (view|sighting|observation|appearance|glimpse|sight|image|frame|detection) (of|that shows|showing|with|containing) {{thing}} [when] {{arg}}*", f"{{arg}}* [what is|what was|which is|which was] [the] {{event}} (time|moment|instant|point in time|timestamp|image|frame) [at which|when|that|in which|where|for which] [{{mover}}] [SAW|saw|sees|can see|could see|see] {{thing}} [is|was|be|can be|could be|came] [in view|SEEN|VISIBLE|APPEAR|into view] {{arg}}*", f"{{arg}}* {{event}} (time|moment) [that] {{thing}} [was] (SEEN|VISIBLE) {{arg}}*", f"{{arg}}* {WHEN} DO {{thing}} {{event}} (disappear|go out of view|leave the view|leave the image|vanish|go out of sight) {{arg}}*", f"{{arg}}* {WHEN} DO {{thing}} (disappear|go out of view|leave the view|vanish|come into view) {{event}} {{arg}}*", "{arg}* {thing} {event} (SEEN|VISIBLE) (when|at what time) {arg}*", f"{{arg}}* {WHEN} was {{event}} {{thing}} (SEEN|VISIBLE) {{arg}}*", "{arg}* when {event} (did|was) {mover} (SEE|SAW) {thing} {arg}*", f"{{arg}}* {WHEN} (is|was) {{thing}} in (view|the image|sight|the picture) {{event}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO) {{mover}} {{event}} (have|get|catch) {{thing}} in (view|sight) {{arg}}*")  # fmt: skip
+      f"{{arg}}* {{thing}} {WHEN} (was|is) it {{event}} (SEEN|VISIBLE) {{arg}}*", f"{{arg}}* {WHEN} (is|was) [it] [the] {{event}} [time|moment|image|frame|instant] [that|when|in which|at which|to show] [{{mover}}] [SAW|saw|sees|see] {{thing}} [was|is|be|came|comes] [SEEN|VISIBLE|APPEAR|into view] {{arg}}*", f"{{arg}}* [{WHEN} was|what is|what was|GIVE|which was] [the] [{{owner}}] {{event}} [time of|moment of] (view|sighting|observation|appearance|glimpse|sight|image|frame|detection) (of|that shows|showing|with|containing) {{thing}} [when] {{arg}}*", "{arg}* [what is|what was|which is|which was] [the] {event} (time|moment|instant|point in time|timestamp|image|frame) [at which|when|that|in which|where|for which] [{mover}] [SAW|saw|sees|can see|could see|see] {thing} [is|was|be|can be|could be|came] [in view|SEEN|VISIBLE|APPEAR|into view] {arg}*", "{arg}* {event} (time|moment) [that] {thing} [was] (SEEN|VISIBLE) {arg}*", f"{{arg}}* {WHEN} DO {{thing}} {{event}} (disappear|go out of view|leave the view|leave the image|vanish|go out of sight) {{arg}}*", f"{{arg}}* {WHEN} DO {{thing}} (disappear|go out of view|leave the view|vanish|come into view) {{event}} {{arg}}*", "{arg}* {thing} {event} (SEEN|VISIBLE) (when|at what time) {arg}*", f"{{arg}}* {WHEN} was {{event}} {{thing}} (SEEN|VISIBLE) {{arg}}*", "{arg}* when {event} (did|was) {mover} (SEE|SAW) {thing} {arg}*", f"{{arg}}* {WHEN} (is|was) {{thing}} in (view|the image|sight|the picture) {{event}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO) {{mover}} {{event}} (have|get|catch) {{thing}} in (view|sight) {{arg}}*")  # fmt: skip
 def _seen_time(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     event = next(p for p in parts if isinstance(p, Event))
@@ -313,47 +395,81 @@ def _seen_time(*parts: Any) -> Any:
     return all_finished([Value(of=SeenTime(of=thing, event=event))], bag)
 
 
-@says("core", "{arg}* {how_long} ago (BE|DO|HAVE) {thing} {event} (SEEN|VISIBLE|APPEAR) {arg}*", "{arg}* {how_long} ago DO {mover} {event} (SEE|SAW) {thing} {arg}*", "{arg}* {how_long} (is it|has it been) since {thing} was [{event}] (SEEN|VISIBLE) {arg}*", "{arg}* {how_long} (is it|has it been) since {mover} [{event}] (SAW|saw) {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* {how_long} ago (BE|DO|HAVE) {thing} {event} (SEEN|VISIBLE|APPEAR) {arg}*",
+    "{arg}* {how_long} ago DO {mover} {event} (SEE|SAW) {thing} {arg}*",
+    "{arg}* {how_long} (is it|has it been) since {thing} was [{event}] (SEEN|VISIBLE) {arg}*",
+    "{arg}* {how_long} (is it|has it been) since {mover} [{event}] (SAW|saw) {thing} {arg}*",
+)
 def _seen_ago(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     event = next((p for p in parts if isinstance(p, Event)), Event.LAST)
     unit = next(p for p in parts if isinstance(p, str))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)), ("unit", unit) if unit else ())
-    return None if bag is None or bag.keys() - {"unit"} else all_finished([Value(of=SeenTime(of=thing, event=event, ago=True))], bag)
+    return (
+        None
+        if bag is None or bag.keys() - {"unit"}
+        else all_finished([Value(of=SeenTime(of=thing, event=event, ago=True))], bag)
+    )
 
 
-@says("core", "(how often|how many times|in how many (images|frames|pictures)) (BE|DO|HAVE) {thing} [been] (SEEN|VISIBLE|APPEAR) {arg}*", "how many (images|frames|pictures) (show|contain|see) {thing} {arg}*", "(how often|how many times) (DO|HAVE) {mover} (SEE|seen) {thing} {arg}*")
+@says(
+    "core",
+    "(how often|how many times|in how many (images|frames|pictures)) (BE|DO|HAVE) {thing} [been] (SEEN|VISIBLE|APPEAR) {arg}*",
+    "how many (images|frames|pictures) (show|contain|see) {thing} {arg}*",
+    "(how often|how many times) (DO|HAVE) {mover} (SEE|seen) {thing} {arg}*",
+)
 def _seen_count(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     return None if bag is None or bag.keys() - {"span"} else all_finished([Value(of=SeenCount(of=thing))], bag)
 
 
-@says("core", "from (how near|how close|what distance|how far) (BE|DO) {thing} [be] (SEEN|VISIBLE) {arg}*", "how (near|close) (was|is) {thing} seen {arg}*")
+@says(
+    "core",
+    "from (how near|how close|what distance|how far) (BE|DO) {thing} [be] (SEEN|VISIBLE) {arg}*",
+    "how (near|close) (was|is) {thing} seen {arg}*",
+)
 def _seen_distance(thing: Operand, args: Any) -> Any:
     bag = bag_of(args)
-    return None if bag is None or bag.keys() - {"span", "unit"} else all_finished([Value(of=SeenDistance(of=thing))], bag)
+    return (
+        None if bag is None or bag.keys() - {"span", "unit"} else all_finished([Value(of=SeenDistance(of=thing))], bag)
+    )
 
 
-@says("core", "{arg}* how (close|near) (DO|HAVE|was) {mover} [ever] (get|come|got|gotten|go|been) to {thing} {arg}*", "{arg}* (how close|how near) {mover} (came|got|has come) to {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* how (close|near) (DO|HAVE|was) {mover} [ever] (get|come|got|gotten|go|been) to {thing} {arg}*",
+    "{arg}* (how close|how near) {mover} (came|got|has come) to {thing} {arg}*",
+)
 def _approach(a: Any, _: Any, thing: Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     return None if bag is None else all_finished([Value(of=ClosestApproach(to=thing))], bag)
 
 
-@says("core", "{arg}* (has|have|had|was|were|did|DO) {mover} [ever] [been|come|get|got|gotten|gone] [to] within {quantity} (of|from) {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* (has|have|had|was|were|did|DO) {mover} [ever] [been|come|get|got|gotten|gone] [to] within {quantity} (of|from) {thing} {arg}*",
+)
 def _been_within(a: Any, _: Any, quantity: Any, thing: Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     if bag is None:
         return None
-    return all_finished([Threshold(of=ClosestApproach(to=thing), comparison=Comparison.AT_MOST, value=si(quantity))], bag)
+    return all_finished(
+        [Threshold(of=ClosestApproach(to=thing), comparison=Comparison.AT_MOST, value=si(quantity))], bag
+    )
 
 
 NEAR_M = 0.5
 """m: what "at" a place is taken to be in the alternatives that are offered."""
 
 
-@says("core", "{arg}* (has|have|had|was|were) {mover} [ever] [been] [back] (at|to|on|near) {thing} {arg}*", "{arg}* did {mover} [ever] (visit|reach|pass|pass by|go to|get to) {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* (has|have|had|was|were) {mover} [ever] [been] [back] (at|to|on|near) {thing} {arg}*",
+    "{arg}* did {mover} [ever] (visit|reach|pass|pass by|go to|get to) {thing} {arg}*",
+)
 def _been_at(a: Any, _: Any, thing: Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     if bag is None:
@@ -361,32 +477,68 @@ def _been_at(a: Any, _: Any, thing: Operand, b: Any) -> Any:
     if isinstance(thing, Room):
         return all_finished([Visited(room=thing)], bag)
     near = all_finished([Threshold(of=ClosestApproach(to=thing), comparison=Comparison.AT_MOST, value=NEAR_M)], bag)
-    return Refused(f'"at" does not say how near; {NEAR_M} m would be a choice', tuple(q for q in near if isinstance(q, Query))) if near else None
+    return (
+        Refused(
+            f'"at" does not say how near; {NEAR_M} m would be a choice', tuple(q for q in near if isinstance(q, Query))
+        )
+        if near
+        else None
+    )
 
 
-@says("core", "{arg}* (has|have|had) {mover} [ever] been in {room} {arg}*", "{arg}* did {mover} [ever] (visit|enter|see) {room} {arg}*", "{arg}* was {mover} [ever] in {room} {arg}*")
+@says(
+    "core",
+    "{arg}* (has|have|had) {mover} [ever] been in {room} {arg}*",
+    "{arg}* did {mover} [ever] (visit|enter|see) {room} {arg}*",
+    "{arg}* was {mover} [ever] in {room} {arg}*",
+)
 def _visited(a: Any, _: Any, room: Room, b: Any) -> Any:
     bag = bag_of(a, b)
     return None if bag is None or bag.keys() - {"span"} or not room.name else all_finished([Visited(room=room)], bag)
 
 
-@says("core", "(is|are|am) {mover} back (at|in|on|to) {thing}", "(is|are|am) {mover} back where {mover} BEGAN", "(is|are|has|have) {mover} (back|returned) [to [the] START|home]")
+@says(
+    "core",
+    "(is|are|am) {mover} back (at|in|on|to) {thing}",
+    "(is|are|am) {mover} back where {mover} BEGAN",
+    "(is|are|has|have) {mover} (back|returned) [to [the] START|home]",
+)
 def _back(*parts: Any) -> Any:
     thing = next((p for p in parts if isinstance(p, Operand)), Camera(at=Start()))
-    near = all_finished([Threshold(of=Distance(a=Camera(at=Now()), b=thing), comparison=Comparison.AT_MOST, value=NEAR_M)], {})
+    near = all_finished(
+        [Threshold(of=Distance(a=Camera(at=Now()), b=thing), comparison=Comparison.AT_MOST, value=NEAR_M)], {}
+    )
     return Refused(f'"back at" does not say how near; {NEAR_M} m would be a choice', tuple(near))
 
 
-@says("core", "{arg}* where (was|were) {mover} {arg}*", "{arg}* where (is|are|am) {mover} {arg}*", "{arg}* [what is|what was|GIVE] {owner} (position|pose|location|coordinates) {arg}*", "{arg}* where {mover} (was|is) {arg}*")
+@says(
+    "core",
+    "{arg}* where (was|were) {mover} {arg}*",
+    "{arg}* where (is|are|am) {mover} {arg}*",
+    "{arg}* [what is|what was|GIVE] {owner} (position|pose|location|coordinates) {arg}*",
+    "{arg}* where {mover} (was|is) {arg}*",
+)
 def _where_camera(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return None if bag is None or bag.keys() - {"time", "frame"} else all_finished([Locate(of=Camera(at=bag.pop("time", Now())))], bag)
+    return (
+        None
+        if bag is None or bag.keys() - {"time", "frame"}
+        else all_finished([Locate(of=Camera(at=bag.pop("time", Now())))], bag)
+    )
 
 
 # ---- time
 
 
-@says("core", "{arg}* {how_long} (passed|elapsed|went by|lies|lie|is there|was there|is it|was it|has passed|are there|passes|separates|did it take|has elapsed|does it take|lay|is|goes by|pass|did (the camera|the robot|it|we|you) take|were there|ran) {arg}*", "{arg}* {how_long} (DO|was) {mover} (take|need) {arg}*", "{arg}* {how_long} [passed|time] {arg}*", "{arg}* what (amount|period|length|span|stretch|interval) of time (passed|elapsed|separates|lies|is|went by|is there) {arg}*", "{arg}* how (long|big|large|much) (is|was) [the] (time|interval|period|duration|gap|time span|time interval|time difference|time gap|delay|span of time) {arg}*", "{arg}* [what is|GIVE] [the] (time|duration|interval|time gap|delay|time span|elapsed time|time difference|time interval|seconds|number of seconds) [that] [passed|elapsed|went by|passes] {arg}*")
+@says(
+    "core",
+    "{arg}* {how_long} (passed|elapsed|went by|lies|lie|is there|was there|is it|was it|has passed|are there|passes|separates|did it take|has elapsed|does it take|lay|is|goes by|pass|did (the camera|the robot|it|we|you) take|were there|ran) {arg}*",
+    "{arg}* {how_long} (DO|was) {mover} (take|need) {arg}*",
+    "{arg}* {how_long} [passed|time] {arg}*",
+    "{arg}* what (amount|period|length|span|stretch|interval) of time (passed|elapsed|separates|lies|is|went by|is there) {arg}*",
+    "{arg}* how (long|big|large|much) (is|was) [the] (time|interval|period|duration|gap|time span|time interval|time difference|time gap|delay|span of time) {arg}*",
+    "{arg}* [what is|GIVE] [the] (time|duration|interval|time gap|delay|time span|elapsed time|time difference|time interval|seconds|number of seconds) [that] [passed|elapsed|went by|passes] {arg}*",
+)
 def _elapsed(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     unit = next((p for p in parts if isinstance(p, str)), "")
@@ -398,15 +550,32 @@ def _elapsed(*parts: Any) -> Any:
     return all_finished([Value(of=Elapsed(span=span))], bag)
 
 
-says("span", "(of|for) {moment_mark} and {moment_mark}", "{moment_mark} {moment_mark}", "separates {moment_mark} (from|and) {moment_mark}")(lambda a, b: Span(begin=a, end=b))
+says(
+    "span",
+    "(of|for) {moment_mark} and {moment_mark}",
+    "{moment_mark} {moment_mark}",
+    "separates {moment_mark} (from|and) {moment_mark}",
+)(lambda a, b: Span(begin=a, end=b))
 
 
-@says("core", "{how_long} (after|later than|from) {moment_mark} (is|was|comes|came) {moment_mark} {arg}*", "{how_long} (is|was|does|did) {moment_mark} [come] (after|later than) {moment_mark} {arg}*", "{how_long} (later|after) (is|was) {moment_mark} than {moment_mark} {arg}*", "how much later (is|was) {moment_mark} than {moment_mark} {arg}*")
+@says(
+    "core",
+    "{how_long} (after|later than|from) {moment_mark} (is|was|comes|came) {moment_mark} {arg}*",
+    "{how_long} (is|was|does|did) {moment_mark} [come] (after|later than) {moment_mark} {arg}*",
+    "{how_long} (later|after) (is|was) {moment_mark} than {moment_mark} {arg}*",
+    "how much later (is|was) {moment_mark} than {moment_mark} {arg}*",
+)
 def _after(*parts: Any) -> Any:
     return _later(parts, " ".join(str(p) for p in ()), False)
 
 
-@says("core", "{how_long} (before|earlier than) {moment_mark} (is|was|comes) {moment_mark} {arg}*", "how much earlier (is|was) {moment_mark} than {moment_mark} {arg}*", "{how_long} (is|was) {moment_mark} (before|earlier than) {moment_mark} {arg}*", "{how_long} earlier (is|was) {moment_mark} than {moment_mark} {arg}*")
+@says(
+    "core",
+    "{how_long} (before|earlier than) {moment_mark} (is|was|comes) {moment_mark} {arg}*",
+    "how much earlier (is|was) {moment_mark} than {moment_mark} {arg}*",
+    "{how_long} (is|was) {moment_mark} (before|earlier than) {moment_mark} {arg}*",
+    "{how_long} earlier (is|was) {moment_mark} than {moment_mark} {arg}*",
+)
 def _before(*parts: Any) -> Any:
     return _later(parts, "", True)
 
@@ -420,7 +589,12 @@ def _later(parts: tuple[Any, ...], _: str, earlier: bool) -> Any:
     return None if bag is None else all_finished([Value(of=Elapsed(span=Span(begin=begin, end=end)))], bag)
 
 
-@says("core", "{how_long} (BE|HAVE|DO) [{mover}] [been] (recording|running|on|recorded|the RECORDING|this RECORDING|the RECORDING last|filming|active|record) {arg}*", "{how_long} (does|did|is|was) the RECORDING [last] {arg}*", "[what is|GIVE] [the] (length|duration) of the RECORDING {arg}*")
+@says(
+    "core",
+    "{how_long} (BE|HAVE|DO) [{mover}] [been] (recording|running|on|recorded|the RECORDING|this RECORDING|the RECORDING last|filming|active|record) {arg}*",
+    "{how_long} (does|did|is|was) the RECORDING [last] {arg}*",
+    "[what is|GIVE] [the] (length|duration) of the RECORDING {arg}*",
+)
 def _recording(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     return None if bag is None or bag.keys() - {"unit"} else all_finished([Value(of=Elapsed())], bag)
@@ -439,7 +613,12 @@ def _unseen_fraction(*parts: Any) -> Any:
     unit = next((p for p in parts if isinstance(p, str)), "")
     if bag is not None and unit:
         bag["unit"] = unit
-    if bag is None or bag.keys() - {"unit", "span"} or bag.get("unit", "percent") != "percent" or bag.pop("span", WHOLE) != WHOLE:
+    if (
+        bag is None
+        or bag.keys() - {"unit", "span"}
+        or bag.get("unit", "percent") != "percent"
+        or bag.pop("span", WHOLE) != WHOLE
+    ):
         return None
     return all_finished([Value(of=UnseenFraction())], bag)
 
@@ -454,7 +633,3 @@ def _unseen(*parts: Any) -> Any:
 def _changed(a: Any, thing: Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     return None if bag is None or bag.keys() - {"span"} else all_finished([Changed(of=thing)], bag)
-
-
-__all__ = ["moved", "seen_or_visible"]
-_ = (Ask, Box, GRAMMAR, Height, Object, Pixel, Point, Several)

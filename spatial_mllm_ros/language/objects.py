@@ -52,7 +52,6 @@ from spatial_mllm_ros.queries.measures import (
     Count,
     Countable,
     Distance,
-    Extent,
     Height,
     Measure,
     ObjectCount,
@@ -60,7 +59,6 @@ from spatial_mllm_ros.queries.measures import (
     RouteLength,
     Slope,
 )
-from spatial_mllm_ros.queries.measures import Dimension as D
 from spatial_mllm_ros.queries.moments import Now
 from spatial_mllm_ros.queries.operands import Box, Camera, Floor, NearestWall, Object, Operand, Pick, Robot, Room, Where
 from spatial_mllm_ros.queries.query import Query
@@ -99,6 +97,8 @@ def relation(a: Operand, where: Where, b: Any, args: Any, negated: bool = False,
     view, rest = parts
     if where in (Where.INSIDE, Where.ON) and isinstance(b, Camera | Robot):
         return None
+    if b == Camera() and view.facing is not None:
+        b = None  # "behind me", who stands there
     if isinstance(b, Camera | Robot) and where in SIDED and view == Viewpoint():
         view, b = Viewpoint(at=b), None
     return None if rest else all_finished([Relation(a=a, where=where, b=b, also=also, viewpoint=view)], {}, negated)
@@ -107,7 +107,14 @@ def relation(a: Operand, where: Where, b: Any, args: Any, negated: bool = False,
 SIDED = (Where.LEFT_OF, Where.RIGHT_OF, Where.IN_FRONT_OF, Where.BEHIND)
 
 
-@says("core", "{arg}* BE {thing} [LIE|standing|directly|located] {rel} {thing} {arg}*", "{arg}* {thing} BE [LIE] {rel} {thing} {arg}*", "{arg}* DO {thing} LIE {rel} {thing} {arg}*", "{arg}* BE n't {thing} {rel} {thing} {arg}*", "{arg}* {thing} LIE {rel} {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* BE {thing} [LIE|standing|directly|located] {rel} {thing} {arg}*",
+    "{arg}* {thing} BE [LIE] {rel} {thing} {arg}*",
+    "{arg}* DO {thing} LIE {rel} {thing} {arg}*",
+    "{arg}* BE n't {thing} {rel} {thing} {arg}*",
+    "{arg}* {thing} LIE {rel} {thing} {arg}*",
+)
 def _related(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> Any:
     return relation(thing, where, other, (a, b))
 
@@ -117,14 +124,24 @@ def _unrelated(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> 
     return relation(thing, where, other, (a, b), negated=True)
 
 
-@says("core", "{arg}* BE {thing} [LIE] between {thing} and {thing} {arg}*", "{arg}* DO {thing} LIE between {thing} and {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* BE {thing} [LIE] between {thing} and {thing} {arg}*",
+    "{arg}* DO {thing} LIE between {thing} and {thing} {arg}*",
+)
 def _between(a: Any, thing: Operand, x: Operand, y: Operand, b: Any) -> Any:
     return relation(thing, Where.BETWEEN, x, (a, b), also=y)
 
 
-says("core", "{arg}* BE {thing} against the wall {arg}*", "{arg}* BE {thing} (at|by|next to) the wall {arg}*")(lambda a, thing, b: relation(thing, Where.NEXT_TO, NearestWall(), (a, b)))
-says("core", "BE {list} on the same (surface|plane)", "DO {list} (lie|stand|rest) on the same (surface|plane)")(lambda things: relation(things[0], Where.SAME_SURFACE, things[1], ()) if len(things) == 2 else None)
-says("core", "BE {list} (next to|beside) (each other|one another)")(lambda things: relation(things[0], Where.NEXT_TO, things[1], ()) if len(things) == 2 else None)
+says("core", "{arg}* BE {thing} against the wall {arg}*", "{arg}* BE {thing} (at|by|next to) the wall {arg}*")(
+    lambda a, thing, b: relation(thing, Where.NEXT_TO, NearestWall(), (a, b))
+)
+says("core", "BE {list} on the same (surface|plane)", "DO {list} (lie|stand|rest) on the same (surface|plane)")(
+    lambda things: relation(things[0], Where.SAME_SURFACE, things[1], ()) if len(things) == 2 else None
+)
+says("core", "BE {list} (next to|beside) (each other|one another)")(
+    lambda things: relation(things[0], Where.NEXT_TO, things[1], ()) if len(things) == 2 else None
+)
 MINE = {
     Where.LEFT_OF: "left, the left, on the left, to the left, on my left, to my left, on your left, on the left side, on the left hand side, on its left, to its left, to your left, my left, left hand side, the left hand side, at left, to the left of me, left of me, left of you, to the left of you, to the left of us",
     Where.RIGHT_OF: "right, the right, on the right, to the right, on my right, to my right, on your right, on the right side, on the right hand side, on its right, to its right, to your right, my right, right hand side, the right hand side, at right, to the right of me, right of me, right of you, to the right of you, to the right of us",
@@ -139,12 +156,19 @@ def _mine(a: Any, thing: Operand, where: Where, b: Any) -> Any:
     return relation(thing, where, None, (a, b))
 
 
-says("option", "{mine}", "{rel}")(lambda where: ("option", where, None) if where in SIDED or where in (Where.ABOVE, Where.BELOW) else None)
+says("option", "{mine}", "{rel}")(
+    lambda where: ("option", where, None) if where in SIDED or where in (Where.ABOVE, Where.BELOW) else None
+)
 says("option", "{rel} {simple}", "{mine} of {simple}")(lambda where, thing: ("option", where, thing))
 says("more_option", "[or] {option}")(same)
 
 
-@says("core", "{arg}* (BE|DO) {thing} [LIE] [at|to|on] {option} {more_option}* or [to|on] {option} [{side_of}] {arg}*", "{arg}* {thing} [LIE] {option} {more_option}* or {option} [{side_of}] {arg}*", "{arg}* where (BE|DO) {thing} [LIE] {arg}* {option} {more_option}* or {option} [{side_of}] {arg}*")
+@says(
+    "core",
+    "{arg}* (BE|DO) {thing} [LIE] [at|to|on] {option} {more_option}* or [to|on] {option} [{side_of}] {arg}*",
+    "{arg}* {thing} [LIE] {option} {more_option}* or {option} [{side_of}] {arg}*",
+    "{arg}* where (BE|DO) {thing} [LIE] {arg}* {option} {more_option}* or {option} [{side_of}] {arg}*",
+)
 def _side(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     of = parts[-2]
@@ -165,7 +189,11 @@ def _side(*parts: Any) -> Any:
     view, rest = got
     other = next(iter(others), None)
     if isinstance(other, Camera | Robot):
-        if view.facing is not None or not isinstance(view.at, Camera) or (view.at.at is not None and isinstance(other, Camera) and other.at not in (None, view.at.at)):
+        if (
+            view.facing is not None
+            or not isinstance(view.at, Camera)
+            or (view.at.at is not None and isinstance(other, Camera) and other.at not in (None, view.at.at))
+        ):
             return None
         at = view.at.at
         other, view = None, Viewpoint(at=other if at is None else replace(other, at=at))
@@ -175,11 +203,26 @@ def _side(*parts: Any) -> Any:
 
 
 says("side_of", "of {simple}")(same)
-GRAMMAR.table("diagonal", {f"{a}{f} {s}": True for a in ("", "the ", "at ", "to the ", "in ") for f in ("front", "back") for s in ("left", "right")})
+GRAMMAR.table(
+    "diagonal",
+    {
+        f"{a}{f} {s}": True
+        for a in ("", "the ", "at ", "to the ", "in ")
+        for f in ("front", "back")
+        for s in ("left", "right")
+    },
+)
 says("more_diagonal", "{diagonal}")(same)
 
 
-@says("core", "{arg}* (BE|DO) {thing} [LIE] {diagonal} {more_diagonal}* or {diagonal} {arg}*", "{arg}* (what|which) (side|quadrant|hand) (BE|DO) {thing} [LIE] [on|in] {arg}*", "{arg}* (on|to|at|in) (what|which) (side|quadrant|hand) [of the camera|around the camera] (BE|DO) {thing} [LIE] {arg}*", "{arg}* (on|to|in) (what|which) (side|quadrant) of {simple} (BE|DO) {thing} [LIE] {arg}*", "{arg}* which quadrant [around the camera] contains {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* (BE|DO) {thing} [LIE] {diagonal} {more_diagonal}* or {diagonal} {arg}*",
+    "{arg}* (what|which) (side|quadrant|hand) (BE|DO) {thing} [LIE] [on|in] {arg}*",
+    "{arg}* (on|to|at|in) (what|which) (side|quadrant|hand) [of the camera|around the camera] (BE|DO) {thing} [LIE] {arg}*",
+    "{arg}* (on|to|in) (what|which) (side|quadrant) of {simple} (BE|DO) {thing} [LIE] {arg}*",
+    "{arg}* which quadrant [around the camera] contains {thing} {arg}*",
+)
 def _quadrant(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and not (p and p[0] is True)))
@@ -214,42 +257,83 @@ def _towards(*parts: Any) -> Any:
     return towards(thing, *(p for p in parts if isinstance(p, tuple)))
 
 
-@says("core", "{arg}* where (BE|DO|would) {thing} [LIE|be] {arg}*", "{arg}* where {arg}* (BE|DO) {thing} [LIE] {arg}*", "{arg}* if i am the camera at {moment} where is {thing}")
+@says(
+    "core",
+    "{arg}* where (BE|DO|would) {thing} [LIE|be] {arg}*",
+    "{arg}* where {arg}* (BE|DO) {thing} [LIE] {arg}*",
+    "{arg}* if i am the camera at {moment} where is {thing}",
+)
 def _where_from(*parts: Any) -> Any:
     """Where a thing is, seen from somewhere: without that it is a place."""
     from spatial_mllm_ros.queries.moments import Moment
 
     thing = next(p for p in parts if isinstance(p, Operand))
-    args = [*(p for p in parts if isinstance(p, tuple)), *(("from", Camera(at=p)) for p in parts if isinstance(p, Moment))]
+    args = [
+        *(p for p in parts if isinstance(p, tuple)),
+        *(("from", Camera(at=p)) for p in parts if isinstance(p, Moment)),
+    ]
     bag = bag_of(*args)
-    return None if bag is None or not bag.keys() & {"from", "view"} or isinstance(thing, Camera | Robot) else towards(thing, *args)
+    return (
+        None
+        if bag is None or not bag.keys() & {"from", "view"} or isinstance(thing, Camera | Robot)
+        else towards(thing, *args)
+    )
 
 
 # ---- how many, is there, what is
 
 
-@says("core", "{arg}* how many {counted_object} (BE there|BE|can be seen|do you see|exist|does the room have|are in it|have you seen) {arg}*", "how many {counted_object}", "{arg}* [GIVE] [the] number of {counted_object} {arg}*", "count [the|all] {counted_object} {arg}*", "how many {counted_object} (does|do) {room} (have|contain)", "how many {counted_object} (is|are) (there in|in) {room}", "how many {counted_object} (are|stand|lie|sit) {rel} {simple}")
+@says(
+    "core",
+    "{arg}* how many {counted_object} (BE there|BE|can be seen|do you see|exist|does the room have|are in it|have you seen) {arg}*",
+    "how many {counted_object}",
+    "{arg}* [GIVE] [the] number of {counted_object} {arg}*",
+    "count [the|all] {counted_object} {arg}*",
+    "how many {counted_object} (does|do) {room} (have|contain)",
+    "how many {counted_object} (is|are) (there in|in) {room}",
+    "how many {counted_object} (are|stand|lie|sit) {rel} {simple}",
+)
 def _object_count(*parts: Any) -> Any:
     of = next(p for p in parts if isinstance(p, Object))
     place = next((p for p in parts if isinstance(p, Operand) and p is not of), None)
     where = next((p for p in parts if isinstance(p, Where)), Where.INSIDE)
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    if bag is None or (not of.name and of.where is None and place is None) or bag.keys() - {"of"} or (place is not None and of.to is not None):
+    if (
+        bag is None
+        or (not of.name and of.where is None and place is None)
+        or bag.keys() - {"of"}
+        or (place is not None and of.to is not None)
+    ):
         return None
     place = place or bag.get("of")
-    if place is not None and not isinstance(place, Room) and where is Where.INSIDE and not isinstance(place, Box | Object):
+    if (
+        place is not None
+        and not isinstance(place, Room)
+        and where is Where.INSIDE
+        and not isinstance(place, Box | Object)
+    ):
         return None
     if place is not None and place != Room():
         of = replace(of, where=where, to=place)
     return all_finished([Value(of=ObjectCount(of=of))], {})
 
 
-@says("core", "how many {counted} (BE there|BE|DO {room} have|DO {mover} (record|see|take|have)|have you [seen|recorded]|were (recorded|taken|captured)|were there) [in {room}|so far|in [the] RECORDING]", "how many {counted} have {mover} (seen|recorded|taken)")
+@says(
+    "core",
+    "how many {counted} (BE there|BE|DO {room} have|DO {mover} (record|see|take|have)|have you [seen|recorded]|were (recorded|taken|captured)|were there) [in {room}|so far|in [the] RECORDING]",
+    "how many {counted} have {mover} (seen|recorded|taken)",
+)
 def _count(what: Countable, *_: Any) -> Any:
     return all_finished([Value(of=Count(what=what))], {})
 
 
-@says("core", "{arg}* (is|are|was) there [any|a|an|some] {counted_object} {arg}*", "DO {object_any} exist", "(is|are) [any] {counted_object} (here|present|around)", "(is|are) there [any|a|an] {noun_or}")
+@says(
+    "core",
+    "{arg}* (is|are|was) there [any|a|an|some] {counted_object} {arg}*",
+    "DO {object_any} exist",
+    "(is|are) [any] {counted_object} (here|present|around)",
+    "(is|are) there [any|a|an] {noun_or}",
+)
 def _exists(*parts: Any) -> Any:
     of = next(p for p in parts if isinstance(p, Object))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -264,7 +348,14 @@ says("object_any", "{thing}")(lambda x: x if isinstance(x, Object) else None)
 says("noun_or", "{noun} or {noun}")(lambda a, b: None)
 
 
-@says("core", "{arg}* (what|which (object|thing|objects|things|item|items)|what else|who) (is|are|lies|stands|sits|lie|stand|hangs|was) [standing|lying|located|there] {rel} {simple} {arg}*", "{arg}* what (do you see|is there|can you see|can be seen|is) {rel} {simple} {arg}*", "what is to the {rel_of}", "(list|find|name|show) [me] [all|the] [of the] (objects|things|items) {rel} {simple}", "which objects are all of the object that is {rel} {simple}")
+@says(
+    "core",
+    "{arg}* (what|which (object|thing|objects|things|item|items)|what else|who) (is|are|lies|stands|sits|lie|stand|hangs|was) [standing|lying|located|there] {rel} {simple} {arg}*",
+    "{arg}* what (do you see|is there|can you see|can be seen|is) {rel} {simple} {arg}*",
+    "what is to the {rel_of}",
+    "(list|find|name|show) [me] [all|the] [of the] (objects|things|items) {rel} {simple}",
+    "which objects are all of the object that is {rel} {simple}",
+)
 def _find(*parts: Any) -> Any:
     where, to = next(p for p in parts if isinstance(p, Where)), next(p for p in parts if isinstance(p, Operand))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -281,13 +372,24 @@ def _find_object(thing: Any) -> Any:
     return all_finished([Find(of=thing)], {}) if isinstance(thing, Object) else None
 
 
-says("found", "all [of] [the] {noun} [{rel} {simple}]")(lambda noun, where, to: Object(name=noun[0], pick=Pick.ALL, where=where, to=to) if noun[0] or where else None)
+says("found", "all [of] [the] {noun} [{rel} {simple}]")(
+    lambda noun, where, to: Object(name=noun[0], pick=Pick.ALL, where=where, to=to) if noun[0] or where else None
+)
 
 
-@says("core", "{arg}* (what|which) (is|are|was) the {pick} (object|thing|item|one|{noun}) [{in_room}] [to {thing}|from {thing}|{in_room}]", "(what|which) (object|thing|item|{noun}) (is|are|lies|stands) [the] {pick} [to {thing}|from {thing}|in {room}]", "{arg}* what (is|lies) {pick} (to|from) {thing}", "(find|show me|name) the {pick} (object|thing|{noun}) [to {thing}|from {thing}]")
+@says(
+    "core",
+    "{arg}* (what|which) (is|are|was) the {pick} (object|thing|item|one|{noun}) [{in_room}] [to {thing}|from {thing}|{in_room}]",
+    "(what|which) (object|thing|item|{noun}) (is|are|lies|stands) [the] {pick} [to {thing}|from {thing}|in {room}]",
+    "{arg}* what (is|lies) {pick} (to|from) {thing}",
+    "(find|show me|name) the {pick} (object|thing|{noun}) [to {thing}|from {thing}]",
+)
 def _find_pick(*parts: Any) -> Any:
     pick = next(p for p in parts if isinstance(p, Pick))
-    noun = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], bool)), ("", False))
+    noun = next(
+        (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], bool)),
+        ("", False),
+    )
     things = [p for p in parts if isinstance(p, Operand)]
     if pick in (Pick.ALL, Pick.ANY, Pick.OTHER) or len(things) > 1:
         return None
@@ -302,7 +404,13 @@ def _find_pick(*parts: Any) -> Any:
 says("in_room", "in {room}")(same)
 
 
-@says("core", "(which|what) room (is|am|are|was) {mover} [now|currently] (in|inside)", "in (which|what) room (is|am|are) {mover} [now]", "(which|what) room is (this|it|here)", "where am i , (which|what) room")
+@says(
+    "core",
+    "(which|what) room (is|am|are|was) {mover} [now|currently] (in|inside)",
+    "in (which|what) room (is|am|are) {mover} [now]",
+    "(which|what) room is (this|it|here)",
+    "where am i , (which|what) room",
+)
 def _room_now(*_: Any) -> Any:
     return all_finished([RoomOf(of=Camera(at=Now()))], {})
 
@@ -312,13 +420,24 @@ def _room_of(thing: Operand) -> Any:
     return all_finished([RoomOf(of=thing)], {})
 
 
-says("core", "which room (has|contains) the most {noun}", "in which room are [there] the most {noun}", "which room are most of {named} in")(
-    lambda noun: all_finished([RoomOf(of=noun if isinstance(noun, Operand) else Object(name=noun[0], pick=Pick.ALL), most=True)], {})
+says(
+    "core",
+    "which room (has|contains) the most {noun}",
+    "in which room are [there] the most {noun}",
+    "which room are most of {named} in",
+)(
+    lambda noun: all_finished(
+        [RoomOf(of=noun if isinstance(noun, Operand) else Object(name=noun[0], pick=Pick.ALL), most=True)], {}
+    )
 )
 says("named", "{thing}")(same)
 
 
-@says("core", "{arg}* (are|is) there (more|as many|fewer|less) {more_kind} than {noun} {arg}*", "(are|is) there {fewer} {noun} than {noun}")
+@says(
+    "core",
+    "{arg}* (are|is) there (more|as many|fewer|less) {more_kind} than {noun} {arg}*",
+    "(are|is) there {fewer} {noun} than {noun}",
+)
 def _more_of(*_: Any) -> Any:
     return None
 
@@ -335,13 +454,47 @@ def _fewer_objects(a: Any, b: Any) -> Any:
     return all_finished([Compare(a=x, comparison=Comparison.LESS, b=y)], {}) if a[0] and b[0] else None
 
 
-says("core", "(are|is) there {comparison} {amount_number} {noun}")(lambda c, n, noun: all_finished([Threshold(of=ObjectCount(of=Object(name=noun[0], pick=Pick.ALL)), comparison=c, value=n)], {}) if noun[0] else None)
-says("core", "{arg}* [what|which] [is|will be|was|be] [the] [first time|first] appearance order of [the following [categories|objects|things]] [in the RECORDING] {list} {arg}*", "in (which|what) order (did|do|does) {list} [first] appear", "what will be the first time appearance order of the following categories in the video {list}")(
-    lambda *v: all_finished([AppearanceOrder(of=next(p for p in v if isinstance(p, tuple) and p and isinstance(p[0], Operand)))], {})
+says("core", "(are|is) there {comparison} {amount_number} {noun}")(
+    lambda c, n, noun: (
+        all_finished([Threshold(of=ObjectCount(of=Object(name=noun[0], pick=Pick.ALL)), comparison=c, value=n)], {})
+        if noun[0]
+        else None
+    )
 )
-GRAMMAR.table("property", {"color": "color", "colour": "color", "material": "material", "shape": "shape", "temperature": "temperature", "brand": "brand", "state": "state", "weight": "weight", "age": "age", "price": "price"})
-says("core", "(what|which) {property} (is|are|has|does) {thing} [have|made of]", "what is the {property} of {thing}", "{thing} is what {property}")(
-    lambda *v: all_finished([Property(of=next(p for p in v if isinstance(p, Operand)), name=next(p for p in v if isinstance(p, str)))], {})
+says(
+    "core",
+    "{arg}* [what|which] [is|will be|was|be] [the] [first time|first] appearance order of [the following [categories|objects|things]] [in the RECORDING] {list} {arg}*",
+    "in (which|what) order (did|do|does) {list} [first] appear",
+    "what will be the first time appearance order of the following categories in the video {list}",
+)(
+    lambda *v: all_finished(
+        [AppearanceOrder(of=next(p for p in v if isinstance(p, tuple) and p and isinstance(p[0], Operand)))], {}
+    )
+)
+GRAMMAR.table(
+    "property",
+    {
+        "color": "color",
+        "colour": "color",
+        "material": "material",
+        "shape": "shape",
+        "temperature": "temperature",
+        "brand": "brand",
+        "state": "state",
+        "weight": "weight",
+        "age": "age",
+        "price": "price",
+    },
+)
+says(
+    "core",
+    "(what|which) {property} (is|are|has|does) {thing} [have|made of]",
+    "what is the {property} of {thing}",
+    "{thing} is what {property}",
+)(
+    lambda *v: all_finished(
+        [Property(of=next(p for p in v if isinstance(p, Operand)), name=next(p for p in v if isinstance(p, str)))], {}
+    )
 )
 says("core", "(is|are|was) {thing} open", "(is|are) {thing} opened")(lambda thing: all_finished([Open(of=thing)], {}))
 says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([Open(of=thing)], {}, negated=True))
@@ -349,7 +502,13 @@ says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([Open(
 # ---- ways and free places
 
 
-@says("core", "[tell me] how (do|can|should) {mover} (get|go|drive|walk|come) [from {thing}] to {thing} [{radius}]", "what is the [shortest|best|fastest|quickest] (route|way|path) [from {thing}] to {thing} [{radius}]", "(find|plan|show) [me] (a|the) [shortest|best] (route|way|path) [from {thing}] to {thing}", "how to (get|go|drive) [from {thing}] to {thing}")
+@says(
+    "core",
+    "[tell me] how (do|can|should) {mover} (get|go|drive|walk|come) [from {thing}] to {thing} [{radius}]",
+    "what is the [shortest|best|fastest|quickest] (route|way|path) [from {thing}] to {thing} [{radius}]",
+    "(find|plan|show) [me] (a|the) [shortest|best] (route|way|path) [from {thing}] to {thing}",
+    "how to (get|go|drive) [from {thing}] to {thing}",
+)
 def _route(*parts: Any) -> Any:
     start, goal, radius = _trip(parts)
     if isinstance(start, Camera) and start.at in (None, Now()):
@@ -368,44 +527,118 @@ def _trip(parts: Any) -> tuple[Any, Any, float]:
 HERE = Robot(at=Now())
 
 
-@says("core", "[what is|GIVE] [the] (shortest|driving|walking|shortest driving|shortest walking) (distance|way) [from {thing}] to {thing} [{radius}] {arg}*", "how (long|far) is the [shortest] (route|way|path|drive|walk) [from {thing}] to {thing} [{radius}] {arg}*", "how far (would|does|must|do|will) {mover} have to (drive|travel|walk|go) [from {thing}] to [get to|reach] {thing} {arg}*", "how far (is it|is) to (drive|walk) [from {thing}] to {thing} {arg}*", "how far (do|would|must) {mover} [need to|have to] (drive|walk) [from {thing}] to {thing} {arg}*", "what is the length of the (route|way) [from {thing}] to {thing} {arg}*")
+@says(
+    "core",
+    "[what is|GIVE] [the] (shortest|driving|walking|shortest driving|shortest walking) (distance|way) [from {thing}] to {thing} [{radius}] {arg}*",
+    "how (long|far) is the [shortest] (route|way|path|drive|walk) [from {thing}] to {thing} [{radius}] {arg}*",
+    "how far (would|does|must|do|will) {mover} have to (drive|travel|walk|go) [from {thing}] to [get to|reach] {thing} {arg}*",
+    "how far (is it|is) to (drive|walk) [from {thing}] to {thing} {arg}*",
+    "how far (do|would|must) {mover} [need to|have to] (drive|walk) [from {thing}] to {thing} {arg}*",
+    "what is the length of the (route|way) [from {thing}] to {thing} {arg}*",
+)
 def _route_length(*parts: Any) -> Any:
     start, goal, radius = _trip(parts)
     bag = bag_of(parts[-1])
     if isinstance(start, Camera) and start.at in (None, Now()):
         start = HERE
-    return None if bag is None or bag.keys() - {"unit"} else all_finished([Value(of=RouteLength(start=start or HERE, goal=goal, radius_m=radius))], bag)
+    return (
+        None
+        if bag is None or bag.keys() - {"unit"}
+        else all_finished([Value(of=RouteLength(start=start or HERE, goal=goal, radius_m=radius))], bag)
+    )
 
 
-@says("core", "(is|are) {thing} reachable [from {thing}] [{radius}]", "(can|could) {mover} (reach|get to|drive to|go to|access) {thing} [{radius}]", "is the [way|path|route] (way|path|route) to {thing} (free|clear|open|unobstructed)", "can {thing} be reached [from {thing}] [by {mover}]")
+@says(
+    "core",
+    "(is|are) {thing} reachable [from {thing}] [{radius}]",
+    "(can|could) {mover} (reach|get to|drive to|go to|access) {thing} [{radius}]",
+    "is the [way|path|route] (way|path|route) to {thing} (free|clear|open|unobstructed)",
+    "can {thing} be reached [from {thing}] [by {mover}]",
+)
 def _reachable(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     radius = next((p for p in parts if isinstance(p, float)), 0.0)
     return all_finished([Reachable(goal=things[0], start=things[1] if len(things) > 1 else None, radius_m=radius)], {})
 
 
-says("core", "(is|are) {thing} (unreachable|not reachable)")(lambda thing: all_finished([Reachable(goal=thing)], {}, negated=True))
-says("core", "is the (way|path|route) to {thing} (blocked|obstructed)")(lambda thing: all_finished([Reachable(goal=thing)], {}, negated=True))
-says("core", "is the (way|path|route) (between|from) {thing} (and|to) {thing} (free|clear|open)", "is there a (way|path|route|free path|clear path) from {thing} to {thing}")(lambda a, b: all_finished([Reachable(goal=b, start=a)], {}))
-says("core", "is there a [free|clear] line of sight (between|from) {thing} (and|to) {thing}", "is anything between {thing} and {thing}", "(can|could) {thing} be SEEN from {thing}")(lambda a, b: all_finished([LineOfSight(a=a, b=b)], {}) if not isinstance(b, Camera | Robot) else None)
-says("core", "how much (clearance|free space|room|space) (is|are) [there] around {thing} {arg}*", "[what is|GIVE] the clearance (around|of) {thing} {arg}*")(lambda thing, args: _clear(Clearance(of=thing), args))
-says("core", "how far can {mover} (drive|go|move|travel) [straight] (forward|ahead|forwards) [before (hitting|it hits|i hit|bumping into) (something|anything|an obstacle|a wall)] {arg}*", "how far is the (nearest|next|closest) obstacle (ahead|in front|in front of {mover}) {arg}*", "how much (free space|space|room|clearance) is (ahead|in front) [of {mover}] {arg}*")(lambda *v: _clear(Clearance(of=HERE, ahead=True), v[-1]))
-says("core", "how far (is|am) {mover} from the (nearest|closest) obstacle {arg}*", "how far is the (nearest|closest) obstacle {arg}*")(lambda *v: _clear(Clearance(of=HERE), v[-1]))
+says("core", "(is|are) {thing} (unreachable|not reachable)")(
+    lambda thing: all_finished([Reachable(goal=thing)], {}, negated=True)
+)
+says("core", "is the (way|path|route) to {thing} (blocked|obstructed)")(
+    lambda thing: all_finished([Reachable(goal=thing)], {}, negated=True)
+)
+says(
+    "core",
+    "is the (way|path|route) (between|from) {thing} (and|to) {thing} (free|clear|open)",
+    "is there a (way|path|route|free path|clear path) from {thing} to {thing}",
+)(lambda a, b: all_finished([Reachable(goal=b, start=a)], {}))
+says(
+    "core",
+    "is there a [free|clear] line of sight (between|from) {thing} (and|to) {thing}",
+    "is anything between {thing} and {thing}",
+    "(can|could) {thing} be SEEN from {thing}",
+)(lambda a, b: all_finished([LineOfSight(a=a, b=b)], {}) if not isinstance(b, Camera | Robot) else None)
+says(
+    "core",
+    "how much (clearance|free space|room|space) (is|are) [there] around {thing} {arg}*",
+    "[what is|GIVE] the clearance (around|of) {thing} {arg}*",
+)(lambda thing, args: _clear(Clearance(of=thing), args))
+says(
+    "core",
+    "how far can {mover} (drive|go|move|travel) [straight] (forward|ahead|forwards) [before (hitting|it hits|i hit|bumping into) (something|anything|an obstacle|a wall)] {arg}*",
+    "how far is the (nearest|next|closest) obstacle (ahead|in front|in front of {mover}) {arg}*",
+    "how much (free space|space|room|clearance) is (ahead|in front) [of {mover}] {arg}*",
+)(lambda *v: _clear(Clearance(of=HERE, ahead=True), v[-1]))
+says(
+    "core",
+    "how far (is|am) {mover} from the (nearest|closest) obstacle {arg}*",
+    "how far is the (nearest|closest) obstacle {arg}*",
+)(lambda *v: _clear(Clearance(of=HERE), v[-1]))
 says("core", "how wide is the (corridor|hallway|passage|doorway|gap|passageway) {arg}*")(lambda args: None)
 
 
 def _clear(measure: Measure, args: Any) -> Any:
     bag = bag_of(args)
-    return None if bag is None or bag.keys() - {"unit", "time"} or bag.get("time", Now()) != Now() else all_finished([Value(of=measure)], {k: v for k, v in bag.items() if k == "unit"})
+    return (
+        None
+        if bag is None or bag.keys() - {"unit", "time"} or bag.get("time", Now()) != Now()
+        else all_finished([Value(of=measure)], {k: v for k, v in bag.items() if k == "unit"})
+    )
 
 
-says("core", "how wide is the (passage|way|opening) (between|from) {thing} (and|to) {thing} {arg}*")(lambda a, b, args: _clear(PassageWidth(of=a, goal=b), args))
-GRAMMAR.table("occupancy", {"free": Occupancy.FREE, "occupied": Occupancy.OCCUPIED, "unknown": Occupancy.UNKNOWN, "empty": Occupancy.FREE, "unoccupied": Occupancy.FREE, "in free space": Occupancy.FREE, "in unknown space": Occupancy.UNKNOWN, "in occupied space": Occupancy.OCCUPIED})
-says("core", "(is|are|was) {thing} {occupancy}", "is the (place|space|area|spot) at {thing} {occupancy}")(lambda thing, state: all_finished([Occupied(of=thing, state=state)], {}))
-says("core", "(is|are) {thing} [in] {occupancy} [{occupancy}] or {occupancy} [space]", "is {thing} [in] (free|occupied|unknown) [occupied|unknown|or occupied] or (unknown|occupied|free) [space]")(lambda thing, *_: all_finished([Occupied(of=thing)], {}))
+says("core", "how wide is the (passage|way|opening) (between|from) {thing} (and|to) {thing} {arg}*")(
+    lambda a, b, args: _clear(PassageWidth(of=a, goal=b), args)
+)
+GRAMMAR.table(
+    "occupancy",
+    {
+        "free": Occupancy.FREE,
+        "occupied": Occupancy.OCCUPIED,
+        "unknown": Occupancy.UNKNOWN,
+        "empty": Occupancy.FREE,
+        "unoccupied": Occupancy.FREE,
+        "in free space": Occupancy.FREE,
+        "in unknown space": Occupancy.UNKNOWN,
+        "in occupied space": Occupancy.OCCUPIED,
+    },
+)
+says("core", "(is|are|was) {thing} {occupancy}", "is the (place|space|area|spot) at {thing} {occupancy}")(
+    lambda thing, state: all_finished([Occupied(of=thing, state=state)], {})
+)
+says(
+    "core",
+    "(is|are) {thing} [in] {occupancy} [{occupancy}] or {occupancy} [space]",
+    "is {thing} [in] (free|occupied|unknown) [occupied|unknown|or occupied] or (unknown|occupied|free) [space]",
+)(lambda thing, *_: all_finished([Occupied(of=thing)], {}))
 
 
-@says("box_sides", "[a|the] {side_length} [,|and] {side_length} [[and] {side_length}]", "[a|an|the] [{kind}] {side_length}", "[a|the] {kind} [that is] {side_length} [[and] {side_length}] [[and] {side_length}]", "[a|the] {kind} (of|with|that is) {side_length} [and {side_length}] [and {side_length}]")
+@says(
+    "box_sides",
+    "[a|the] {side_length} [,|and] {side_length} [[and] {side_length}]",
+    "[a|an|the] [{kind}] {side_length}",
+    "[a|the] {kind} [that is] {side_length} [[and] {side_length}] [[and] {side_length}]",
+    "[a|the] {kind} (of|with|that is) {side_length} [and {side_length}] [and {side_length}]",
+)
 def _box_sides(*parts: Any) -> Any:
     sides = dict(p for p in parts if isinstance(p, tuple))
     return ("sides", tuple(sorted(sides.items()))) if len(sides) == sum(isinstance(p, tuple) for p in parts) else None
@@ -417,10 +650,16 @@ says("side_length", "{quantity} (wide|in width)")(lambda q: ("width_m", si(q)) i
 says("side_length", "{quantity} (high|tall|in height)")(lambda q: ("height_m", si(q)) if _metres(q) else None)
 
 
-@says("box_sides", "[a|an|the] {amount_number} {by} {quantity} [{kind}]", "[a|an|the] {quantity} {by} {quantity} [{kind}]")
+@says(
+    "box_sides", "[a|an|the] {amount_number} {by} {quantity} [{kind}]", "[a|an|the] {quantity} {by} {quantity} [{kind}]"
+)
 def _box_by(a: Any, _: Any, b: Any, __: Any = None) -> Any:
     a = a if isinstance(a, tuple) else (a, b[1])
-    return ("sides", (("length_m", max(si(a), si(b))), ("width_m", min(si(a), si(b))))) if _metres(a) and _metres(b) else None
+    return (
+        ("sides", (("length_m", max(si(a), si(b))), ("width_m", min(si(a), si(b)))))
+        if _metres(a) and _metres(b)
+        else None
+    )
 
 
 says("by", "(x|by|times)")(lambda: True)
@@ -436,7 +675,14 @@ FIT = "(fit|go|pass|fits|get)"
 PLACES = "(at|in|under|through|into|on|between|underneath|below|beside|inside|within)"
 
 
-@says("core", f"(would|does|will|can|could|do) {{fitting}} {FIT} {PLACES} {{thing}}", "is {thing} (wide|big|large|high) enough for {fitting}", "is there (room|space|enough space|enough room) for {fitting} (on|in|under|at|beside) {thing}", "is there (enough [free] (space|room)|room|space) (on|in|at|under) {thing} for {fitting}", "(can|could) {mover} (place|put|set|park) {fitting} (at|on|in|under) {thing}")
+@says(
+    "core",
+    f"(would|does|will|can|could|do) {{fitting}} {FIT} {PLACES} {{thing}}",
+    "is {thing} (wide|big|large|high) enough for {fitting}",
+    "is there (room|space|enough space|enough room) for {fitting} (on|in|under|at|beside) {thing}",
+    "is there (enough [free] (space|room)|room|space) (on|in|at|under) {thing} for {fitting}",
+    "(can|could) {mover} (place|put|set|park) {fitting} (at|on|in|under) {thing}",
+)
 def _fits(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     fitting = next((p for p in parts if isinstance(p, tuple) and p and p[0] == "fitting"), None)
@@ -449,10 +695,19 @@ says("fitting", "{box_sides}")(lambda sides: ("fitting", sides[1]))
 says("fitting", "(the robot|i|it|we|you|me|the rover|a robot)")(lambda: ("fitting", ()))
 says("fitting", "{fit_thing}")(lambda thing: ("fitting", (("thing", thing),)))
 says("fit_thing", "{thing}")(lambda x: x if isinstance(x, Box | Object) else None)
-says("core", f"does {{box_sides}} {FIT} at {{thing}}")(lambda sides, thing: all_finished([Fits(place=thing, **dict(sides[1]))], {}))
+says("core", f"does {{box_sides}} {FIT} at {{thing}}")(
+    lambda sides, thing: all_finished([Fits(place=thing, **dict(sides[1]))], {})
+)
 
 
-@says("core", "where (can|could|should|may) {mover} (put|place|set|set down|store|park) {fitting} [{rel} {simple}]", "where is [there] [a|the|room for] [nearest] [free] (place|spot|space|room) (for|to park|to put) {fitting} [{rel} {simple}]", "where is room for {fitting} [{rel} {simple}]", "find [a|me a] [free] (place|spot|space) for {fitting} [{rel} {simple}]", "where is the (nearest|next) free (spot|place|space) [to park {fitting}|for {fitting}]")
+@says(
+    "core",
+    "where (can|could|should|may) {mover} (put|place|set|set down|store|park) {fitting} [{rel} {simple}]",
+    "where is [there] [a|the|room for] [nearest] [free] (place|spot|space|room) (for|to park|to put) {fitting} [{rel} {simple}]",
+    "where is room for {fitting} [{rel} {simple}]",
+    "find [a|me a] [free] (place|spot|space) for {fitting} [{rel} {simple}]",
+    "where is the (nearest|next) free (spot|place|space) [to park {fitting}|for {fitting}]",
+)
 def _free_place(*parts: Any) -> Any:
     fitting = next((p for p in parts if isinstance(p, tuple) and p and p[0] == "fitting"), ("fitting", ()))
     where = next((p for p in parts if isinstance(p, Where)), None)
@@ -460,8 +715,14 @@ def _free_place(*parts: Any) -> Any:
     return all_finished([FreePlace(at=at, where=where, **dict(fitting[1]))], {})
 
 
-says("core", "(find|where is) [a] [free|flat|horizontal] (surface|area|place|spot|free place) [of|for] [at least|an area of] {quantity} [{rel} {simple}]", "where is a free place for an area of {quantity} [{rel} {simple}]")(
-    lambda q, where=None, at=None: all_finished([FreePlace(area_m2=si(q), where=where, at=at)], {}) if _square(q) else None
+says(
+    "core",
+    "(find|where is) [a] [free|flat|horizontal] (surface|area|place|spot|free place) [of|for] [at least|an area of] {quantity} [{rel} {simple}]",
+    "where is a free place for an area of {quantity} [{rel} {simple}]",
+)(
+    lambda q, where=None, at=None: (
+        all_finished([FreePlace(area_m2=si(q), where=where, at=at)], {}) if _square(q) else None
+    )
 )
 
 
@@ -471,16 +732,31 @@ def _square(quantity: Any) -> bool:
     return UNITS[quantity[1]].kind == "area"
 
 
-says("core", "(is|are) [the surface (at|of)] {thing} (level|horizontal|flat|even)")(lambda thing: all_finished([Threshold(of=Slope(at=thing), comparison=Comparison.AT_MOST, value=LEVEL_DEG)], {}))
-says("core", "(is|are) [the surface (at|of)] {thing} (vertical|upright)")(lambda thing: all_finished([Threshold(of=Slope(at=thing), comparison=Comparison.AT_LEAST, value=90 - LEVEL_DEG)], {}))
-says("core", "[what is|GIVE|in which direction is|where does] [the] [surface] normal [vector] (of|at) [the surface] [at|of] [{thing}|] {arg}*", "what is the normal of the surface at {thing} {arg}*", "which way does the surface at {thing} face {arg}*")(
-    lambda *v: all_finished([SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], Operand) else None
+says("core", "(is|are) [the surface (at|of)] {thing} (level|horizontal|flat|even)")(
+    lambda thing: all_finished([Threshold(of=Slope(at=thing), comparison=Comparison.AT_MOST, value=LEVEL_DEG)], {})
 )
+says("core", "(is|are) [the surface (at|of)] {thing} (vertical|upright)")(
+    lambda thing: all_finished(
+        [Threshold(of=Slope(at=thing), comparison=Comparison.AT_LEAST, value=90 - LEVEL_DEG)], {}
+    )
+)
+says(
+    "core",
+    "[what is|GIVE|in which direction is|where does] [the] [surface] normal [vector] (of|at) [the surface] [at|of] [{thing}|] {arg}*",
+    "what is the normal of the surface at {thing} {arg}*",
+    "which way does the surface at {thing} face {arg}*",
+)(lambda *v: all_finished([SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], Operand) else None)
 
 # ---- comparing several
 
 
-@says("core", "ORDERING {list} (by|from) {how_ordered} {arg}*", "ORDERING {list} {how_ordered} {arg}*", "ORDERING [the] {list} by [their] {scale_noun} {arg}* [{updown}]", "what is the order of {list} (by|from) {how_ordered} {arg}*")
+@says(
+    "core",
+    "ORDERING {list} (by|from) {how_ordered} {arg}*",
+    "ORDERING {list} {how_ordered} {arg}*",
+    "ORDERING [the] {list} by [their] {scale_noun} {arg}* [{updown}]",
+    "what is the order of {list} (by|from) {how_ordered} {arg}*",
+)
 def _order(*parts: Any) -> Any:
     things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
     how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
@@ -493,14 +769,26 @@ def _order(*parts: Any) -> Any:
     if how is None:
         return None
     scale_name, _, descending = how
-    return over_list(lambda of: [Order(of=of, descending=descending)], "high" if scale_name == "height" else scale_name, "subj", things, *rest)
+    return over_list(
+        lambda of: [Order(of=of, descending=descending)],
+        "high" if scale_name == "height" else scale_name,
+        "subj",
+        things,
+        *rest,
+    )
 
 
 says("updown", "descending", "in descending order", "from (large|big|far|high) to (small|near|low)")(lambda: ("down",))
 says("updown", "ascending", "in ascending order", "from (small|near|low) to (large|far|high)")(lambda: ("up",))
 
 
-@says("how_ordered", "[from] {adj} to {adj}", "[the] {most_adj} first", "[from] [the] {most_adj} to [the] {most_adj}", "increasing {scale_noun}")
+@says(
+    "how_ordered",
+    "[from] {adj} to {adj}",
+    "[the] {most_adj} first",
+    "[from] [the] {most_adj} to [the] {most_adj}",
+    "increasing {scale_noun}",
+)
 def _how_ordered(a: Any, b: Any = None) -> Any:
     if isinstance(a, str):
         return (a, MORE, False)
@@ -513,48 +801,112 @@ GRAMMAR.table("times", {"twice": 2.0, "half": 0.5, "three times": 3.0, "double":
 says("factor", "{times} [as]", "{amount_number} times [as]")(same)
 
 
-@says("core", "{arg}* BE {thing} [NOT] [{comparison}|at least|exactly] {factor} as {adj} {arg}* as {thing} {arg}*", "{arg}* BE {thing} {factor} as {adj} {arg}* as {thing} {arg}*", "{arg}* BE {thing} {comparison} {factor} as {adj} {arg}* as {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* BE {thing} [{comparison}|at least|exactly] {factor} as {adj} {arg}* as {thing} {arg}*",
+    "{arg}* BE {thing} {factor} as {adj} {arg}* as {thing} {arg}*",
+    "{arg}* BE {thing} {comparison} {factor} as {adj} {arg}* as {thing} {arg}*",
+)
 def _times_as(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     factor = next((p for p in parts if isinstance(p, float)), None)
     comparison = next((p for p in parts if isinstance(p, Comparison)), Comparison.ABOUT)
-    adj = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int) and p[0] not in ("time",))
+    adj = next(
+        p
+        for p in parts
+        if isinstance(p, tuple)
+        and len(p) == 2
+        and isinstance(p[0], str)
+        and isinstance(p[1], int)
+        and p[0] not in ("time",)
+    )
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj))
     if bag is None or len(things) != 2 or factor is None or adj[1] != MORE:
         return None
     return _pairwise(adj[0], things, bag, comparison, factor)
 
 
-@says("core", "{arg}* (BE|DO) {thing} (just as|as|exactly as|equally) {adj} [away] {arg}* as {thing} {arg}*", "{arg}* BE {list} (equally|the same|just as) {adj} [away] {arg}*", "{arg}* BE {list} (at|of|on) the same {scale_noun} {arg}*", "{arg}* BE {thing} (at|on|of) the same {scale_noun} as {thing} {arg}*", "{arg}* (do|does) {list} have the same {scale_noun} {arg}*", "{arg}* BE {thing} the same {scale_noun} as {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* (BE|DO) {thing} (just as|as|exactly as|equally) {adj} [away] {arg}* as {thing} {arg}*",
+    "{arg}* BE {list} (equally|the same|just as) {adj} [away] {arg}*",
+    "{arg}* BE {list} (at|of|on) the same {scale_noun} {arg}*",
+    "{arg}* BE {thing} (at|on|of) the same {scale_noun} as {thing} {arg}*",
+    "{arg}* (do|does) {list} have the same {scale_noun} {arg}*",
+    "{arg}* BE {thing} the same {scale_noun} as {thing} {arg}*",
+)
 def _as(*parts: Any) -> Any:
-    things: Any = [p for p in parts if isinstance(p, Operand)] or next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), ())
-    adj = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)), None)
+    things: Any = [p for p in parts if isinstance(p, Operand)] or next(
+        (p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), ()
+    )
+    adj = next(
+        (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)),
+        None,
+    )
     scale = adj[0] if adj else next((p for p in parts if isinstance(p, str)), "")
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj and not (p and isinstance(p[0], Operand))))
     if bag is None or len(things) != 2:
         return None
-    return _pairwise("high" if scale == "height" and not isinstance(things[0], Box | Object | Room) else scale, list(things), bag, Comparison.ABOUT, 1.0)
+    return _pairwise(
+        "high" if scale == "height" and not isinstance(things[0], Box | Object | Room) else scale,
+        list(things),
+        bag,
+        Comparison.ABOUT,
+        1.0,
+    )
 
 
 def _pairwise(scale: str, things: list[Operand], bag: dict[str, Any], comparison: Comparison, factor: float) -> Any:
     core, floats = parted(bag)
-    pairs = zip(measures(scale, {**core, "subj": things[0]}), measures(scale, {**core, "subj": things[1]}), strict=False)
-    return all_finished([Compare(a=a, comparison=comparison, b=b, factor=factor) for a, b in pairs if type(a) is type(b)], floats)
+    pairs = zip(
+        measures(scale, {**core, "subj": things[0]}), measures(scale, {**core, "subj": things[1]}), strict=False
+    )
+    return all_finished(
+        [Compare(a=a, comparison=comparison, b=b, factor=factor) for a, b in pairs if type(a) is type(b)], floats
+    )
 
 
-@says("core", "{arg}* BE {thing} [LIE] {bound} [AWAY|away|off|apart] {arg}*", "{arg}* {thing} BE {bound} [away] {arg}*", "{arg}* BE {list} [LIE] {bound} [apart|away from each other|from each other|of each other] {arg}*", "{arg}* (is there|are there) {bound} [of space|of distance] {arg}*", "{arg}* DO {thing} LIE {bound} [away] {arg}*", "{arg}* BE {list} {bound} {arg}* apart")
+@says(
+    "core",
+    "{arg}* BE {thing} [LIE] {bound} [AWAY|away|off|apart] {arg}*",
+    "{arg}* {thing} BE {bound} [away] {arg}*",
+    "{arg}* BE {list} [LIE] {bound} [apart|away from each other|from each other|of each other] {arg}*",
+    "{arg}* (is there|are there) {bound} [of space|of distance] {arg}*",
+    "{arg}* DO {thing} LIE {bound} [away] {arg}*",
+    "{arg}* BE {list} {bound} {arg}* apart",
+)
 def _bounded_far(*parts: Any) -> Any:
     return _bounded(parts, "far", False)
 
 
 @says("core", "{arg}* BE {thing} not {bound} [away|off] {arg}*", "{arg}* BE {list} not {bound} [apart] {arg}*")
 def _not_bounded_far(*parts: Any) -> Any:
-    return Several(replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison])) if isinstance(q.ask, Threshold) and q.ask.comparison in OPPOSITE else replace(q, negated=True) for q in _bounded(parts, "far", False) or ())
+    return Several(
+        replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison]))
+        if isinstance(q.ask, Threshold) and q.ask.comparison in OPPOSITE
+        else replace(q, negated=True)
+        for q in _bounded(parts, "far", False) or ()
+    )
 
 
-@says("core", "{arg}* (BE|DO) {thing} {bound} {adj} {arg}*", "{arg}* (BE|DO) {thing} {bound} in (height|width|length|size) {arg}*")
+@says(
+    "core",
+    "{arg}* (BE|DO) {thing} {bound} {adj} {arg}*",
+    "{arg}* (BE|DO) {thing} {bound} in (height|width|length|size) {arg}*",
+)
 def _bounded_adj(*parts: Any) -> Any:
-    adj = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int) and not isinstance(p[1], bool)), None)
+    adj = next(
+        (
+            p
+            for p in parts
+            if isinstance(p, tuple)
+            and len(p) == 2
+            and isinstance(p[0], str)
+            and isinstance(p[1], int)
+            and not isinstance(p[1], bool)
+        ),
+        None,
+    )
     if adj is None or adj[1] != MORE or adj[0] == "far":
         return None
     return _bounded([p for p in parts if p is not adj], adj[0], False)
@@ -562,7 +914,15 @@ def _bounded_adj(*parts: Any) -> Any:
 
 def _bounded(parts: Any, scale: str, negated: bool) -> Any:
     things = [p for p in parts if isinstance(p, Operand) or (isinstance(p, tuple) and p and isinstance(p[0], Operand))]
-    bound = next(p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], Comparison) or (isinstance(p[0], tuple) and len(p[0]) == 2 and isinstance(p[0][0], float))))
+    bound = next(
+        p
+        for p in parts
+        if isinstance(p, tuple)
+        and p
+        and (
+            isinstance(p[0], Comparison) or (isinstance(p[0], tuple) and len(p[0]) == 2 and isinstance(p[0][0], float))
+        )
+    )
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not bound and p not in things))
     if bag is None:
         return None
@@ -574,25 +934,59 @@ def _bounded(parts: Any, scale: str, negated: bool) -> Any:
     return all_finished([a for m in measures(scale, core) for a in bounded(m, bound)], floats, negated)
 
 
-@says("core", "{arg}* (BE|DO) {thing} [LIE] {above_below} {thing} by {bound}", "{arg}* (BE|DO) {thing} [LIE] {bound} {above_below} {thing}")
+@says(
+    "core",
+    "{arg}* (BE|DO) {thing} [LIE] {above_below} {thing} by {bound}",
+    "{arg}* (BE|DO) {thing} [LIE] {bound} {above_below} {thing}",
+)
 def _above_by(*parts: Any) -> Any:
     a, b = (p for p in parts if isinstance(p, Operand))
     sign = next(p for p in parts if isinstance(p, int) and not isinstance(p, bool))
-    bound = next(p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], Comparison) or isinstance(p[0], tuple)))
+    bound = next(
+        p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], Comparison) or isinstance(p[0], tuple))
+    )
     return all_finished(bounded(Height(of=a, above=b) if sign == MORE else Height(of=b, above=a), bound), {})
 
 
-GRAMMAR.table("above_below", {"above": MORE, "below": LESS, "under": LESS, "over": MORE, "higher than": MORE, "lower than": LESS, "beneath": LESS})
+GRAMMAR.table(
+    "above_below",
+    {
+        "above": MORE,
+        "below": LESS,
+        "under": LESS,
+        "over": MORE,
+        "higher than": MORE,
+        "lower than": LESS,
+        "beneath": LESS,
+    },
+)
 
 
-@says("core", "{arg}* [by] (how much|how far|how many {unit}) {more_adj} (BE|DO) {thing} [LIE] {arg}* {than} {arg}*", "{arg}* [by] (how much|how far|how many {unit}) {more_adj} {thing} (BE|LIE) {arg}* {than} {arg}*", "{arg}* [by] (how much|how far|how many {unit}) (BE|DO) {thing} [LIE] {more_adj} {arg}* {than} {arg}*", "{arg}* [by] (how much|how many {unit}) {more_adj} {arg}* {than} {arg}* (BE|is) {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* [by] (how much|how far|how many {unit}) {more_adj} (BE|DO) {thing} [LIE] {arg}* {than} {arg}*",
+    "{arg}* [by] (how much|how far|how many {unit}) {more_adj} {thing} (BE|LIE) {arg}* {than} {arg}*",
+    "{arg}* [by] (how much|how far|how many {unit}) (BE|DO) {thing} [LIE] {more_adj} {arg}* {than} {arg}*",
+    "{arg}* [by] (how much|how many {unit}) {more_adj} {arg}* {than} {arg}* (BE|is) {thing} {arg}*",
+)
 def _how_much_more(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
-    adj = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int))
+    adj = next(
+        p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
+    )
     at = parts.index(adj)
-    than = next((p for p in parts[at + 1 :] if isinstance(p, tuple) and len(p) == 1 and isinstance(p[0], tuple) and p[0][0] in ("subj", "from", "to")), None)
+    than = next(
+        (
+            p
+            for p in parts[at + 1 :]
+            if isinstance(p, tuple) and len(p) == 1 and isinstance(p[0], tuple) and p[0][0] in ("subj", "from", "to")
+        ),
+        None,
+    )
     unit = next((p for p in parts if isinstance(p, str)), "")
-    bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj and p is not than), ("unit", unit) if unit else ())
+    bag = bag_of(
+        *(p for p in parts if isinstance(p, tuple) and p is not adj and p is not than), ("unit", unit) if unit else ()
+    )
     return None if bag is None or than is None else differing(adj, thing, bag, than)
 
 
@@ -600,7 +994,9 @@ def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
     """By how much a scale says more (or less) of one thing than of another."""
     scale, sign = adj
     core, floats = parted(bag)
-    if than[0][0] == "subj" and ((scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": Floor()})):
+    if than[0][0] == "subj" and (
+        (scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": Floor()})
+    ):
         a, b = (thing, than[0][1]) if sign == MORE else (than[0][1], thing)
         return all_finished([Value(of=Height(of=a, above=b))], floats)
     found = []
@@ -610,7 +1006,12 @@ def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
     return all_finished(found, floats)
 
 
-@says("core", "from {thing} (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(compared with|compared to|relative to) {thing} [by] (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(how much|how many {unit}) {more_adj} (BE|LIE) {thing} (compared with|compared to|relative to|from) {thing}")
+@says(
+    "core",
+    "from {thing} (how much|how many {unit}) {more_adj} (BE|LIE) {thing}",
+    "(compared with|compared to|relative to) {thing} [by] (how much|how many {unit}) {more_adj} (BE|LIE) {thing}",
+    "(how much|how many {unit}) {more_adj} (BE|LIE) {thing} (compared with|compared to|relative to|from) {thing}",
+)
 def _from_how_much(*parts: Any) -> Any:
     a, b = (p for p in parts if isinstance(p, Operand))
     adj = next(p for p in parts if isinstance(p, tuple))
@@ -620,10 +1021,18 @@ def _from_how_much(*parts: Any) -> Any:
     return differing(adj, a, {"unit": unit} if unit else {}, (("subj", b),)) if adj[0] == "up" else None
 
 
-@says("core", "{arg}* (compared with|compared to) {thing} BE {thing} {more_adj} {arg}*", "{arg}* BE {thing} {more_adj} {arg}* (compared with|compared to) {thing}")
+@says(
+    "core",
+    "{arg}* (compared with|compared to) {thing} BE {thing} {more_adj} {arg}*",
+    "{arg}* BE {thing} {more_adj} {arg}* (compared with|compared to) {thing}",
+)
 def _compared_with(*parts: Any) -> Any:
     a, b = (p for p in parts if isinstance(p, Operand))
-    at = next(i for i, p in enumerate(parts) if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int))
+    at = next(
+        i
+        for i, p in enumerate(parts)
+        if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
+    )
     thing, other = (b, a) if parts.index(b) < at and parts.index(a) < at else (a, b)
     bag = bag_of(*(p for i, p in enumerate(parts) if isinstance(p, tuple) and i != at))
     if bag is None:
@@ -632,7 +1041,13 @@ def _compared_with(*parts: Any) -> Any:
     return all_finished(compared(*parts[at], {**core, "subj": thing}, (("subj", other),)), floats)
 
 
-@says("core", "{arg}* [what is|GIVE] [the] (difference|height difference|difference in height|vertical difference|elevation difference|difference in heights|vertical distance|vertical gap|vertical separation|vertical offset|elevation change) [in height|in elevation|in heights|between the heights] (between|of|for|in height between|in height of) {list} {arg}*", "{arg}* how (big|large|much|great) is the (height difference|difference in height|difference between the heights|vertical difference|vertical gap|vertical offset|elevation difference|difference in elevation) (between|of) {list} {arg}*", "{arg}* how much do {list} differ in (height|elevation) {arg}*", "{arg}* how much do the heights of {list} differ {arg}*")
+@says(
+    "core",
+    "{arg}* [what is|GIVE] [the] (difference|height difference|difference in height|vertical difference|elevation difference|difference in heights|vertical distance|vertical gap|vertical separation|vertical offset|elevation change) [in height|in elevation|in heights|between the heights] (between|of|for|in height between|in height of) {list} {arg}*",
+    "{arg}* how (big|large|much|great) is the (height difference|difference in height|difference between the heights|vertical difference|vertical gap|vertical offset|elevation difference|difference in elevation) (between|of) {list} {arg}*",
+    "{arg}* how much do {list} differ in (height|elevation) {arg}*",
+    "{arg}* how much do the heights of {list} differ {arg}*",
+)
 def _height_difference(a: Any, things: Any, b: Any) -> Any:
     from spatial_mllm_ros.queries.measures import Metric
 
@@ -640,10 +1055,17 @@ def _height_difference(a: Any, things: Any, b: Any) -> Any:
     if bag is None or len(things) != 2:
         return None
     of = distance(*things)
-    return all_finished([Value(of=replace(of, metric=Metric.VERTICAL) if isinstance(of, Distance) else of)], bag) if of else None
+    return (
+        all_finished([Value(of=replace(of, metric=Metric.VERTICAL) if isinstance(of, Distance) else of)], bag)
+        if of
+        else None
+    )
 
 
-@says("core", "{arg}* [what is] [the] [longest|largest|greatest|shortest|smallest] {end} distance between any two of {list} {arg}*")
+@says(
+    "core",
+    "{arg}* [what is] [the] [longest|largest|greatest|shortest|smallest] {end} distance between any two of {list} {arg}*",
+)
 def _any_two(a: Any, end: Which, things: Any, b: Any) -> Any:
     from itertools import combinations
 
@@ -652,20 +1074,31 @@ def _any_two(a: Any, end: Which, things: Any, b: Any) -> Any:
     return None if bag is None or len(pairs) < 2 else all_finished([Extreme(of=pairs, which=end, as_value=True)], bag)
 
 
-@says("core", "{arg}* WHICHEVER [of {list}] BE not the {most_adj} {arg}* [of {list}]", "{arg}* WHICHEVER [of {list}] BE not the {most_adj} {arg}* {list}")
+@says(
+    "core",
+    "{arg}* WHICHEVER [of {list}] BE not the {most_adj} {arg}* [of {list}]",
+    "{arg}* WHICHEVER [of {list}] BE not the {most_adj} {arg}* {list}",
+)
 def _not_most(*parts: Any) -> Any:
     lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
-    adj = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int))
+    adj = next(
+        p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
+    )
     if len(lists) != 1:
         return None
     rest = [p for p in parts if isinstance(p, tuple) and p is not adj and p is not lists[0]]
     opposite = extreme(lists[0], (adj[0], -adj[1], 1), *rest)
     if len(lists[0]) == 2 or not opposite:
         return opposite
-    return Refused("all but one are not that: ask which one is, or for the order", tuple(q for q in opposite if isinstance(q, Query)))
+    return Refused(
+        "all but one are not that: ask which one is, or for the order",
+        tuple(q for q in opposite if isinstance(q, Query)),
+    )
 
 
-says("core", "(is|are) {thing} (far|near|close|high|low|big|small|tall|long|wide|deep) [away|up|off] {arg}*")(lambda thing, args: _vague(thing, args))
+says("core", "(is|are) {thing} (far|near|close|high|low|big|small|tall|long|wide|deep) [away|up|off] {arg}*")(
+    _vague
+)
 
 
 def _vague(thing: Operand, args: Any) -> Any:
@@ -673,9 +1106,10 @@ def _vague(thing: Operand, args: Any) -> Any:
     if bag is None or bag.keys() - {"from", "to"}:
         return None
     ask = Value(of=Distance(a=thing, b=bag.get("from", bag.get("to", Camera()))))
-    return Refused("this has no threshold: say how many metres", tuple(q for q in all_finished([ask], {}) if isinstance(q, Query)))
+    return Refused(
+        "this has no threshold: say how many metres", tuple(q for q in all_finished([ask], {}) if isinstance(q, Query))
+    )
 
 
 says("core", "(would|will|should|if) {anything}")(lambda _: None)
 says("anything", "{thing}")(same)
-_ = (Several, D, Extent)

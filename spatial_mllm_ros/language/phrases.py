@@ -38,10 +38,32 @@ LEXICON: dict[str, list[str]] = yaml.load((Path(__file__).parent / "lexicon.yaml
 SILENT = [tuple(p.split()) for p in LEXICON.pop("SILENT")]
 ORDINARY = LEXICON.pop("ORDINARY")
 NAMEABLE = frozenset(LEXICON.pop("NAMEABLE"))
-ROOMS = (
-    "kitchen, bathroom, bedroom, living room, hallway, hall, corridor, office, garage, basement, attic, dining room, toilet,"
-    " study, lounge, storage room, laundry room, lobby, pantry, nursery, guest room, entrance hall, workshop, cellar"
-).split(", ")
+ROOMS = [
+    "kitchen",
+    "bathroom",
+    "bedroom",
+    "living room",
+    "hallway",
+    "hall",
+    "corridor",
+    "office",
+    "garage",
+    "basement",
+    "attic",
+    "dining room",
+    "toilet",
+    "study",
+    "lounge",
+    "storage room",
+    "laundry room",
+    "lobby",
+    "pantry",
+    "nursery",
+    "guest room",
+    "entrance hall",
+    "workshop",
+    "cellar",
+]
 LONGEST_NAME = 4
 
 GRAMMAR = Grammar(LEXICON)
@@ -95,10 +117,27 @@ def _label(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
         yield end, name, 0
 
 
+def _labelled(kind: str, make: Any) -> None:
+    @GRAMMAR.native(f"labelled_{kind}", [ANYTHING])
+    def read(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+        """A name and its mark with nothing between them: in "the picture, <p0>" they are two things."""
+        for end, _, _ in _name(chart, at):
+            if end < len(chart.tokens) and chart.tokens[end].kind == kind:
+                yield end + 1, make(index=int(chart.tokens[end].value)), 0
+
+
+_labelled("p", Point)
+_labelled("box", Box)
+
+
 def is_name(chart: Chart, at: int) -> bool:
     """Whether a token can be part of a name."""
     token = chart.tokens[at]
-    return token.kind == "word" and token.text[0].isalpha() and (token.text not in chart.grammar.words or token.text in NAMEABLE)
+    return (
+        token.kind == "word"
+        and token.text[0].isalpha()
+        and (token.text not in chart.grammar.words or token.text in NAMEABLE)
+    )
 
 
 def singular(word: str) -> str:
@@ -114,9 +153,9 @@ def singular(word: str) -> str:
     return {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse"}.get(word, word)
 
 
-_COUNTS = "one two three four five six seven eight nine ten eleven twelve".split()
+_COUNTS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 GRAMMAR.table("count", {w: float(i + 1) for i, w in enumerate(_COUNTS)} | {"fifteen": 15.0, "twenty": 20.0, "thirty": 30.0, "fifty": 50.0, "hundred": 100.0})  # fmt: skip
-GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate("second third fourth fifth sixth".split())} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
+GRAMMAR.table("ordinal", {w: i + 2 for i, w in enumerate(["second", "third", "fourth", "fifth", "sixth"])} | {"2nd": 2, "3rd": 3, "4th": 4})  # fmt: skip
 GRAMMAR.table("unit", {w: u.key for u in UNITS.values() for w in u.words if u.key and w not in ("s", "h", "l", "m", '"')}
               | {"sqm": "m2", "sqft": "ft2", "m2": "m2", "cm2": "cm2", "ft2": "ft2", "meters squared": "m2", "metres squared": "m2", "cms": "cm", "m3": "m3", "cubic metres": "m3", "cubic meters": "m3"})  # fmt: skip
 GRAMMAR.table("symbol", {"s": "s", "h": "h", "l": "l", "m": "m", "in": "in", '"': "in", "'": "ft"})
@@ -166,7 +205,12 @@ def _quantity_and_half(value: float, unit: str) -> tuple[float, str]:
 def _compound(a: float, unit: str, b: float, small: str | None) -> tuple[float, str] | None:
     """5 ft 3 in, 1 m 80, 2 minutes and 30 seconds."""
     small = small or {"m": "cm", "ft": "in"}.get(unit)
-    if small is None or small not in UNITS or UNITS[small].kind != UNITS[unit].kind or UNITS[small].factor >= UNITS[unit].factor:
+    if (
+        small is None
+        or small not in UNITS
+        or UNITS[small].kind != UNITS[unit].kind
+        or UNITS[small].factor >= UNITS[unit].factor
+    ):
         return None
     value = a + b * UNITS[small].factor / UNITS[unit].factor
     return (value, unit) if 0 <= b * UNITS[small].factor < UNITS[unit].factor else None
@@ -202,7 +246,13 @@ def _end() -> Moment:
     return Now()
 
 
-@says("moment", "{clock} [oclock|hours] [{half_day}] [{day}]", "{number} {half_day} [{day}]", "{number} oclock [{day}]", "{clock} {number} days ago")
+@says(
+    "moment",
+    "{clock} [oclock|hours] [{half_day}] [{day}]",
+    "{number} {half_day} [{day}]",
+    "{number} oclock [{day}]",
+    "{clock} {number} days ago",
+)
 def _clock(value: float, half: Any = None, day: Any = None) -> Moment | None:
     if isinstance(value, float):
         if value != int(value) or not 0 <= value <= 24:
@@ -224,7 +274,11 @@ GRAMMAR.table("day", {"today": 0, "yesterday": 1})
 
 @says("moment", "{day} at {moment}", "{number} days ago at {moment}")
 def _day_at(day: float, moment: Moment) -> Moment | None:
-    return dataclasses.replace(moment, days_ago=int(day)) if isinstance(moment, ClockTime) and not moment.days_ago else None
+    return (
+        dataclasses.replace(moment, days_ago=int(day))
+        if isinstance(moment, ClockTime) and not moment.days_ago
+        else None
+    )
 
 
 @says("moment", "{quantity} ago", "{quantity} before now", "{quantity} earlier than now")
@@ -232,7 +286,9 @@ def _ago(quantity: tuple[float, str]) -> Moment | None:
     return Ago(seconds=si(quantity)) if UNITS[quantity[1]].kind == TIME else None
 
 
-@says("moment", "{quantity} (after|from) [the] START [of the RECORDING]", "{quantity} into the RECORDING", "{quantity} in")
+@says(
+    "moment", "{quantity} (after|from) [the] START [of the RECORDING]", "{quantity} into the RECORDING", "{quantity} in"
+)
 def _after_start(quantity: tuple[float, str]) -> Moment | None:
     return AfterStart(seconds=si(quantity)) if UNITS[quantity[1]].kind == TIME else None
 
@@ -276,7 +332,15 @@ def _span(begin: Moment, end: Moment) -> Span | None:
     return Span(begin=begin, end=end) if begin != end and not isinstance(begin, Now) else None
 
 
-@says("span", "[ever] since {moment}", "after {moment}", "since {moment} until now", "starting (from|at) {moment}", "[counting] from {moment} on", "from {moment} until now")
+@says(
+    "span",
+    "[ever] since {moment}",
+    "after {moment}",
+    "since {moment} until now",
+    "starting (from|at) {moment}",
+    "[counting] from {moment} on",
+    "from {moment} until now",
+)
 def _since(moment: Moment) -> Span | None:
     return Span(begin=moment, end=Now()) if moment != Now() else None
 
@@ -286,7 +350,9 @@ def _until(moment: Moment) -> Span | None:
     return Span(begin=Start(), end=moment) if moment != Start() else None
 
 
-@says("span", "(in|during|over|within|for) the (last|past|previous) {quantity}", "(in|during|over) the (last|past) {unit}")
+@says(
+    "span", "(in|during|over|within|for) the (last|past|previous) {quantity}", "(in|during|over) the (last|past) {unit}"
+)
 def _last(quantity: Any) -> Span | None:
     value = quantity if isinstance(quantity, tuple) else (1.0, quantity)
     return Span(begin=Ago(seconds=si(value)), end=Now()) if UNITS[value[1]].kind == TIME else None
@@ -315,13 +381,13 @@ def _thing_mark(mark: Operand) -> Operand:
     return mark
 
 
-@says("mark", "{p}", "[DET] [marked|queried|clicked|given|specified|selected] POINT [at|of|marked|marked by|number|called|in|with] {p}", "[DET] [object|thing|item|surface|spot] [at|marked|marked by|under] {p}", "[DET] {label} (at|marked|marked by|marked with|marked as) {p}", "DET {label} {p}",
+@says("mark", "{p}", "[DET] [marked|queried|clicked|given|specified|selected] POINT [at|of|marked|marked by|number|called|in|with] {p}", "[DET] [object|thing|item|surface|spot] [at|marked|marked by|under] {p}", "[DET] {label} (at|marked|marked by|marked with|marked as) {p}", "DET {labelled_p}",
       "[DET] POINT POINT [at] {p}", "what [is|lies] at {p}", "whatever is at {p}", "[DET] (point|spot|pixel|place) marked by {p}", "the one at {p}", "the surface [point] (at|of) {p}", "[DET] {label} [that is|which is] shown at {p}", "the real world point [at] {p}", "[DET] THING [that is|which is|lying|located|seen] at {p}")  # fmt: skip
 def _mark_point(*values: Any) -> Operand | None:
     return values[-1]
 
 
-@says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING ENCLOSED [DET] [box] {box}", "[DET] {label} ENCLOSED {box}", "DET {label} {box}", "[DET] THING {box}", "[DET] THING [that|which] (is|lies) (in|inside|within) {box}",
+@says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING ENCLOSED [DET] [box] {box}", "[DET] {label} ENCLOSED {box}", "DET {labelled_box}", "[DET] THING {box}", "[DET] THING [that|which] (is|lies) (in|inside|within) {box}",
       "what [is|lies] (in|inside|within) [the box] {box}", "whatever is (in|inside|within) {box}", "what [the box] {box} ENCLOSES", "[DET] {label} that {box} ENCLOSES", "[DET] THING [that|which] {box} ENCLOSES", "[DET] contents of [the box] {box}", "the box 's (content|contents) {box}", "the one in {box}", "[DET] bounding box {box}", "[DET] {label} ENCLOSED the box {box}", "{box} 's (content|contents|object)", "whatever {box} ENCLOSES", "the box labelled {box}", "what is ENCLOSED {box}")  # fmt: skip
 def _mark_box(*values: Any) -> Operand | None:
     return values[-1]
@@ -350,7 +416,17 @@ def _it_camera(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
         yield at + 1, True, 0
 
 
-@says("owner", "[DET] CAMERA [POSS]", "the ROBOT 's CAMERA POSS", "[DET] ROBOT [POSS]", "ME", "{it_camera}", "(my|your|our)", "the image", "the frame")
+@says(
+    "owner",
+    "[DET] CAMERA [POSS]",
+    "the ROBOT 's CAMERA POSS",
+    "[DET] ROBOT [POSS]",
+    "ME",
+    "{it_camera}",
+    "(my|your|our)",
+    "the image",
+    "the frame",
+)
 def _owner(_: Any = None) -> Operand:
     return Camera()
 
@@ -387,7 +463,17 @@ def _floor() -> Operand:
     return Floor()
 
 
-@says("thing", "[the|this] CEILING", "the room 's CEILING", "the CEILING (of|in) the SPACE", "the CEILING [above|overhead]", "{room} CEILING", "{room} 's CEILING", "the CEILING in here", "the CEILING here")
+@says(
+    "thing",
+    "[the|this] CEILING",
+    "the room 's CEILING",
+    "the CEILING (of|in) the SPACE",
+    "the CEILING [above|overhead]",
+    "{room} CEILING",
+    "{room} 's CEILING",
+    "the CEILING in here",
+    "the CEILING here",
+)
 def _ceiling(*_: Any) -> Operand:
     return Ceiling()
 
@@ -405,7 +491,11 @@ def _thing_room(room: Operand) -> Operand:
 GRAMMAR.table("roomname", {name: name for name in ROOMS})
 
 
-@says("room", "(the|this|our|my|your) [whole|entire|current] SPACE [that (we|i|you) are in|here|around us|around me]", "SPACE")
+@says(
+    "room",
+    "(the|this|our|my|your) [whole|entire|current] SPACE [that (we|i|you) are in|here|around us|around me]",
+    "SPACE",
+)
 def _room() -> Operand:
     return Room()
 
@@ -418,7 +508,12 @@ def _named_room(name: str) -> Operand:
 says("room", "the room named {name}")(lambda name: Room(name=name[0]) if not name[1] else None)
 
 
-@says("thing", "[the] origin [of the [fixed] [frame|world|map]]", "the (map|world|fixed frame) [frame] 's origin", "the (map|world) origin")
+@says(
+    "thing",
+    "[the] origin [of the [fixed] [frame|world|map]]",
+    "the (map|world|fixed frame) [frame] 's origin",
+    "the (map|world) origin",
+)
 def _origin() -> Operand:
     return Origin()
 
@@ -436,12 +531,19 @@ def _frame_name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
         yield at + 1, token.text, 0
 
 
-@says("thing", "[the] [position|point|place] {number} {number} [{number}] [m|metres|meters]", "x {number} y {number} [z {number}]")
+@says(
+    "thing",
+    "[the] [position|point|place] {number} {number} [{number}] [m|metres|meters]",
+    "x {number} y {number} [z {number}]",
+)
 def _position(x: float, y: float, z: float | None) -> Operand:
     return Position(x=x, y=y, z=z or 0.0)
 
 
-@says("thing", "(it|this|that|this one|this point|that point|the point|the marked point|this box|the box|the marked object|this object|this thing)")
+@says(
+    "thing",
+    "(it|this|that|this one|this point|that point|the point|the marked point|this box|the box|the marked object|this object|this thing)",
+)
 def _it() -> Operand:
     return IT
 
@@ -493,7 +595,9 @@ def _some_object(noun: tuple[str, bool]) -> Operand | None:
     return Object(name=noun[0], pick=Pick.ANY) if noun[0] else None
 
 
-@says("object", "[the|all|any] {pick} [the] {noun} [to {thing}|from {thing}]", "the {noun} (nearest|closest) to {thing}")
+@says(
+    "object", "[the|all|any] {pick} [the] {noun} [to {thing}|from {thing}]", "the {noun} (nearest|closest) to {thing}"
+)
 def _picked(*values: Any) -> Operand | None:
     if isinstance(values[0], tuple):
         return Object(name=values[0][0], pick=Pick.NEAREST, to=values[1])
@@ -508,7 +612,12 @@ def _thing_object(thing: Object) -> Operand:
     return thing
 
 
-@says("thing", "{object} [that is|which is|standing|lying] {rel} {simple}", "{object} between {simple} and {simple}", cost=1)
+@says(
+    "thing",
+    "{object} [that is|which is|standing|lying] {rel} {simple}",
+    "{object} between {simple} and {simple}",
+    cost=1,
+)
 def _qualified(thing: Object, where: Any, to: Any) -> Operand | None:
     if isinstance(where, Operand):
         return None
@@ -519,10 +628,16 @@ def _qualified(thing: Object, where: Any, to: Any) -> Operand | None:
 
 @says("thing", "[DET] (object|thing|item) [that is|which is] {rel} {simple}")
 def _thing_beside(where: Where, to: Any) -> Operand | None:
-    return Object(where=where, to=to) if where not in (Where.ON, Where.INSIDE, Where.SAME_SURFACE) or isinstance(to, Object) else None
+    return (
+        Object(where=where, to=to)
+        if where not in (Where.ON, Where.INSIDE, Where.SAME_SURFACE) or isinstance(to, Object)
+        else None
+    )
 
 
-says("named_object", "(the|my|your|a|an|this|that|any|our) {noun}")(lambda noun: Object(name=noun[0]) if noun[0] and not noun[1] else None)
+says("named_object", "(the|my|your|a|an|this|that|any|our) {noun}")(
+    lambda noun: Object(name=noun[0]) if noun[0] and not noun[1] else None
+)
 
 
 @says("simple", "{mark}", "{named_object}", "{room}")
@@ -545,7 +660,10 @@ def _simple_robot() -> Operand:
     return Robot(at=Now())
 
 
-@says("list", "[both] [DET] [two|three|four|five] [POINT|boxes|THING|of] {each} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}")
+@says(
+    "list",
+    "[both] [DET] [two|three|four|five] [POINT|boxes|THING|of] {each} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}",
+)
 def _list(first: Operand, more: tuple[Any, ...], last: Operand) -> tuple[Operand, ...] | None:
     things = (first, *more, last)
     return things if len(set(things)) == len(things) else None
@@ -556,7 +674,14 @@ def _more(thing: Operand) -> Operand:
     return thing
 
 
-@says("each", "{thing}", "for {thing}", "[DET] [one|object|thing|point|spot|item] (at|in) {mark}", "to {thing}", "with {thing}")
+@says(
+    "each",
+    "{thing}",
+    "for {thing}",
+    "[DET] [one|object|thing|point|spot|item] (at|in) {mark}",
+    "to {thing}",
+    "with {thing}",
+)
 def _each(thing: Operand) -> Operand:
     return thing
 
@@ -615,7 +740,13 @@ def arg(role: str, *patterns: str, cost: int = 0) -> Any:
     def add(action: Any) -> Any:
         def tagged(*values: Any) -> Any:
             value = action(*values)
-            return None if value is None else Several((role, v) for v in value) if isinstance(value, Several) else (role, value)
+            return (
+                None
+                if value is None
+                else Several((role, v) for v in value)
+                if isinstance(value, Several)
+                else (role, value)
+            )
 
         return says("arg", *patterns, cost=cost)(tagged)
 
@@ -629,29 +760,84 @@ def same(*values: Any) -> Any:
 
 arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measured|counted|starting|starting out|seen|as seen] from {thing}", "from {thing} (on|over|away)", "(relative to|with respect to) {thing}", "from {thing} 's (standpoint|point of view|position|perspective|viewpoint|pose|location)")(same)  # fmt: skip
 arg("to", "[over|up|away|all the way] (to|until) {thing}", "to (reach|get to|touch|hit) {thing}", "with {thing}")(same)
-arg("of", "(of|for|at|in|on|by) {thing}", "of {list}", "that {thing} has", "under {thing}", "stored at {thing}", "for {list}", "POSS {thing}")(same)
-arg("between", "[in] between {list}", "from {each} (to|and) {each}", "(connecting|joining|separating) {list}", "(connecting|joining) {each} (to|with|and) {each}", "reaching from {each} to {each}")(
-    lambda *v: v[0] if len(v) == 1 else tuple(v)
-)
-arg("above", "[up|high|higher|located] (above|over) [the level of] {thing}", "(off|from|over) [the] {floor}", "up from {thing}", "(with respect to|relative to) the {floor}")(same)
+arg(
+    "of",
+    "(of|for|at|in|on|by) {thing}",
+    "of {list}",
+    "that {thing} has",
+    "under {thing}",
+    "stored at {thing}",
+    "for {list}",
+    "POSS {thing}",
+)(same)
+arg(
+    "between",
+    "[in] between {list}",
+    "from {each} (to|and) {each}",
+    "(connecting|joining|separating) {list}",
+    "(connecting|joining) {each} (to|with|and) {each}",
+    "reaching from {each} to {each}",
+)(lambda *v: v[0] if len(v) == 1 else tuple(v))
+arg(
+    "above",
+    "[up|high|higher|located] (above|over) [the level of] {thing}",
+    "(off|from|over) [the] {floor}",
+    "up from {thing}",
+    "(with respect to|relative to) the {floor}",
+)(same)
 arg("below", "[down] (below|beneath|under|underneath) {thing}", "down from {thing}")(same)
 arg("shot", "{shot}")(same)
-arg("time", "{when}", "when {owner} was at its (pose|position|place) at {moment}", "when {owner} was at its {moment_mark} (pose|position|place)", "(if|when) (i|you) (am|are) at the {moment_mark} (position|pose) [facing forward]", "compared with {moment}", "from the viewpoint at {moment}", "from where {owner} (is|was) at {moment}", "with the CAMERA (at its|where it was at|at) {moment} [pose]")(same)
+arg(
+    "time",
+    "{when}",
+    "when {owner} was at its (pose|position|place) at {moment}",
+    "when {owner} was at its {moment_mark} (pose|position|place)",
+    "(if|when) (i|you) (am|are) at the {moment_mark} (position|pose) [facing forward]",
+    "compared with {moment}",
+    "from the viewpoint at {moment}",
+    "from where {owner} (is|was) at {moment}",
+    "with the CAMERA (at its|where it was at|at) {moment} [pose]",
+)(same)
 arg("span", "{span}")(same)
 arg("unit", "in {unit} please", "[stated|expressed|given|quoted|measured|answer|respond|reply|in terms of|and answer] in [unit|units of] {unit}", "in {unit_in}", "[the|a] (answer|number|value|result) in {unit}", "{bare_unit}", "[answer] with a number in {unit}", "in {unit} and {unit}", "to the nearest {unit}", "as a {unit}", "as {unit}")(lambda *v: v[0])  # fmt: skip
 says("unit_in", "{symbol}")(lambda s: s if s != "in" else None)
 says("bare_unit", "{unit}", cost=1)(same)
-arg("along", "(along|measured along|parallel to|measured parallel to) (the|its) (optical|viewing|camera|z|view|camera 's optical|camera 's viewing|camera 's z|camera 's) axis", "along (the|its) (camera|lens) axis", "in [the] (camera frame|camera 's frame|frame of the camera|camera coordinates)", "(from|to) the (image|camera) plane", "not ray length", "z not ray length", "in the image", "z", "into the image", "from the camera plane", "its distance along the optical axis")(lambda: True)
+arg(
+    "along",
+    "(along|measured along|parallel to|measured parallel to) (the|its) (optical|viewing|camera|z|view|camera 's optical|camera 's viewing|camera 's z|camera 's) axis",
+    "along (the|its) (camera|lens) axis",
+    "in [the] (camera frame|camera 's frame|frame of the camera|camera coordinates)",
+    "(from|to) the (image|camera) plane",
+    "not ray length",
+    "z not ray length",
+    "in the image",
+    "z",
+    "into the image",
+    "from the camera plane",
+    "its distance along the optical axis",
+)(lambda: True)
 arg("metric", "horizontally", "(ignoring|disregarding|neglecting|regardless of|without|not counting|leaving out|excluding|irrespective of|without counting|not considering|setting aside|leaving aside) [the|their|any|its] (height|heights|height difference|height differences|vertical|elevation|difference in height|differences in height|vertical difference|vertical component|vertical distance|altitude)",
     "if we disregard their heights", "[from] [a] bird 's eye [view]", "projected (on|onto) the floor", "[when|as|if] [seen|viewed|looking|measured|looked at] from (above|the top|overhead|a bird 's eye view|top|straight above|directly above)", "[measured] (on|in|over|along|across|as seen on) [the|a] (floor|ground|floor plan|floorplan|map of the floor|horizontal plane|ground plane|floor plane|plan view|top view|map|top down view|bird 's eye view|2d map|plan|ground plan|xy plane|top down map)",
     "in a top (view|down view)", "on the level", "in (plan|the horizontal|the horizontal direction|2d|the plane|two dimensions)", "if you look straight down", "looking straight down", "(when|if) projected (on|onto|to|down to|down onto) the (floor|ground|floor plane|ground plane)", "bird 's eye", "a bird 's eye view", "looking down from above", "if you look down from above", "regardless of their heights", "projected onto the floor", "when both are projected onto the floor", "measured horizontally", "measured along the floor", "measured on the floor", "in the horizontal plane", "in a horizontal direction")(lambda: Metric.HORIZONTAL)  # fmt: skip
-arg("metric", "vertically", "in (height|the vertical|the vertical direction|elevation)", "measured vertically", "along the vertical")(lambda: Metric.VERTICAL)
+arg(
+    "metric",
+    "vertically",
+    "in (height|the vertical|the vertical direction|elevation)",
+    "measured vertically",
+    "along the vertical",
+)(lambda: Metric.VERTICAL)
 arg("metric", "[measured] in a (straight line|beeline|bee line|direct line)", "as the crow flies", "(in|as|along|on) a straight line", "straight", "directly", "in a beeline", "in 3d", "in 3d space", "through the air", "straight through the air", "in space", "in three dimensions", "in three dimensional space", "line of sight", "straight line", "in direct line", "point to point", "in real life", "in reality", "in the real world", "net", "measured straight")(lambda: Metric.STRAIGHT)  # fmt: skip
 arg("ends", "(at|between|measured at|measuring from|measured from|from|measured between|taking) [the|their] (nearest|closest) point[s] [of each object|of each|of both|to each other|of the objects]".replace("[s]", ""), "(at|between|measured at|measuring from|measured from|from|measured between) [the|their] (nearest|closest) (points|edges|parts) [of each object|of each|of both|of the objects]", "edge to edge", "at the nearest point", "at their closest", "surface to surface")(lambda: Ends.NEAREST)  # fmt: skip
 arg("ends", "(between|measured between|from|measured from) [the|their] (centers|centres) [of each object|of each|of both]", "(center to center|centre to centre)", "measured (center to center|centre to centre)", "from center to center", "from centre to centre")(lambda: Ends.CENTERS)  # fmt: skip
-arg("frame", "in [the] [coordinates of] [frame] {frame_name} (frame|coordinates|coordinate system)", "in [the] frame {frame_name}", "in the coordinates of [the] {frame_name}", "in the coordinate (system|frame) of [the] {frame_name}")(same)
+arg(
+    "frame",
+    "in [the] [coordinates of] [frame] {frame_name} (frame|coordinates|coordinate system)",
+    "in [the] frame {frame_name}",
+    "in the coordinates of [the] {frame_name}",
+    "in the coordinate (system|frame) of [the] {frame_name}",
+)(same)
 arg("total", "in (total|all|sum)", "altogether", "all told", "overall", "along (its|the|the whole|my|your|our|this) PATH", "measured along (its|the) PATH", "all in all", "along the way", "counting every (step|metre|meter|detour)", "summing up every step", "with all (detours|turns|bends)", "not the straight line", "not as the crow flies", "not in a straight line", "cumulatively", "following every bend", "including (all|every) (detours|detour|loops)")(lambda: True)  # fmt: skip
-says("floor", "FLOOR", "FLOOR (surface|level)")(lambda: Floor())
+says("floor", "FLOOR", "FLOOR (surface|level)")(Floor)
 GRAMMAR.table("adj", ADJECTIVES)
 GRAMMAR.table("more_adj", COMPARATIVES)
 GRAMMAR.table("most_adj", SUPERLATIVES)
@@ -662,6 +848,13 @@ DIMENSIONLESS = {LENGTH, AREA, VOLUME}
 def speakable(name: str) -> bool:
     """Whether a name is read as one: up to four lower-case words that are nothing else, in the singular."""
     words = name.split(" ")
-    if not 0 < len(words) <= LONGEST_NAME or singular(words[-1]) != words[-1] or words[-1].endswith("ly") or len(words[-1]) < 2:
+    if (
+        not 0 < len(words) <= LONGEST_NAME
+        or singular(words[-1]) != words[-1]
+        or words[-1].endswith("ly")
+        or len(words[-1]) < 2
+    ):
         return False
-    return all(w.isalpha() and w.isascii() and w == w.lower() and (w not in GRAMMAR.words or w in NAMEABLE) for w in words)
+    return all(
+        w.isalpha() and w.isascii() and w == w.lower() and (w not in GRAMMAR.words or w in NAMEABLE) for w in words
+    )

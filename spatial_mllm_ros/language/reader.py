@@ -66,10 +66,92 @@ def said(query: Query) -> str:
 
 
 _FOREIGN = frozenset(
-    """wie weit ist der die das und von vom zum zwischen hoch breit lang entfernt wo wieviel welche welcher welches sind kann
-    liegt qué que cuál cual cuánto cuanto cuántos distancia hay entre el la los las está esta dónde donde y quelle quel
-    combien est entre les où sont une du des quanto distante è tra dove qual onde está são hoe ver tussen van het een gdzie jak
-    daleko jest hvor langt hur var är och mellan ne kadar nerede bu ile""".split()
+    [
+        "wie",
+        "weit",
+        "ist",
+        "der",
+        "die",
+        "das",
+        "und",
+        "von",
+        "vom",
+        "zum",
+        "zwischen",
+        "hoch",
+        "breit",
+        "lang",
+        "entfernt",
+        "wo",
+        "wieviel",
+        "welche",
+        "welcher",
+        "welches",
+        "sind",
+        "kann",
+        "liegt",
+        "qué",
+        "que",
+        "cuál",
+        "cual",
+        "cuánto",
+        "cuanto",
+        "cuántos",
+        "distancia",
+        "hay",
+        "entre",
+        "el",
+        "la",
+        "los",
+        "las",
+        "está",
+        "esta",
+        "dónde",
+        "donde",
+        "y",
+        "quelle",
+        "quel",
+        "combien",
+        "est",
+        "entre",
+        "les",
+        "où",
+        "sont",
+        "une",
+        "du",
+        "des",
+        "quanto",
+        "distante",
+        "è",
+        "tra",
+        "dove",
+        "qual",
+        "onde",
+        "está",
+        "são",
+        "hoe",
+        "ver",
+        "tussen",
+        "van",
+        "het",
+        "een",
+        "gdzie",
+        "jak",
+        "daleko",
+        "jest",
+        "hvor",
+        "langt",
+        "hur",
+        "var",
+        "är",
+        "och",
+        "mellan",
+        "ne",
+        "kadar",
+        "nerede",
+        "bu",
+        "ile",
+    ]
 )
 _FREE = re.compile(
     r"(?:describe|summari[sz]e|explain|why|who|whose|what (?:is|are|was|were|do|does|did|can|could|kind|type|sort|happen)|what|which|tell me about"
@@ -91,7 +173,10 @@ def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices:
         if token.kind in given and token.value >= given[token.kind]:
             have = given[token.kind]
             name = {"p": "points", "box": "boxes", "t": "times"}[token.kind]
-            return Reading(code=ErrorCode.INVALID_REQUEST, reason=f"{token.text} is not among the {name} of the request, which has {have or 'none'}")
+            return Reading(
+                code=ErrorCode.INVALID_REQUEST,
+                reason=f"{token.text} is not among the {name} of the request, which has {have or 'none'}",
+            )
     if not tokens or len(tokens) > LONGEST:
         why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
         return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
@@ -111,7 +196,9 @@ def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices:
     if len(best) == 1:
         return _reading(best[0], remarks.get(best[0], ""))
     if best:
-        return Reading(code=ErrorCode.AMBIGUOUS, reason="this can mean more than one thing", alternatives=_alternatives(best))
+        return Reading(
+            code=ErrorCode.AMBIGUOUS, reason="this can mean more than one thing", alternatives=_alternatives(best)
+        )
     return _refusal(text, tokens, found, farthest, given)
 
 
@@ -127,14 +214,22 @@ def _unordered(query: Query) -> Query:
 
 
 def _reading(query: Query, remark: str) -> Reading:
-    return Reading(query=query, queries=(query,), read_as=said(query), remarks=(remark,) if remark else (), free_form=isinstance(query.ask, Property))
+    return Reading(
+        query=query,
+        queries=(query,),
+        read_as=said(query),
+        remarks=(remark,) if remark else (),
+        free_form=isinstance(query.ask, Property),
+    )
 
 
 def _alternatives(queries: Iterable[Query]) -> tuple[Alternative, ...]:
     return tuple(Alternative(words=words_, query=q) for q in queries if (words_ := said(q)))
 
 
-def _refusal(text: str, tokens: tuple[Token, ...], found: dict[Any, int], farthest: int, given: dict[str, int]) -> Reading:
+def _refusal(
+    text: str, tokens: tuple[Token, ...], found: dict[Any, int], farthest: int, given: dict[str, int]
+) -> Reading:
     """Why there is no query, and what could be asked instead."""
     for several in (f for f in found if isinstance(f, Both)):
         return Reading(
@@ -157,7 +252,13 @@ def _refusal(text: str, tokens: tuple[Token, ...], found: dict[Any, int], farthe
         return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason="this is a question for a model", free_form=True)
     stop = tokens[farthest].text if farthest < len(tokens) else ""
     before = " ".join(t.text for t in tokens[max(0, farthest - 3) : farthest])
-    where = f'"{stop}" has no role after "{before}"' if stop and before else f'"{stop}" has no role' if stop else "the question is not complete"
+    where = (
+        f'"{stop}" has no role after "{before}"'
+        if stop and before
+        else f'"{stop}" has no role'
+        if stop
+        else "the question is not complete"
+    )
     return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=where, alternatives=_nearest(tokens))
 
 
@@ -187,7 +288,10 @@ def _readings(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[An
         unit = chart.whole("unit_aside")
         if unit and questions:
             questions[-1] = {
-                replace(q, unit=u): c for q, c in questions[-1].items() for u in unit if isinstance(q, Query) and q.unit in ("", u) and unit_fits(q, u)
+                replace(q, unit=u): c
+                for q, c in questions[-1].items()
+                for u in unit
+                if isinstance(q, Query) and q.unit in ("", u) and unit_fits(q, u)
             }
             continue
         intro = chart.whole("context")
@@ -225,7 +329,11 @@ def _resolved(reading: Any, tokens: tuple[Token, ...], given: dict[str, int]) ->
         return reading
     if not any(t == IT for t in terms(reading)):
         return reading
-    marks: set[Operand] = {Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value)) for t in tokens if t.kind in ("p", "box")}
+    marks: set[Operand] = {
+        Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value))
+        for t in tokens
+        if t.kind in ("p", "box")
+    }
     if not marks and given["p"] + given["box"] == 1:
         marks = {Point(index=0) if given["p"] else Box(index=0)}
     if len(marks) != 1:
@@ -238,7 +346,7 @@ def _resolved(reading: Any, tokens: tuple[Token, ...], given: dict[str, int]) ->
 
 
 def _named_list(tokens: tuple[Token, ...], given: dict[str, int], choices: Sequence[str]) -> tuple[Token, ...]:
-    """"the two points" and "which point" of a request with several marks, none of which the text names, with their names."""
+    """ "the two points" and "which point" of a request with several marks, none of which the text names, with their names."""
     if any(t.kind in ("p", "box") for t in tokens):
         return tokens
     chosen = [t for c in choices for t in tokens_of(c, points=given["p"], boxes=given["box"], times=given["t"])]
@@ -257,7 +365,22 @@ def _named_list(tokens: tuple[Token, ...], given: dict[str, int], choices: Seque
     return (*named, Token(",", ","), *tokens) if texts[0] in ("which", "who", "what") and len(texts) < 12 else tokens
 
 
-_BOTH = [tuple(p.split()) for p in ("the two points", "these two points", "both points", "these points", "the points", "the two boxes", "both boxes", "the boxes", "the two objects", "both objects", "the two")]
+_BOTH = [
+    tuple(p.split())
+    for p in (
+        "the two points",
+        "these two points",
+        "both points",
+        "these points",
+        "the points",
+        "the two boxes",
+        "both boxes",
+        "the boxes",
+        "the two objects",
+        "both objects",
+        "the two",
+    )
+]
 
 
 def _without_silent(tokens: tuple[Token, ...]) -> tuple[Token, ...]:

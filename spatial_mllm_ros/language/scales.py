@@ -39,7 +39,11 @@ def _forms(scale: str, sign: int, words: str) -> dict[str, tuple[str, int]]:
 
 
 ADJECTIVES = (
-    _forms("far", MORE, "far, off, far away, far off, far apart, distant, remote, away, apart, far removed, far out, distant from one another")
+    _forms(
+        "far",
+        MORE,
+        "far, off, far away, far off, far apart, distant, remote, away, apart, far removed, far out, distant from one another",
+    )
     | _forms("far", LESS, "near, close, close together, near together, close by")
     | _forms("high", MORE, "high")
     | _forms("up", MORE, "up, elevated, high up, up high, far up")
@@ -49,7 +53,11 @@ ADJECTIVES = (
     | _forms("wide", LESS, "narrow")
     | _forms("long", MORE, "long, long from end to end")
     | _forms("short", LESS, "short")
-    | _forms("deep", MORE, "deep, deep into the image, deep in the image, deep into the scene, deep in the scene, far along the optical axis, far along the viewing axis, deep in the camera frame, deep in the view, deep in the picture, far along the camera 's axis, deep into the view, far along the camera axis, deep in the room, deep into the picture, far into the image, far into the scene, far from the image plane, far from the camera plane, far along the camera 's optical axis, far along the z axis, far in z, far along z, far in depth")
+    | _forms(
+        "deep",
+        MORE,
+        "deep, deep into the image, deep in the image, deep into the scene, deep in the scene, far along the optical axis, far along the viewing axis, deep in the camera frame, deep in the view, deep in the picture, far along the camera 's axis, deep into the view, far along the camera axis, deep in the room, deep into the picture, far into the image, far into the scene, far from the image plane, far from the camera plane, far along the camera 's optical axis, far along the z axis, far in z, far along z, far in depth",
+    )
     | _forms("deep", LESS, "shallow")
     | _forms("big", MORE, "big, large, great, big in size, spacious")
     | _forms("big", LESS, "small")
@@ -58,10 +66,26 @@ ADJECTIVES = (
     | _forms("fast", LESS, "slow, slowly")
 )
 COMPARATIVES = (
-    _forms("far", MORE, "farther, further, farther away, further away, farther off, further off, farther out, further out, more distant, more remote, less close, less near, farther back, further back, more far away, more far, any further, any further off, any farther, any further away, less nearby, further behind, farther behind")
-    | _forms("far", LESS, "nearer, closer, less far, less distant, less far away, less remote, closer by, nearer by, any closer, any nearer")
-    | _forms("up", MORE, "higher, higher up, more elevated, further up, farther up, farther above the floor, further above the floor, upper, higher above the floor, higher off the floor, higher up above the floor, higher above the ground, further above the ground, higher off the ground, farther from the floor, further from the floor, nearer to the ceiling, closer to the ceiling, higher from the floor, farther off the floor, further off the floor, farther above the ground, nearer the ceiling")
-    | _forms("up", LESS, "lower, lower down, less high, further down, farther down, less elevated, closer to the floor, nearer to the floor, nearer the floor, closer to the ground, nearer to the ground, less high above the floor, lower above the floor, further from the ceiling, farther from the ceiling, less far above the floor, nearer the ground, less high up")
+    _forms(
+        "far",
+        MORE,
+        "farther, further, farther away, further away, farther off, further off, farther out, further out, more distant, more remote, less close, less near, farther back, further back, more far away, more far, any further, any further off, any farther, any further away, less nearby, further behind, farther behind",
+    )
+    | _forms(
+        "far",
+        LESS,
+        "nearer, closer, less far, less distant, less far away, less remote, closer by, nearer by, any closer, any nearer",
+    )
+    | _forms(
+        "up",
+        MORE,
+        "higher, higher up, more elevated, further up, farther up, farther above the floor, further above the floor, upper, higher above the floor, higher off the floor, higher up above the floor, higher above the ground, further above the ground, higher off the ground, farther from the floor, further from the floor, nearer to the ceiling, closer to the ceiling, higher from the floor, farther off the floor, further off the floor, farther above the ground, nearer the ceiling",
+    )
+    | _forms(
+        "up",
+        LESS,
+        "lower, lower down, less high, further down, farther down, less elevated, closer to the floor, nearer to the floor, nearer the floor, closer to the ground, nearer to the ground, less high above the floor, lower above the floor, further from the ceiling, farther from the ceiling, less far above the floor, nearer the ground, less high up",
+    )
     | _forms("tall", MORE, "taller")
     | _forms("wide", MORE, "wider, broader")
     | _forms("wide", LESS, "narrower, less wide")
@@ -69,7 +93,11 @@ COMPARATIVES = (
     | _forms("short", LESS, "shorter")
     | _forms("deep", MORE, "deeper")
     | _forms("deep", LESS, "shallower, less deep")
-    | _forms("in", MORE, "deeper in the scene, deeper into the scene, deeper in the image, deeper into the image, deeper in the view, deeper in the room, deeper into the room")
+    | _forms(
+        "in",
+        MORE,
+        "deeper in the scene, deeper into the scene, deeper in the image, deeper into the image, deeper in the view, deeper in the room, deeper into the room",
+    )
     | _forms("in", LESS, "less deep in the scene, less deep into the scene, less deep in the image")
     | _forms("big", MORE, "bigger, larger")
     | _forms("big", LESS, "smaller")
@@ -78,10 +106,24 @@ COMPARATIVES = (
     | _forms("fast", LESS, "slower")
 )
 SUPERLATIVES = (
-    _forms("far", MORE, "farthest, furthest, farthest away, furthest away, most distant, most remote, least close, least near, farthest off, furthest off, farthest out, furthest back, farthest back, remotest, furthest out")
-    | _forms("far", LESS, "nearest, closest, least far, least distant, least far away, nearest by, foremost, closest by")
-    | _forms("up", MORE, "highest, topmost, uppermost, highest up, most elevated, highest above the floor, highest off the floor, farthest from the floor, furthest from the floor, nearest to the ceiling, closest to the ceiling, farthest above the floor, furthest above the floor, furthest up")
-    | _forms("up", LESS, "lowest, lowermost, closest to the floor, nearest to the floor, nearest the floor, lowest down, closest to the ground, nearest to the ground, furthest down, farthest from the ceiling, least high")
+    _forms(
+        "far",
+        MORE,
+        "farthest, furthest, farthest away, furthest away, most distant, most remote, least close, least near, farthest off, furthest off, farthest out, furthest back, farthest back, remotest, furthest out",
+    )
+    | _forms(
+        "far", LESS, "nearest, closest, least far, least distant, least far away, nearest by, foremost, closest by"
+    )
+    | _forms(
+        "up",
+        MORE,
+        "highest, topmost, uppermost, highest up, most elevated, highest above the floor, highest off the floor, farthest from the floor, furthest from the floor, nearest to the ceiling, closest to the ceiling, farthest above the floor, furthest above the floor, furthest up",
+    )
+    | _forms(
+        "up",
+        LESS,
+        "lowest, lowermost, closest to the floor, nearest to the floor, nearest the floor, lowest down, closest to the ground, nearest to the ground, furthest down, farthest from the ceiling, least high",
+    )
     | _forms("tall", MORE, "tallest")
     | _forms("wide", MORE, "widest, broadest")
     | _forms("wide", LESS, "narrowest")
@@ -113,7 +155,12 @@ NOUNS = {
 }
 
 _SIDES = {"wide": Dimension.WIDTH, "long": Dimension.LENGTH, "tall": Dimension.HEIGHT, "height": Dimension.HEIGHT}
-_SIDES |= {"volume": Dimension.VOLUME, "big": Dimension.VOLUME, "area": Dimension.FLOOR_AREA, "surface": Dimension.SURFACE_AREA}
+_SIDES |= {
+    "volume": Dimension.VOLUME,
+    "big": Dimension.VOLUME,
+    "area": Dimension.FLOOR_AREA,
+    "surface": Dimension.SURFACE_AREA,
+}
 EXTENDED = (Box, Object, Room)
 PLACED = (Point, Camera, Robot, Position, Ceiling)
 
@@ -135,14 +182,23 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
     Every entry of the bag must have its role, else there is nothing.
     """
     roles = dict(bag)
-    if scale in ("deep", "high", "height", "up") and "to" in roles and roles.keys() <= {"to", "from"} and not isinstance(roles["to"], Floor | Ceiling):
+    if (
+        scale in ("deep", "high", "height", "up")
+        and "to" in roles
+        and roles.keys() <= {"to", "from"}
+        and not isinstance(roles["to"], Floor | Ceiling)
+    ):
         roles["of"] = roles.pop("to")
-    if scale == "height" and roles.keys() == {"from", "to"} or scale == "height" and roles.keys() == {"between"}:
+    if (scale == "height" and roles.keys() == {"from", "to"}) or (scale == "height" and roles.keys() == {"between"}):
         scale = "far"
     if "of" in roles and "subj" not in roles:
         roles["subj"] = roles.pop("of")
     keys, subject = frozenset(roles), roles.get("subj")
-    if any(isinstance(x, Object) and x.pick is Pick.ALL for v in roles.values() for x in (v if isinstance(v, tuple) else (v,))):
+    if any(
+        isinstance(x, Object) and x.pick is Pick.ALL
+        for v in roles.values()
+        for x in (v if isinstance(v, tuple) else (v,))
+    ):
         return
     made = list(_made(scale, keys, subject, roles))
     yield from (m for m in made if m is not None)

@@ -8,47 +8,31 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language.chart import Several
-from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, rebuilt, same, says, si
-from spatial_mllm_ros.language.scales import COMPARATIVES, LESS, MORE, SUPERLATIVES, distance, measures
-from spatial_mllm_ros.queries import asks
+from spatial_mllm_ros.language.phrases import GRAMMAR, rebuilt, same, says, si
+from spatial_mllm_ros.language.scales import LESS, MORE, measures
 from spatial_mllm_ros.queries.asks import (
-    AppearanceOrder,
     Ask,
-    Changed,
     Compare,
     Comparison,
     Difference,
     Dimensions,
     Direction,
-    Exists,
     Extreme,
-    Find,
-    Fits,
     FreePlace,
-    LineOfSight,
     Locate,
     Mean,
     MotionDirection,
     Moving,
-    Occupancy,
-    Occupied,
-    Open,
     Order,
     Pixel,
-    Property,
     Reachable,
-    Relation,
     RoomOf,
     Route,
-    Seen,
-    Side,
     SurfaceNormal,
     Threshold,
-    Unseen,
     Value,
     Viewpoint,
     Visible,
-    Visited,
     Which,
     Within,
 )
@@ -86,13 +70,12 @@ from spatial_mllm_ros.queries.measures import (
     UnseenFraction,
     unit_of,
 )
-from spatial_mllm_ros.queries.moments import WHOLE, MarkedMoment, Moment, Now, Span, Start
+from spatial_mllm_ros.queries.moments import WHOLE, Moment, Now, Span
 from spatial_mllm_ros.queries.operands import (
     Box,
     Camera,
     Ceiling,
     Floor,
-    NearestWall,
     Object,
     Operand,
     Pick,
@@ -107,6 +90,9 @@ from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
 
 FLOATING = ("time", "shot", "span", "unit", "metric", "ends", "frame", "total")
 """What can be added to a question of any form; the rest of a bag are the things that it measures."""
+
+FRAMED = (Locate, Direction, SurfaceNormal, MotionDirection, Route, FreePlace)
+"""What is answered with a place or a direction, which is in some frame."""
 
 Args = Iterable[Any]
 
@@ -123,7 +109,9 @@ def bag_of(*args: Any) -> dict[str, Any] | None:
     """What was added, by role; None where a role is there twice with different values."""
     bag: dict[str, Any] = {}
     for arg in args:
-        for role, value in arg if isinstance(arg, tuple) and (not arg or isinstance(arg[0], tuple)) else (arg,) if arg else ():
+        for role, value in (
+            arg if isinstance(arg, tuple) and (not arg or isinstance(arg[0], tuple)) else (arg,) if arg else ()
+        ):
             if bag.get(role, value) != value:
                 return None
             bag[role] = value
@@ -140,9 +128,8 @@ def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query |
     floats = dict(floats)
     if floats.keys() - set(FLOATING):
         return None
-    if "shot" in floats:
-        if floats.setdefault("time", floats["shot"]) != floats.pop("shot"):
-            return None
+    if "shot" in floats and floats.setdefault("time", floats["shot"]) != floats.pop("shot"):
+        return None
     unit, frame_id = floats.get("unit") or "", floats.get("frame") or ""
     for role, place in (("time", _at), ("span", _over), ("metric", _by), ("ends", _between)):
         if role in floats:
@@ -156,13 +143,15 @@ def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query |
         query = Query(ask=settled(ask), negated=negated, unit=unit, frame_id=frame_id)
     except InvalidQuery:
         return None
-    if frame_id and not isinstance(ask, Locate | Direction | SurfaceNormal | MotionDirection | Route | FreePlace):
+    if frame_id and not isinstance(ask, FRAMED):
         return None
     return query if not unit or unit_fits(query, unit) else None
 
 
 def _total(ask: Ask) -> bool:
-    return isinstance(ask, Value) and isinstance(ask.of, PathLength | TimeSpent | Turn | UnseenFraction | Elapsed | Extent)
+    return isinstance(ask, Value) and isinstance(
+        ask.of, PathLength | TimeSpent | Turn | UnseenFraction | Elapsed | Extent
+    )
 
 
 def unit_fits(query: Query, unit: str) -> bool:
@@ -303,9 +292,17 @@ def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole:
 
 
 says("pre", "[DET] (current|present|latest)")(lambda: ("time", Now()))
-says("pre", "(horizontal|bird 's eye|xy|lateral|2d|ground|planar|top view|map|floor plan)")(lambda: ("metric", Metric.HORIZONTAL))
+says("pre", "(horizontal|bird 's eye|xy|lateral|2d|ground|planar|top view|map|floor plan)")(
+    lambda: ("metric", Metric.HORIZONTAL)
+)
 says("pre", "vertical")(lambda: ("metric", Metric.VERTICAL))
-says("pre", "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)", "straight line point to point", "metric 3d", "real 3d")(lambda: ("metric", Metric.STRAIGHT))
+says(
+    "pre",
+    "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)",
+    "straight line point to point",
+    "metric 3d",
+    "real 3d",
+)(lambda: ("metric", Metric.STRAIGHT))
 says("pre", "camera", "camera - to")(lambda: ("", None))
 says("pre", "{t}")(lambda t: ("time", t))
 
@@ -351,7 +348,11 @@ WHAT = "(what BE|what BE|which BE|GIVE|GIVE me|what would be|what about|how MUCH
 def _value(*parts: Any) -> Any:
     (scale, bag) = parts[-1]
     merged = bag_of(bag, *parts[:-1])
-    return values({"height": "high", "tall": "high"}.get(scale, scale), merged) if _is_placed(merged) else values(scale, merged)
+    return (
+        values({"height": "high", "tall": "high"}.get(scale, scale), merged)
+        if _is_placed(merged)
+        else values(scale, merged)
+    )
 
 
 def _is_placed(bag: dict[str, Any] | None) -> bool:
@@ -362,23 +363,56 @@ def _is_placed(bag: dict[str, Any] | None) -> bool:
 # ---- how far, how high, how many metres …
 
 
-says("how", "how {adj}", "[at|by|from|up to] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(lambda adj: (adj[0], ""))
+says("how", "how {adj}", "[at|by|from|up to] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(
+    lambda adj: (adj[0], "")
+)
 says("how", "how much {unit}")(lambda unit: ("far", unit) if UNITS[unit].kind == "length" else None)
-says("how", "how many {unit} {adj}", "what {unit} {adj}", "how many {unit} BE it {adj}")(lambda unit, adj: (adj[0], unit))
-says("how", "how many {unit} [is it|are there|is there|of cable|of path]", "[by] how many {unit}")(lambda unit: ({"length": "far", "angle": "turn", "time": "time", "area": "area", "volume": "volume"}.get(UNITS[unit].kind, "none"), unit))
-says("how", "[at|by|in|from] (what|which) [DET] {scale_noun}", "how much [of a] {scale_noun}", "[up] to what {scale_noun}", "[what is] the {scale_noun} at which", "what (horizontal|vertical) {scale_noun}", "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}", "(what|which) (real|exact|vertical) {scale_noun}", "what BE the {scale_noun}", "how much", "how large a {scale_noun}")(lambda noun="far": (noun, ""))
+says("how", "how many {unit} {adj}", "what {unit} {adj}", "how many {unit} BE it {adj}")(
+    lambda unit, adj: (adj[0], unit)
+)
+says("how", "how many {unit} [is it|are there|is there|of cable|of path]", "[by] how many {unit}")(
+    lambda unit: (
+        {"length": "far", "angle": "turn", "time": "time", "area": "area", "volume": "volume"}.get(
+            UNITS[unit].kind, "none"
+        ),
+        unit,
+    )
+)
+says(
+    "how",
+    "[at|by|in|from] (what|which) [DET] {scale_noun}",
+    "how much [of a] {scale_noun}",
+    "[up] to what {scale_noun}",
+    "[what is] the {scale_noun} at which",
+    "what (horizontal|vertical) {scale_noun}",
+    "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}",
+    "(what|which) (real|exact|vertical) {scale_noun}",
+    "what BE the {scale_noun}",
+    "how much",
+    "how large a {scale_noun}",
+)(lambda noun="far": (noun, ""))
 
 
 BEING = "(BE|DO|HAVE|CAN|would|will|must)"
 ENDS = "[from end to end|end to end|top to bottom|from top to bottom|from bottom to top|bottom to top|from side to side|side to side|from one end to the other|from one side to the other|from wall to wall|from its base to its top|from its bottom to its top|along its longest side|across|in real life|in reality|lengthwise]"
 
 
-@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover] {ENDS} {{arg}}*", f"{{arg}}* {{how}} would you say {{thing}} is {{arg}}*", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
+@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover] {ENDS} {{arg}}*", "{arg}* {how} would you say {thing} is {arg}*", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
       "{arg}* {thing} BE [LIE] {arg}* {how} {arg}*", "{arg}* {thing} {how} {arg}*", "{arg}* {thing} LIE {arg}* {how} {arg}*", f"{{arg}}* [of] {{arg}}* {{how}} {BEING} {{arg}}* {{thing}} LIE {{arg}}*",
       f"{{arg}}* {{how}} {{arg}}* {BEING} {{list}} [LIE|from each other|from one another|to each other|from eachother] {{arg}}* [apart]", "{arg}* {how} {arg}* {list} (BE|LIE) [from each other|from one another|to each other] {arg}* [apart]",
       "{arg}* {list} {how} [apart] {arg}*", "{arg}* {list} BE {how} {arg}*", "{arg}* {how} BE {list} [from each other|from one another] {arg}*")  # fmt: skip
 def _how(*parts: Any) -> Any:
-    how = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and (isinstance(p[1], str) or type(p[1]) is int)), ("deep", ""))
+    how = next(
+        (
+            p
+            for p in parts
+            if isinstance(p, tuple)
+            and len(p) == 2
+            and isinstance(p[0], str)
+            and (isinstance(p[1], str) or type(p[1]) is int)
+        ),
+        ("deep", ""),
+    )
     if how[1] in (MORE, LESS):
         parts = tuple((how[0], "") if p is how else p for p in parts)
         how = next(p for p in parts if p == (how[0], ""))
@@ -387,16 +421,46 @@ def _how(*parts: Any) -> Any:
     return _how_value(how, bag_of(*(("subj", t) for t in things[:1]), *rest))
 
 
-@says("core", "{arg}* {how} [BE (it|there)|would it be|have been seen|would i have to reach|do i have to reach|must i go|it is|was it|(lies|lie|is|are) [there]|(separate|separates|separated)|DO (lie|separate)|BE there|(is there|are there)|can be measured|BE] {arg}*")
+@says(
+    "core",
+    "{arg}* {how} [BE (it|there)|would it be|have been seen|would i have to reach|do i have to reach|must i go|it is|was it|(lies|lie|is|are) [there]|(separate|separates|separated)|DO (lie|separate)|BE there|(is there|are there)|can be measured|BE] {arg}*",
+)
 def _how_it(*parts: Any) -> Any:
-    how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str))
+    how = next(
+        p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str)
+    )
     return _how_value(how, bag_of(*(p for p in parts if p is not how and p is not None)))
 
 
-@says("core", "{how} (separate|separates|separated|is between|are between) {list} {arg}*", "{how} (separate|separates|separated) {thing} from {thing} {arg}*", "what separates {list} {arg}*", "{how} (separated|separate|separates) {thing} and {thing}", "{arg}* {how} (BE|are) {list} separated {arg}*", "[i want to|measure] measure [the straight line] (between {list}|from {list}) {arg}*", "[measure] (from|between) {list} what do you get", "{how} [of] (rope|string|cable|cord) (do|would|must) (i|you|we) need to connect {list}", "what length of (rope|string|cable|cord) (do|would) (i|you|we) need to connect {list}", "what length of cable would span {thing} to {thing}", "what is between {list} in terms of distance", "how far (must|would|do) i [have to] (go|reach) {arg}* to get from {thing} to {thing}", "how far do i have to reach from {thing} to get to {thing}", "if i (stretched|ran|held) a (tape|tape measure|string|rope) from {thing} to {thing} what would it (show|read|say|measure)", "if i shot a laser from {thing} (at|to) {thing} what distance would it (read|show)", "measure from {thing} to {thing}", "how long is the (ray|line) from {thing} to {thing}", "what separates {thing} from {thing} {arg}*")
+@says(
+    "core",
+    "{how} (separate|separates|separated|is between|are between) {list} {arg}*",
+    "{how} (separate|separates|separated) {thing} from {thing} {arg}*",
+    "what separates {list} {arg}*",
+    "{how} (separated|separate|separates) {thing} and {thing}",
+    "{arg}* {how} (BE|are) {list} separated {arg}*",
+    "[i want to|measure] measure [the straight line] (between {list}|from {list}) {arg}*",
+    "[measure] (from|between) {list} what do you get",
+    "{how} [of] (rope|string|cable|cord) (do|would|must) (i|you|we) need to connect {list}",
+    "what length of (rope|string|cable|cord) (do|would) (i|you|we) need to connect {list}",
+    "what length of cable would span {thing} to {thing}",
+    "what is between {list} in terms of distance",
+    "how far (must|would|do) i [have to] (go|reach) {arg}* to get from {thing} to {thing}",
+    "how far do i have to reach from {thing} to get to {thing}",
+    "if i (stretched|ran|held) a (tape|tape measure|string|rope) from {thing} to {thing} what would it (show|read|say|measure)",
+    "if i shot a laser from {thing} (at|to) {thing} what distance would it (read|show)",
+    "measure from {thing} to {thing}",
+    "how long is the (ray|line) from {thing} to {thing}",
+    "what separates {thing} from {thing} {arg}*",
+)
 def _separate(*parts: Any) -> Any:
-    how = next((p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str)), ("far", ""))
-    pair = next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), None) or tuple(p for p in parts if isinstance(p, Operand))
+    how = next(
+        (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str)),
+        ("far", ""),
+    )
+    pair = next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), None) or tuple(
+        p for p in parts if isinstance(p, Operand)
+    )
     rest = [p for p in parts if isinstance(p, tuple) and p is not how and p is not pair]
     scale = "far" if how[0] in ("long", "wide") else how[0]
     return _how_value((scale, how[1]), bag_of(("between", pair), *rest))
@@ -485,20 +549,40 @@ def _more(*parts: Any) -> Any:
     return _compare(parts, False)
 
 
-@says("core", "{arg}* BE {thing} not {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE (not|n't) {than_adj} {arg}* {than} {arg}*")
+@says(
+    "core",
+    "{arg}* BE {thing} not {than_adj} {arg}* {than} {arg}*",
+    "{arg}* {thing} BE (not|n't) {than_adj} {arg}* {than} {arg}*",
+)
 def _not_more(*parts: Any) -> Any:
-    return Several(replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison])) for q in _compare(parts, False) or () if isinstance(q.ask, Threshold | Compare))
+    return Several(
+        replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison]))
+        for q in _compare(parts, False) or ()
+        if isinstance(q.ask, Threshold | Compare)
+    )
 
 
-OPPOSITE = {Comparison.MORE: Comparison.AT_MOST, Comparison.LESS: Comparison.AT_LEAST, Comparison.AT_MOST: Comparison.MORE, Comparison.AT_LEAST: Comparison.LESS}
+OPPOSITE = {
+    Comparison.MORE: Comparison.AT_MOST,
+    Comparison.LESS: Comparison.AT_LEAST,
+    Comparison.AT_MOST: Comparison.MORE,
+    Comparison.AT_LEAST: Comparison.LESS,
+}
 """What a comparison is when it is denied."""
 
 
 def _compare(parts: tuple[Any, ...], negated: bool) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
-    at = next(i for i, p in enumerate(parts) if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int))
+    at = next(
+        i
+        for i, p in enumerate(parts)
+        if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
+    )
     (scale, sign), than = parts[at], parts[-2]
-    bag = bag_of(("subj", thing), *(p for i, p in enumerate(parts) if i not in (at, len(parts) - 2) and not isinstance(p, Operand)))
+    bag = bag_of(
+        ("subj", thing),
+        *(p for i, p in enumerate(parts) if i not in (at, len(parts) - 2) and not isinstance(p, Operand)),
+    )
     if bag is None or than is None:
         return None
     core, floats = parted(bag)
@@ -552,12 +636,24 @@ def m(*patterns: str, cost: int = 0) -> Any:
 
 
 m("depth of {thing}", "depth at {thing}")(lambda x: Depth(of=x) if isinstance(x, Point | Box | Object) else None)
-m("height of {thing} above {thing}", "height [that] {thing} (is at|has|is) above {thing}")(lambda x, y: Height(of=x, above=y))
-m("angle at {thing} between {thing} and {thing}")(lambda v, x, y: Angle(a=x, vertex=v, b=y))
-m("angle between {list} (at|seen from|as seen from|viewed from|from) {thing}", "angle (at|seen from|from) {thing} [,] between {list}", "angle that {list} make at {thing}")(
-    lambda x, y: (Angle(a=x[0], vertex=y, b=x[1]) if len(x) == 2 else None) if isinstance(x, tuple) else (Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
+m("height of {thing} above {thing}", "height [that] {thing} (is at|has|is) above {thing}")(
+    lambda x, y: Height(of=x, above=y)
 )
-m("angle between {thing} {thing} and {thing}", "angle {thing} {thing} {thing}")(lambda x, v, y: Angle(a=x, vertex=v, b=y))
+m("angle at {thing} between {thing} and {thing}")(lambda v, x, y: Angle(a=x, vertex=v, b=y))
+m(
+    "angle between {list} (at|seen from|as seen from|viewed from|from) {thing}",
+    "angle (at|seen from|from) {thing} [,] between {list}",
+    "angle that {list} make at {thing}",
+)(
+    lambda x, y: (
+        (Angle(a=x[0], vertex=y, b=x[1]) if len(x) == 2 else None)
+        if isinstance(x, tuple)
+        else (Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
+    )
+)
+m("angle between {thing} {thing} and {thing}", "angle {thing} {thing} {thing}")(
+    lambda x, v, y: Angle(a=x, vertex=v, b=y)
+)
 
 
 @m("horizontal angle of {thing} from {thing} [facing {thing}]")
@@ -567,19 +663,29 @@ def _bearing(x: Operand, viewer: Operand, facing: Any) -> Any:
     return Bearing(of=x, viewer=viewer, facing=facing)
 
 
-m("(slope|inclination|tilt|steepness) of [the surface at] {thing}", "(slope|inclination|tilt) at {thing}")(lambda x: Slope(at=x))
+m("(slope|inclination|tilt|steepness) of [the surface at] {thing}", "(slope|inclination|tilt) at {thing}")(
+    lambda x: Slope(at=x)
+)
 m("[total|overall|whole|entire] (length|distance) of [the|its|your|my] [CAMERA|ROBOT] [POSS] PATH [of the (CAMERA|ROBOT)]", "[{owner}|CAMERA|ROBOT] [total|overall] PATH length", "length of the [whole|entire|total] PATH", "[total|overall|cumulative|accumulated|whole] distance [that] [{mover}] [was|has|had] (TRAVEL|moved|went|come) [by {mover}]", "[total|overall|whole|cumulative] (travel|travelled|traveled|driven|walked) distance [of {mover}]",
   "(mileage|odometer distance|arc length of [DET] [CAMERA|ROBOT] [POSS] PATH)", "(length of {owner} PATH|length of the PATH {mover} (took|TRAVEL|went|MOVE)|length of the PATH taken by {mover}|length of the PATH TRAVEL [by {mover}]|length of the PATH that {mover} (took|TRAVEL|MOVE))", "(total|cumulative|overall) (length of {owner} PATH|movement of {mover})", "{owner} PATH 's length", "distance TRAVEL [by {mover}]", "distance {mover} TRAVEL", "distance that {mover} TRAVEL")(lambda *_: PathLength())  # fmt: skip
 m("angle [that|which] {mover} [has] TURN [to the left|left]", "angle {mover} [has] TURN [by]", "(rotation|turn|rotation angle|turning angle|change (of|in) (orientation|heading|direction|viewing direction)|heading change|orientation change|angular change|angle of rotation|amount of rotation|rotational motion|change of orientation) [angle] [of {mover}]", "{owner} (rotation|turn|change of heading|heading change|orientation change|change (of|in) (orientation|heading|direction))", "difference in (heading|orientation|viewing direction) [of {mover}]", "angle between {owner} (orientations|headings|viewing directions|orientation|heading|view directions)", "(angular|rotational) (displacement|difference|change|motion) [of {mover}]")(lambda *_: Turn())  # fmt: skip
 m("angle [that|which] {mover} TURN (to the left|left)", "left turn of {mover}")(lambda *_: Turn(about_up=True))
 GRAMMAR.table("axis", {w: a for a, ws in {Axis.FORWARD: "forward, forwards, ahead", Axis.LEFT: "leftward, left, to the left, leftwards", Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
 m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: Shift(axis=axis))
-m("(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}", "{owner} (heading|yaw|yaw angle|heading angle)")(lambda *_: Heading())
+m(
+    "(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}",
+    "{owner} (heading|yaw|yaw angle|heading angle)",
+)(lambda *_: Heading())
 m("(speed|velocity) of {mover}", "{owner} (speed|velocity)", "current speed [of {mover}]")(lambda *_: Speed())
 m("(mean|average) (speed|velocity) [of {mover}]", "{owner} (mean|average) (speed|velocity)")(lambda *_: MeanSpeed())
-m("time [that] {mover} [was|has|had|spent] (stood still|standing still|still|stopped|stationary|not moving)")(lambda *_: TimeSpent(moving=False))
+m("time [that] {mover} [was|has|had|spent] (stood still|standing still|still|stopped|stationary|not moving)")(
+    lambda *_: TimeSpent(moving=False)
+)
 m("time [that] {mover} [was|has|had|spent] (MOVE|TRAVEL|moving)")(lambda *_: TimeSpent(moving=True))
-m("closest approach of {mover} to {thing}", "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}")(lambda _, x: ClosestApproach(to=x))
+m(
+    "closest approach of {mover} to {thing}",
+    "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}",
+)(lambda _, x: ClosestApproach(to=x))
 m("[least|closest] distance [that|at which|from which] {thing} was seen [from]")(lambda x: SeenDistance(of=x))
 
 
@@ -589,32 +695,61 @@ def elapsed(args: Any) -> Any:
     return None if bag is None or span is None or span == WHOLE else measure_of(Elapsed(span=span), tuple(bag.items()))
 
 
-says("m", "[the] (time|duration|elapsed time|time difference|time span|time interval|time gap|period) [of time] [that] [elapsed|passed|went by|there is|lies|lay] {arg}*")(elapsed)
+says(
+    "m",
+    "[the] (time|duration|elapsed time|time difference|time span|time interval|time gap|period) [of time] [that] [elapsed|passed|went by|there is|lies|lay] {arg}*",
+)(elapsed)
 GRAMMAR.table("event", {"first": Event.FIRST, "last": Event.LAST, "for the first time": Event.FIRST, "for the last time": Event.LAST, "initially": Event.FIRST, "most recently": Event.LAST, "finally": Event.LAST, "earliest": Event.FIRST, "first time": Event.FIRST, "last time": Event.LAST, "latest": Event.LAST, "the first time": Event.FIRST, "the last time": Event.LAST, "most recent": Event.LAST, "first of all": Event.FIRST, "very first": Event.FIRST, "very last": Event.LAST})  # fmt: skip
-m("time (when|at which|that) {thing} was {event} SEEN", "{event} (time|moment|instant|image|frame|sighting|observation|appearance) [at which|when|that|in which|of] [the camera|we|you] [SAW|saw] {thing} [was|is|be] [SEEN]")(
-    lambda *v: SeenTime(of=next(x for x in v if isinstance(x, Operand)), event=next(x for x in v if isinstance(x, Event)))
+m(
+    "time (when|at which|that) {thing} was {event} SEEN",
+    "{event} (time|moment|instant|image|frame|sighting|observation|appearance) [at which|when|that|in which|of] [the camera|we|you] [SAW|saw] {thing} [was|is|be] [SEEN]",
+)(
+    lambda *v: SeenTime(
+        of=next(x for x in v if isinstance(x, Operand)), event=next(x for x in v if isinstance(x, Event))
+    )
 )
 m("time since {thing} was {event} SEEN")(lambda x, e: SeenTime(of=x, event=e, ago=True))
 GRAMMAR.table("counted", {w: c for c, ws in {Countable.FRAMES: "frames, images, pictures", Countable.KEYFRAMES: "keyframes, key frames", Countable.ROOMS: "rooms", Countable.DOORS: "doors", Countable.WALLS: "walls"}.items() for w in ws.split(", ")})  # fmt: skip
 m("number of {counted}")(lambda c: Count(what=c))
 m("number of objects that are {thing}")(lambda x: ObjectCount(of=x) if isinstance(x, Object) else None)
 m("[total] number of {counted_object}")(lambda x: ObjectCount(of=x))
-m("number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}", "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE")(lambda x: SeenCount(of=x))
-m("unseen fraction of [the|this] SPACE")(lambda: UnseenFraction())
+m(
+    "number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}",
+    "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE",
+)(lambda x: SeenCount(of=x))
+m("unseen fraction of [the|this] SPACE")(UnseenFraction)
 m("clearance around {thing}", "free space around {thing}")(lambda x: Clearance(of=x))
 m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: Clearance(of=x, ahead=True))
 
 
-@m("[DET|shortest] (length|distance) of [the] [shortest] (route|way|path) from {thing} to {thing} [{radius}]", "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]", "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]")
+@m(
+    "[DET|shortest] (length|distance) of [the] [shortest] (route|way|path) from {thing} to {thing} [{radius}]",
+    "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]",
+    "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]",
+)
 def _route_length(start: Operand, goal: Operand, radius: float | None) -> Measure:
     return RouteLength(start=start, goal=goal, radius_m=radius or 0.0)
 
 
-says("radius", "for a robot (of|with [a]) radius [of] {quantity}", "with [a] [robot] radius [of] {quantity}", "for a [robot of] {quantity} radius")(lambda q: si(q) if UNITS[q[1]].kind == "length" else None)
-m("width of the passage [of] {thing}", "width of the passage from {thing} to {thing}", "width of the passage between {thing} and {thing}")(lambda *v: PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
+says(
+    "radius",
+    "for a robot (of|with [a]) radius [of] {quantity}",
+    "with [a] [robot] radius [of] {quantity}",
+    "for a [robot of] {quantity} radius",
+)(lambda q: si(q) if UNITS[q[1]].kind == "length" else None)
+m(
+    "width of the passage [of] {thing}",
+    "width of the passage from {thing} to {thing}",
+    "width of the passage between {thing} and {thing}",
+)(lambda *v: PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
 
 
-@says("counted_object", "{noun} [that are|which are|there are|standing|lying] {rel} {simple}", "{noun}", "(objects|things|items) {rel} {simple}")
+@says(
+    "counted_object",
+    "{noun} [that are|which are|there are|standing|lying] {rel} {simple}",
+    "{noun}",
+    "(objects|things|items) {rel} {simple}",
+)
 def _counted_object(noun: Any, where: Any = None, to: Any = None) -> Any:
     if isinstance(noun, Where):
         return Object(pick=Pick.ALL, where=noun, to=where) if where is not Where.SAME_SURFACE else None
@@ -690,7 +825,11 @@ def _threshold_plain(of: Any, bound: Any) -> Any:
     comparison, *numbers = bound
     if UNITS[unit_of(of[0])].kind not in ("ratio", "count"):
         return None
-    ask: Ask = Threshold(of=of[0], comparison=comparison, value=numbers[0]) if comparison else Within(of=of[0], low=numbers[0], high=numbers[1])
+    ask: Ask = (
+        Threshold(of=of[0], comparison=comparison, value=numbers[0])
+        if comparison
+        else Within(of=of[0], low=numbers[0], high=numbers[1])
+    )
     return all_finished([ask], dict(of[1]))
 
 
@@ -713,12 +852,27 @@ def _compare_measures(x: Any, comparison: Comparison, factor: Any, y: Any, offse
             add = sign * convert(si(q), "deg" if unit == "deg" else _SI[UNITS[unit].kind], unit)
         else:
             add = sign * q
-    return None if bag is None else all_finished([Compare(a=x[0], comparison=comparison, b=y[0], factor=1.0 if factor is None else factor, offset=add)], bag)
+    return (
+        None
+        if bag is None
+        else all_finished(
+            [Compare(a=x[0], comparison=comparison, b=y[0], factor=1.0 if factor is None else factor, offset=add)], bag
+        )
+    )
 
 
 says("offset", "plus {quantity}", "plus {number}")(lambda q: (1.0, q))
 says("offset", "minus {quantity}", "minus {number}")(lambda q: (-1.0, q))
-GRAMMAR.table("end", {"largest": Which.LARGEST, "smallest": Which.SMALLEST, "greatest": Which.LARGEST, "longest": Which.LARGEST, "shortest": Which.SMALLEST})
+GRAMMAR.table(
+    "end",
+    {
+        "largest": Which.LARGEST,
+        "smallest": Which.SMALLEST,
+        "greatest": Which.LARGEST,
+        "longest": Which.LARGEST,
+        "shortest": Which.SMALLEST,
+    },
+)
 
 
 @says("core", "which BE the [{ordinal}] {end} of {ms}", "which is [the] [{ordinal}] {end} {ms}")
@@ -737,8 +891,15 @@ def _order_measures(ms: Any, down: bool) -> Any:
     return all_finished([Order(of=ms[0], descending=down)], dict(ms[1]))
 
 
-says("direction", "from (large|largest|big|high|highest) to (small|smallest|low|lowest)", "in descending order")(lambda: True)
-says("direction", "from (small|smallest|low|lowest) to (large|largest|big|high|highest)", "in ascending order", "in increasing order")(lambda: False)
+says("direction", "from (large|largest|big|high|highest) to (small|smallest|low|lowest)", "in descending order")(
+    lambda: True
+)
+says(
+    "direction",
+    "from (small|smallest|low|lowest) to (large|largest|big|high|highest)",
+    "in ascending order",
+    "in increasing order",
+)(lambda: False)
 
 
 # ---- which of several
@@ -751,13 +912,29 @@ def _most(adj: Any) -> Any:
 
 says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: (*adj, rank))
 says("superlative", "(the|at the|at a|a|more) [greater|more] {scale_noun}")(lambda s: None)
-says("superlative", "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}")(lambda s: (s, MORE, 1))
-says("superlative", "(the|at the|at a|a) (smaller|smallest|lesser|shorter|shortest|lower|lowest|least) {scale_noun}")(lambda s: (s, LESS, 1))
-says("comparative", "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]", "more {adj}", "the more {adj} [one|point|of the two]")(lambda adj: (*adj, 1))
+says(
+    "superlative",
+    "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}",
+)(lambda s: (s, MORE, 1))
+says("superlative", "(the|at the|at a|a) (smaller|smallest|lesser|shorter|shortest|lower|lowest|least) {scale_noun}")(
+    lambda s: (s, LESS, 1)
+)
+says(
+    "comparative",
+    "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]",
+    "more {adj}",
+    "the more {adj} [one|point|of the two]",
+)(lambda adj: (*adj, 1))
 says("than_adj", "{more_adj}", "the {more_adj} one", "more {adj}")(same)
 says("than_adj", "less {adj}")(lambda adj: (adj[0], -adj[1]))
-says("than_adj", "at a (greater|larger|longer|bigger|higher) {scale_noun}", "a (greater|larger|longer|bigger|higher) {scale_noun}")(lambda s: (s, MORE))
-says("than_adj", "at a (smaller|shorter|lesser|lower) {scale_noun}", "a (smaller|shorter|lesser|lower) {scale_noun}")(lambda s: (s, LESS))
+says(
+    "than_adj",
+    "at a (greater|larger|longer|bigger|higher) {scale_noun}",
+    "a (greater|larger|longer|bigger|higher) {scale_noun}",
+)(lambda s: (s, MORE))
+says("than_adj", "at a (smaller|shorter|lesser|lower) {scale_noun}", "a (smaller|shorter|lesser|lower) {scale_noun}")(
+    lambda s: (s, LESS)
+)
 says("comparative", "(less|not as|not so) {adj}")(lambda adj: (adj[0], -adj[1], 1) if adj[0] != "deep" else None)
 
 
@@ -769,7 +946,13 @@ def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
         return None
     if scale == "height":
         scale = "high" if all(isinstance(x, Point | Camera | Ceiling | Robot) for x in things) else "tall"
-    found = over_list(lambda of: [Extreme(of=of, which=which, rank=rank)] if rank <= len(of) else [], scale, role, things, tuple(bag.items()))
+    found = over_list(
+        lambda of: [Extreme(of=of, which=which, rank=rank)] if rank <= len(of) else [],
+        scale,
+        role,
+        things,
+        tuple(bag.items()),
+    )
     return found
 
 
@@ -791,12 +974,23 @@ def _which(*parts: Any) -> Any:
     return extreme(lists[0], how, *(p for p in parts if p is not how and p is not lists[0] and p is not None))
 
 
-@says("core", "{arg}* (BE|DO|is it|was it) {list} [that] [HAVING|LIE|BE] ({comparative}|{superlative}) {arg}*", "{arg}* {list} [HAVING|LIE] ({comparative}|{superlative}) {arg}*", "{arg}* (BE|is) the ({comparative}|{superlative}) {list} {arg}*", "{arg}* whether {list} [HAVING|LIE|BE] ({comparative}|{superlative}) {arg}*")
+@says(
+    "core",
+    "{arg}* (BE|DO|is it|was it) {list} [that] [HAVING|LIE|BE] ({comparative}|{superlative}) {arg}*",
+    "{arg}* {list} [HAVING|LIE] ({comparative}|{superlative}) {arg}*",
+    "{arg}* (BE|is) the ({comparative}|{superlative}) {list} {arg}*",
+    "{arg}* whether {list} [HAVING|LIE|BE] ({comparative}|{superlative}) {arg}*",
+)
 def _either(*parts: Any) -> Any:
     return _which(*parts)
 
 
-@says("core", "{arg}* BE {thing} ({comparative}|{superlative}) {arg}* [to|from|than to|than from] {list}", "{arg}* WHICHEVER BE {thing} ({comparative}|{superlative}) (to|from) {list} {arg}*", "{arg}* WHICHEVER of {list} BE {thing} ({comparative}|{superlative}) (to|from) {arg}*")
+@says(
+    "core",
+    "{arg}* BE {thing} ({comparative}|{superlative}) {arg}* [to|from|than to|than from] {list}",
+    "{arg}* WHICHEVER BE {thing} ({comparative}|{superlative}) (to|from) {list} {arg}*",
+    "{arg}* WHICHEVER of {list} BE {thing} ({comparative}|{superlative}) (to|from) {arg}*",
+)
 def _nearer_to(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
@@ -810,7 +1004,13 @@ def _nearer_to(*parts: Any) -> Any:
 # ---- places and directions
 
 
-@says("core", "{arg}* where [exactly] (BE|DO) {thing} [LIE|be] {arg}*", "where {thing} (is|was|are|LIE) {arg}*", "{arg}* (find|locate) {thing} {arg}*", "{thing} where [is it] {arg}*")
+@says(
+    "core",
+    "{arg}* where [exactly] (BE|DO) {thing} [LIE|be] {arg}*",
+    "where {thing} (is|was|are|LIE) {arg}*",
+    "{arg}* (find|locate) {thing} {arg}*",
+    "{thing} where [is it] {arg}*",
+)
 def _where(a: Any, thing: Any = None, b: Any = ()) -> Any:
     if isinstance(a, Operand):
         thing, a, b = a, (), thing or ()
@@ -829,11 +1029,20 @@ def viewpoint(at: Operand) -> Viewpoint:
     return Viewpoint(at=at)
 
 
-says("core", "(what BE|GIVE|GIVE me|what are) [DET] (position|location|coordinates|pose|place|3d position|3d coordinates) of {thing} {arg}*", "(what BE|GIVE|what are) {thing} POSS (position|location|coordinates|pose) {arg}*")(lambda thing, args: _where((), thing, args))
+says(
+    "core",
+    "(what BE|GIVE|GIVE me|what are) [DET] (position|location|coordinates|pose|place|3d position|3d coordinates) of {thing} {arg}*",
+    "(what BE|GIVE|what are) {thing} POSS (position|location|coordinates|pose) {arg}*",
+)(lambda thing, args: _where((), thing, args))
 SIDES = {Where.LEFT_OF: "left", Where.RIGHT_OF: "right", Where.IN_FRONT_OF: "front", Where.BEHIND: "back"}
 
 
-@says("core", "{arg}* [in|to] (what|which) (direction|way) (BE|DO) {thing} [LIE] [in] {arg}*", "{arg}* {thing} BE [LIE] in (what|which) direction {arg}*", "[what is|GIVE] [the] (direction|bearing) (of|to|towards|for) {thing} {arg}*")
+@says(
+    "core",
+    "{arg}* [in|to] (what|which) (direction|way) (BE|DO) {thing} [LIE] [in] {arg}*",
+    "{arg}* {thing} BE [LIE] in (what|which) direction {arg}*",
+    "[what is|GIVE] [the] (direction|bearing) (of|to|towards|for) {thing} {arg}*",
+)
 def _direction(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     bag = bag_of(*(p for p in parts if not isinstance(p, Operand)))
@@ -847,28 +1056,37 @@ def _direction(*parts: Any) -> Any:
     return None
 
 
-says("arg", "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}", "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} and [am] (facing|looking at|face|look at|looking towards) {thing}", )(
-    lambda at, facing: ("view", Viewpoint(at=at, facing=facing))
+says(
+    "arg",
+    "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}",
+    "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} and [am] (facing|looking at|face|look at|looking towards) {thing}",
+)(lambda at, facing: ("view", Viewpoint(at=at, facing=facing)))
+says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(
+    lambda facing, at: ("view", Viewpoint(at=at, facing=facing))
 )
-says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(lambda facing, at: ("view", Viewpoint(at=at, facing=facing)))
 says("arg", "standing at {thing}")(lambda at: ("view", Viewpoint(at=at)))
-
-
-@says("core", "{arg}* BE {thing} {rel} {thing} {arg}*")
-def _relation(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> Any:
-    bag = bag_of(a, b)
-    if bag is None:
-        return None
-    view = bag.pop("view", Viewpoint())
-    core, floats = parted(bag)
-    return None if core else all_finished([Relation(a=thing, where=where, b=other, viewpoint=view)], floats)
 
 
 PIXEL = "(pixel|pixels|pixel position|pixel coordinates|pixel location|image coordinates|image position|image location|u and v|u v|u , v|(u , v)|u v coordinates|u , v coordinates|pixel coordinate|coordinates|x and y|position|location|(u v)|correspondence|place|u v position|spot)"
 SHOWS = "(appear|appears|show up|shows up|land|land on|lands|fall|falls|project|project to|projected|reproject|reprojects|found|be|seen|be seen|map|map to|projects to|lie|lies|located|end up|ends up|moved|moved to|move|go|gone|sit|see|find|click|visible|be found|come to lie|correspond|corresponds|match|matches|shows|show)"
 
 
-@says("core", f"{{arg}}* [GIVE] [at|in|into|to|on] (what|which) [image] {PIXEL} [(BE|DO|HAVE|can|would|will)] [{{mover}}] [SHOWS] {{thing}} [LIE] [{SHOWS}] [at|to|in|on] {{arg}}*".replace("[SHOWS]", f"[{SHOWS}]"), f"{{arg}}* [what is|what are|GIVE|GIVE me] [the] [image] {PIXEL} [position|coordinates|location] (of|for) {{thing}} {{arg}}*", f"{{arg}}* [find|locate|GIVE] (where|whereabouts) {{arg}}* [is|are|was|would|will|does|do|did|can|has|could|should] [{{mover}}] [{SHOWS}] {{thing}} [{SHOWS}] [is|was|be] {{arg}}*", "{arg}* (project|reproject|find|locate|point out|track|GIVE|mark) {thing} {arg}* [and return the pixel|which pixel|where is it]", f"{{arg}}* {{thing}} [at|in] (which|what) {PIXEL} {{arg}}*", f"{{arg}}* (find|GIVE) where {{thing}} is {{arg}}*", f"{{arg}}* (where|whereabouts) {{arg}}* {{thing}} [{SHOWS}] [is|was|be] {{arg}}*", f"{{arg}}* {{thing}} {PIXEL} {{arg}}*", f"{{arg}}* where would i click {{arg}}* to select {{thing}}", f"same point as {{thing}} but {{arg}}* which pixel", f"{{arg}}* if i look at {{seen_image}} where (do|would|can) i (find|see) {{thing}}")
+@says(
+    "core",
+    f"{{arg}}* [GIVE] [at|in|into|to|on] (what|which) [image] {PIXEL} [(BE|DO|HAVE|can|would|will)] [{{mover}}] [SHOWS] {{thing}} [LIE] [{SHOWS}] [at|to|in|on] {{arg}}*".replace(
+        "[SHOWS]", f"[{SHOWS}]"
+    ),
+    f"{{arg}}* [what is|what are|GIVE|GIVE me] [the] [image] {PIXEL} [position|coordinates|location] (of|for) {{thing}} {{arg}}*",
+    f"{{arg}}* [find|locate|GIVE] (where|whereabouts) {{arg}}* [is|are|was|would|will|does|do|did|can|has|could|should] [{{mover}}] [{SHOWS}] {{thing}} [{SHOWS}] [is|was|be] {{arg}}*",
+    "{arg}* (project|reproject|find|locate|point out|track|GIVE|mark) {thing} {arg}* [and return the pixel|which pixel|where is it]",
+    f"{{arg}}* {{thing}} [at|in] (which|what) {PIXEL} {{arg}}*",
+    "{arg}* (find|GIVE) where {thing} is {arg}*",
+    f"{{arg}}* (where|whereabouts) {{arg}}* {{thing}} [{SHOWS}] [is|was|be] {{arg}}*",
+    f"{{arg}}* {{thing}} {PIXEL} {{arg}}*",
+    "{arg}* where would i click {arg}* to select {thing}",
+    "same point as {thing} but {arg}* which pixel",
+    "{arg}* if i look at {seen_image} where (do|would|can) i (find|see) {thing}",
+)
 def _pixel(*parts: Any) -> Any:
     """Where in an image: it must say that it is the image, by its name or by the pixel."""
     things = [p for p in parts if isinstance(p, Operand)]
@@ -882,4 +1100,6 @@ def _pixel(*parts: Any) -> Any:
 
 
 says("seen_image", "the {moment_mark} (image|frame|picture)")(lambda moment: (("shot", moment),))
-says("arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen")(lambda: ("image", True))
+says(
+    "arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen"
+)(lambda: ("image", True))

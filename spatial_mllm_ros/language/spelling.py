@@ -41,7 +41,9 @@ class Speller:
             return
         for chosen in product(*options.values()):
             changed = dict(zip(options, chosen, strict=True))
-            repaired = tuple(Token("word", changed[i], t.value, t.start, t.end) if i in changed else t for i, t in enumerate(tokens))
+            repaired = tuple(
+                Token("word", changed[i], t.value, t.start, t.end) if i in changed else t for i, t in enumerate(tokens)
+            )
             yield repaired, {tokens[i].text: word for i, word in changed.items()}
 
 

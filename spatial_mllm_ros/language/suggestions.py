@@ -45,7 +45,11 @@ def suggestions(tokens: tuple[Token, ...]) -> list[Query]:
 
 def _possible(tokens: tuple[Token, ...]) -> Iterator[Query]:
     things: list[Operand] = list(
-        dict.fromkeys(Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value)) for t in tokens if t.kind in ("p", "box"))
+        dict.fromkeys(
+            Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value))
+            for t in tokens
+            if t.kind in ("p", "box")
+        )
     )
     times = list(dict.fromkeys(MarkedMoment(index=int(t.value)) for t in tokens if t.kind == "t"))
     at = times[0] if times else None
@@ -55,14 +59,26 @@ def _possible(tokens: tuple[Token, ...]) -> Iterator[Query]:
         asks.append(Extreme(of=tuple(Distance(a=x, b=Camera(at=at)) for x in things), which=Which.SMALLEST))
         asks.append(Relation(a=things[0], where=Where.LEFT_OF, b=things[1]))
     if things:
-        asks += [Value(of=Distance(a=things[0], b=Camera(at=at))), Value(of=Height(of=things[0])), Visible(of=things[0], at=at or Now())]
+        asks += [
+            Value(of=Distance(a=things[0], b=Camera(at=at))),
+            Value(of=Height(of=things[0])),
+            Visible(of=things[0], at=at or Now()),
+        ]
     if things and isinstance(things[0], Box):
-        asks += [Dimensions(of=things[0]), *(Value(of=Extent(of=things[0], dimension=d)) for d in (D.WIDTH, D.HEIGHT, D.LENGTH))]
+        asks += [
+            Dimensions(of=things[0]),
+            *(Value(of=Extent(of=things[0], dimension=d)) for d in (D.WIDTH, D.HEIGHT, D.LENGTH)),
+        ]
     elif things:
         asks.append(Value(of=Depth(of=things[0])))
     if len(times) > 1 and not things:
         span = Span(begin=times[0], end=times[1])
         asks += [Value(of=m) for m in (PathLength(span=span), Turn(span=span), Elapsed(span=span))]
     if not things and not times:
-        asks += [Value(of=PathLength()), Value(of=Height(of=Camera(at=Now()))), Value(of=Height(of=Ceiling())), Dimensions(of=Room())]
+        asks += [
+            Value(of=PathLength()),
+            Value(of=Height(of=Camera(at=Now()))),
+            Value(of=Height(of=Ceiling())),
+            Dimensions(of=Room()),
+        ]
     yield from (Query(ask=ask) for ask in asks)

@@ -74,7 +74,9 @@ def check_text(text: str) -> None:
     for position, character in enumerate(text):
         category = unicodedata.category(character)
         if category == "Cs" or character == "\ufffd":
-            raise _unreadable(f"character {position} of the question is not text (a residue of wrong decoding): send UTF-8")
+            raise _unreadable(
+                f"character {position} of the question is not text (a residue of wrong decoding): send UTF-8"
+            )
         if category == "Cc" and character not in "\t\n\r":
             raise _unreadable(f"character {position} of the question is the control character {character!r}: remove it")
     if not any(c.isalnum() for c in text):
@@ -113,7 +115,12 @@ def _token(match: re.Match[str], given: dict[str, int]) -> Token:
         return Token(match["kind"], f"<{match['kind']}{int(match['index'])}>", int(match["index"]), **at)
     if match["clock"]:
         hour, minute, second = (*map(int, text.split(":")), 0)[:3]
-        return Token("clock" if hour < 24 and minute < 60 and second < 60 else "word", text, hour * 3600 + minute * 60 + second, **at)
+        return Token(
+            "clock" if hour < 24 and minute < 60 and second < 60 else "word",
+            text,
+            hour * 3600 + minute * 60 + second,
+            **at,
+        )
     if match["fraction"]:
         return Token("number", text, int(match["whole"] or 0) + int(match["over"]) / int(match["under"]), **at)
     if match["half"]:

@@ -1,0 +1,165 @@
+"""Words to queries: what is read, what is refused, and that nothing is read as something else."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared_data import shared_folder
+
+from spatial_mllm_ros.language.reader import Reading, read
+from spatial_mllm_ros.queries.codes import ErrorCode
+
+SHARED = shared_folder()
+READ = {  # question -> the canonical sentence that it is read as
+    "How far is <p0> from <p1>?": "What is the distance between <p0> and <p1>?",
+    "From <p1>, how much higher is <p0>?": "What is the height of <p0> above <p1>?",
+    "From <p1>, how much lower is <p0>?": "What is the height of <p1> above <p0>?",
+    "How far is <p0> from <p1>, not counting the height?": "What is the horizontal distance between <p0> and <p1>?",
+    "Is <p0> not further than 2 m from <p1>?": "Is the distance between <p0> and <p1> at most 2 m?",
+    "Is <p0> between 1 m and 3 m from <p1>?": "Is the distance between <p0> and <p1> between 1 m and 3 m?",
+    "Is <p0> more than 5 ft 3 in from <p1>?": "Is the distance between <p0> and <p1> more than 1.6002 m?",
+    "Is <p0> within 80cm of <p1>?": "Is the distance between <p0> and <p1> at most 0.8 m?",
+    "Is <box0> more than 1,5 m wide?": "Is the width of <box0> more than 1.5 m?",
+    "Is <box0> twice as wide as <box1>?": "Is the width of <box0> about 2 times the width of <box1>?",
+    "Does <p0> lie below the ceiling by more than half a metre?": "Is the height of the ceiling above <p0> more than 0.5 m?",
+    "Did the camera see <p0>?": "Was <p0> seen at any time?",
+    "Can you see <p0>?": "Is <p0> visible now?",
+    "How long ago was <p0> last seen?": "What is the time since <p0> was last seen?",
+    "How long was the robot driving?": "What is the time that the camera moved?",
+    "How far did you drive in the last minute?": "What is the length of the camera's path from 60 s ago to now?",
+    "Where were you at 10:32?": "Where is the camera at 10:32:00?",
+    "How high up is the object in <box0>?": "What is the height of <box0> above the floor?",
+    "How high is <p0> above me?": "What is the height of <p0> above the camera now?",
+    "How far is the red mug on the desk from <p0>?": "What is the distance between the red mug that is on the desk and <p0>?",
+    "Is <p0> closer to the door than <p1>?": "Is the distance between <p0> and the door less than the distance between <p1> and the door?",
+    "how far ist p0 from p1": "What is the distance between <p0> and <p1>?",
+    "What is the dpeth of <p0>?": "What is the depth of <p0>?",
+    "Facing <p1> from <p0>, is <p2> behind me?": "Is <p2> behind, standing at <p0> and facing <p1>?",
+    "What is the yaw of the camera?": "What is the heading of the camera now?",
+    "How far is it from <p0> to the yard?": "What is the distance between <p0> and the yard?",
+}
+REFUSED = (
+    "How far did the object move between <t0> and <t1>?",
+    "How far would the robot have to drive?",
+    "How far did the robot carry the box between <t0> and <t1>?",
+    "How far is the object from the start?",
+    "Where is the other robot?",
+    "Would <p0> be visible if the camera moved?",
+    "If the camera moved 1 m forward, how far would <p0> be?",
+    "How wide is the next room?",
+    "How big are the rooms?",
+    "What is the floor area of each room?",
+    "What percentage of the object is unseen?",
+    "How far was <p0> from <p1> yesterday?",
+    "How far is <p0> from its position at <t0>?",
+    "How far is <p1> (not <p0>) from the camera?",
+    "How large is the table, in acres?",
+    "Is <p0> far away?",
+    "How far did the elevator travel?",
+    "How far did the camera not move between <t0> and <t1>?",
+    "Who is closest to <p0>?",
+    "What is the weight above <box0>?",
+)
+
+
+def reading_of(question: str) -> Reading:
+    """With just the marks that a question names, p0 as <p0> too."""
+    counts = [
+        max((int(n) + 1 for n in re.findall(rf"\b{k}(\d+)\b", question.lower())), default=0) for k in ("p", "box", "t")
+    ]
+    return read(question, points=counts[0], boxes=counts[1], times=counts[2])
+
+
+@pytest.mark.parametrize(("question", "canonical"), READ.items())
+def test_what_is_asked_is_read(question: str, canonical: str) -> None:
+    reading = reading_of(question)
+    assert reading.read_as == canonical, reading
+    assert reading_of(canonical).query == reading.query, "the canonical sentence is read as something else"
+
+
+@pytest.mark.parametrize("question", REFUSED)
+def test_what_cannot_be_answered_is_refused_with_a_reason(question: str) -> None:
+    reading = reading_of(question)
+    assert reading.query is None, reading.read_as
+    assert reading.reason
+    assert reading.code in (ErrorCode.NOT_UNDERSTOOD, ErrorCode.AMBIGUOUS)
+
+
+def test_a_mark_that_the_request_does_not_have_is_invalid() -> None:
+    reading = read("How far is <p0> from <p3>?", points=2)
+    assert (reading.code, reading.query) == (ErrorCode.INVALID_REQUEST, None)
+    assert "<p3>" in reading.reason
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Wie weit ist <p0> von <p1> entfernt?", "¿Qué distancia hay entre <p0> y <p1>?", "<p0>和<p1>之间的距离是多少?"],
+)
+def test_another_language_is_said_to_be_one(question: str) -> None:
+    assert "reads English" in reading_of(question).reason
+
+
+@pytest.mark.parametrize("question", ["Describe the room.", "What is the person doing?", "Why is it dark?"])
+def test_a_question_for_a_model_is_marked_as_one(question: str) -> None:
+    reading = reading_of(question)
+    assert reading.free_form
+    assert reading.query is None
+
+
+def test_nothing_with_a_mark_is_a_question_for_a_model() -> None:
+    assert not reading_of("What is <p0> used for?").free_form
+
+
+def test_two_questions_are_two_queries() -> None:
+    reading = reading_of("how tall is <box0> and how wide is <box1>")
+    assert reading.query is None
+    assert len(reading.queries) == len(reading.alternatives) == 2
+    assert "one by one" in reading.reason
+
+
+@pytest.mark.parametrize(("first", "second"), [(a, b) for a in list(READ)[:8] for b in list(READ)[8:16]])
+def test_two_questions_are_never_one(first: str, second: str) -> None:
+    for joined in (f"{first} {second}", f"{first.rstrip('?')} and {second[0].lower()}{second[1:]}"):
+        assert reading_of(joined).query is None, reading_of(joined).read_as
+
+
+@pytest.mark.parametrize("question", list(READ)[:20])
+@pytest.mark.parametrize("word", ["other", "next", "each", "not", "would"])
+def test_a_word_more_changes_what_is_read(question: str, word: str) -> None:
+    """Put in anywhere, it changes the query or there is none."""
+    words = question.split()
+    before = reading_of(question).query
+    for i in range(1, len(words)):
+        text = " ".join([*words[:i], word, *words[i:]])
+        after = reading_of(text)
+        assert after.query is None or after.query != before, text
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(sorted({w for q in (*READ, *REFUSED) for w in q.split()})), max_size=14))
+def test_no_mixture_of_words_raises(words: list[str]) -> None:
+    reading = reading_of(" ".join(words))
+    assert (reading.query is None) == (reading.code != ErrorCode.NONE)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=80))
+def test_no_text_raises(text: str) -> None:
+    assert (read(text, points=2, boxes=1, times=2).query is None) or text.strip()
+
+
+@pytest.mark.skipif(SHARED is None, reason="the questions that people asked are not here")
+def test_no_question_that_was_misread_is_read_as_what_it_was() -> None:
+    assert SHARED is not None
+    items: list[dict[str, Any]] = json.loads((SHARED / "questions" / "misread.json").read_text("utf-8"))
+    wrong = {
+        "What is the length of the camera's path?", "Is <p0> visible now?", "Where is the camera now?", "What are the dimensions of the room?",
+        "What is the height of the camera now above the floor?", "What is the unseen fraction of the space?", "What is the distance between <p0> and the camera?",
+    }  # fmt: skip
+    for item in items:
+        assert reading_of(item["question"]).read_as not in wrong, item["question"]
