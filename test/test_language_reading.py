@@ -15,6 +15,7 @@ from spatial_mllm_ros.language.reader import Reading, read
 from spatial_mllm_ros.queries.codes import ErrorCode
 
 SHARED = shared_folder()
+# fmt: off
 READ = {  # question -> the canonical sentence that it is read as
     "How far is <p0> from <p1>?": "What is the distance between <p0> and <p1>?",
     "From <p1>, how much higher is <p0>?": "What is the height of <p0> above <p1>?",

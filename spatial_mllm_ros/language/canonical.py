@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spatial_mllm_ros.language.phrases import ROOMS, speakable
+from spatial_mllm_ros.language.phrases import GRAMMAR, ROOMS, speakable
 from spatial_mllm_ros.language.sentences import FRAMED, settled, unit_fits
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
@@ -91,13 +91,13 @@ def _unit(key: str) -> str:
 
 
 def _frame(name: str) -> str:
-    if not name.isidentifier() or not name.isascii() or name != name.lower() or speakable(name):
-        if name not in ("map", "odom", "world") and "_" not in name:
-            raise _no(f"the frame {name!r}")
-    if name != name.lower() or not name.isidentifier():
+    if not (name.isidentifier() and name.isascii() and name == name.lower()) or (name in GRAMMAR.words and name not in FRAMES):
         raise _no(f"the frame {name!r}")
     return name
 
+
+FRAMES = ("map", "odom", "world")
+"""Names of frames that are words of questions as well."""
 
 _MOMENTS: dict[type, Callable[[Any], str]] = {
     t.MarkedMoment: lambda x: f"<t{x.index}>",

@@ -943,7 +943,7 @@ def _above_by(*parts: Any) -> Any:
     a, b = (p for p in parts if isinstance(p, Operand))
     sign = next(p for p in parts if isinstance(p, int) and not isinstance(p, bool))
     bound = next(
-        p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], Comparison) or isinstance(p[0], tuple))
+        p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], Comparison | tuple))
     )
     return all_finished(bounded(Height(of=a, above=b) if sign == MORE else Height(of=b, above=a), bound), {})
 
@@ -1096,11 +1096,7 @@ def _not_most(*parts: Any) -> Any:
     )
 
 
-says("core", "(is|are) {thing} (far|near|close|high|low|big|small|tall|long|wide|deep) [away|up|off] {arg}*")(
-    _vague
-)
-
-
+@says("core", "(is|are) {thing} (far|near|close) [away|off] {arg}*")
 def _vague(thing: Operand, args: Any) -> Any:
     bag = bag_of(args)
     if bag is None or bag.keys() - {"from", "to"}:
@@ -1109,7 +1105,3 @@ def _vague(thing: Operand, args: Any) -> Any:
     return Refused(
         "this has no threshold: say how many metres", tuple(q for q in all_finished([ask], {}) if isinstance(q, Query))
     )
-
-
-says("core", "(would|will|should|if) {anything}")(lambda _: None)
-says("anything", "{thing}")(same)

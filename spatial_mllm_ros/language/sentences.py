@@ -501,8 +501,8 @@ def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[
         return
     other = dict(bag)
     for role, thing in than:
-        role = role if role in other or role == "subj" else next((r for r in ("from", "to") if r in other), role)
-        other[role] = thing
+        place = role if role in other or role == "subj" else next((r for r in ("from", "to") if r in other), role)
+        other[place] = thing
     pairs = zip(measures(scale, bag), measures(scale, other), strict=False)
     for a, b in pairs:
         if type(a) is type(b) and a != b:
