@@ -23,6 +23,8 @@ FEW = 0.5
 SET_UP = "set-up"
 NO_FAULTS = ("clock_reset", "depth_resampled")
 """Remarks about frames that lack nothing."""
+NOTHING = "nothing"
+"""The reason of a topic on which nothing has come."""
 
 REMEDIES = {
     "no_pose": "the camera's pose at the image's stamp is not known: see the tf_ counts",
@@ -236,7 +238,7 @@ def _input(
         level, message = Level.ERROR, f"{refused[reason]} refused ({reason}): {remedy(reason)}. Latest: {now.fault}"
     elif patient and now.silent_s is None and stream.kind is not Kind.TF_STATIC:
         needed = stream.kind in (Kind.COLOUR, Kind.CAMERA_INFO, Kind.DEPTH, Kind.POSE)
-        level, reason = Level.WARN if needed else Level.OK, "nothing"
+        level, reason = Level.WARN if needed else Level.OK, NOTHING
         message = (
             f"nothing has come on {stream.topic}: is it published? `ros2 topic info -v {stream.topic}`"
             if surroundings is None

@@ -32,7 +32,16 @@ from spatial_mllm_ros.memory.rgb_geometry import Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
-from spatial_mllm_ros.nodes.diagnosis import SET_UP, Finding, Level, LiveStatus, QueryStatus, StreamStatus, findings
+from spatial_mllm_ros.nodes.diagnosis import (
+    NOTHING,
+    SET_UP,
+    Finding,
+    Level,
+    LiveStatus,
+    QueryStatus,
+    StreamStatus,
+    findings,
+)
 from spatial_mllm_ros.nodes.geometry import LiveGeometry
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
 from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, load_geometry, load_model
@@ -719,7 +728,7 @@ class LiveEngine:
 
     def _tell_faults(self, stop: threading.Event) -> None:
         """Faults in the log: at once, and again while they last."""
-        told: dict[tuple[str, str], float] = {}
+        told: dict[tuple[str, str, str], float] = {}
         before: LiveStatus | None = None
         while not stop.wait(TELL_S):
             try:
@@ -732,7 +741,8 @@ class LiveEngine:
                 continue
             now = self._monotonic()
             for finding in found:
-                key = (finding.name, finding.reason)
+                # Why nothing comes changes as others come and go; what counts something is the same with another figure.
+                key = (finding.name, finding.reason, finding.message if finding.reason == NOTHING else "")
                 if finding.level is Level.OK or now - told.get(key, -TELL_AGAIN_S) < TELL_AGAIN_S:
                     continue
                 told[key] = now

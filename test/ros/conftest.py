@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from robot import Robot
 
-from spatial_mllm_ros.nodes.dds import domain
+# The plugins of launch make every logger one that tells its parents nothing; the node's are ordinary ones.
+logging.setLoggerClass(logging.Logger)
+
+from robot import Robot  # noqa: E402
+
+from spatial_mllm_ros.nodes.dds import domain  # noqa: E402
 
 # A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
 os.environ.update(domain.private())
