@@ -31,6 +31,8 @@ def ends_of(c: Context, span: Span) -> tuple[int, int]:
     One that reaches back before the first image begins with that, which the answer tells. INVALID_REQUEST where it ends
     before it begins, or lies outside of what was seen.
     """
+    if isinstance(span.begin, m.Start) and isinstance(span.end, m.Now):
+        return c.start, _last(c)
     begin, end = _raw(c, span.begin), stamp_of(c, span.end)
     if begin > end:
         raise QueryError(
@@ -43,6 +45,14 @@ def ends_of(c: Context, span: Span) -> tuple[int, int]:
     else:
         begin = stamp_of(c, span.begin)
     return begin, end
+
+
+def _last(c: Context) -> int:
+    """Where all that was seen ends, which the answer tells when that is not the present."""
+    age_s = c.age_s(c.now)
+    if not c.window_end and 0 < c.config.max_pose_age_s < age_s:
+        c.remark(f"that is up to the last pose, which is {age_s:.1f} s old")
+    return c.now
 
 
 def window_of(c: Context, span: Span) -> tuple[int, int]:
