@@ -41,6 +41,8 @@ READ = {  # question -> the canonical sentence that it is read as
     "how far ist p0 from p1": "What is the distance between <p0> and <p1>?",
     "What is the dpeth of <p0>?": "What is the depth of <p0>?",
     "Facing <p1> from <p0>, is <p2> behind me?": "Is <p2> behind, standing at <p0> and facing <p1>?",
+    "How many seconds after <t1> is <t0>?": "What is the time from <t1> to <t0>, in seconds?",
+    "How much earlier is <t0> than <t1>?": "What is the time from <t0> to <t1>?",
     "What is the yaw of the camera?": "What is the heading of the camera now?",
     "How far is it from <p0> to the yard?": "What is the distance between <p0> and the yard?",
 }

@@ -8,7 +8,7 @@ not begin with themselves. Commas may stand anywhere but inside open names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ ANYTHING = "*"
 _PART = re.compile(r"[\[\]()|*]|\{\w+\}|[^\s\[\]()|*{}]+")
 
 
-class Several(tuple):  # type: ignore[type-arg]
+class Several(tuple[Any, ...]):
     """What an action returns for several readings."""
 
 
@@ -62,7 +62,7 @@ class Rule:
 class Grammar:
     """Phrases and their patterns. lexicon: class to its words and phrases."""
 
-    def __init__(self, lexicon: dict[str, Iterable[str]]) -> None:
+    def __init__(self, lexicon: Mapping[str, Iterable[str]]) -> None:
         self.rules: dict[str, list[Rule]] = {}
         self.natives: dict[str, tuple[Callable[[Chart, int], Iterable[tuple[int, Any, int]]], frozenset[str]]] = {}
         self.entries: dict[str, list[tuple[tuple[str, ...], str, Any]]] = {}
@@ -241,7 +241,8 @@ def _compiled(pattern: str) -> Node:
     parts = _PART.findall(pattern)
 
     def alternatives(i: int) -> tuple[Node, int]:
-        found, sequence = [], []
+        found: list[Node] = []
+        sequence: list[Node] = []
         while i < len(parts) and parts[i] not in ")]":
             part = parts[i]
             if part == "|":

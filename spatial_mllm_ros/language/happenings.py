@@ -75,9 +75,10 @@ def moved(args: Any, unit: str, path: bool) -> Any:
         path = True
     begin, end = bag.pop("from", None), bag.pop("to", None)
     span, when, axis = bag.pop("span", None), bag.pop("time", None), bag.pop("axis", None)
-    if span is not None and (begin or end or (when is not None and when != span.begin)):
-        if not (isinstance(begin, Camera) and begin.at is not None and span == Span(begin=Start(), end=span.end)):
-            return None
+    placed = begin or end or (when is not None and span is not None and when != span.begin)
+    open_start = span is not None and isinstance(begin, Camera) and begin.at is not None and span.begin == Start()
+    if span is not None and placed and not open_start:
+        return None
     if end is not None and not (isinstance(end, Camera) and end.at is not None):
         return None
     if begin is not None and not (isinstance(begin, Camera | Robot) and begin.at is not None):
@@ -87,7 +88,7 @@ def moved(args: Any, unit: str, path: bool) -> Any:
         first = begin.at if isinstance(begin, Camera | Robot) and begin.at else Start()
         span = WHOLE if (first, last) == (Start(), Now()) else Span(begin=first, end=last) if first != last else None
     elif begin is not None:
-        span = Span(begin=begin.at, end=span.end)
+        span = Span(begin=begin.at or Start(), end=span.end)
     core, floats = parted(bag)
     if core or span is None or (path and axis):
         return None
@@ -560,32 +561,32 @@ says(
 
 @says(
     "core",
-    "{how_long} (after|later than|from) {moment_mark} (is|was|comes|came) {moment_mark} {arg}*",
-    "{how_long} (is|was|does|did) {moment_mark} [come] (after|later than) {moment_mark} {arg}*",
-    "{how_long} (later|after) (is|was) {moment_mark} than {moment_mark} {arg}*",
-    "how much later (is|was) {moment_mark} than {moment_mark} {arg}*",
+    "{how_long} (after|later than) {moment_mark} (is|was|comes|came) {moment_mark} {arg}*",
+    "{how_long} (is|was|does|did) {moment_mark} (before|earlier than) {moment_mark} {arg}*",
+    "{how_long} earlier (is|was) {moment_mark} than {moment_mark} {arg}*",
+    "how much earlier (is|was) {moment_mark} than {moment_mark} {arg}*",
 )
-def _after(*parts: Any) -> Any:
-    return _later(parts, " ".join(str(p) for p in ()), False)
+def _later(*parts: Any) -> Any:
+    """From the first that is named to the second; negative where that is the earlier one."""
+    begin, end = (p for p in parts if isinstance(p, Moment))
+    return _between_moments(begin, end, parts)
 
 
 @says(
     "core",
-    "{how_long} (before|earlier than) {moment_mark} (is|was|comes) {moment_mark} {arg}*",
-    "how much earlier (is|was) {moment_mark} than {moment_mark} {arg}*",
-    "{how_long} (is|was) {moment_mark} (before|earlier than) {moment_mark} {arg}*",
-    "{how_long} earlier (is|was) {moment_mark} than {moment_mark} {arg}*",
+    "{how_long} (before|earlier than) {moment_mark} (is|was|comes|came) {moment_mark} {arg}*",
+    "{how_long} (is|was|does|did) {moment_mark} [come] (after|later than) {moment_mark} {arg}*",
+    "{how_long} (later|after) (is|was) {moment_mark} than {moment_mark} {arg}*",
+    "how much later (is|was) {moment_mark} than {moment_mark} {arg}*",
 )
-def _before(*parts: Any) -> Any:
-    return _later(parts, "", True)
+def _earlier(*parts: Any) -> Any:
+    end, begin = (p for p in parts if isinstance(p, Moment))
+    return _between_moments(begin, end, parts)
 
 
-def _later(parts: tuple[Any, ...], _: str, earlier: bool) -> Any:
-    first, second = (p for p in parts if isinstance(p, Moment))
-    del earlier
+def _between_moments(begin: Moment, end: Moment, parts: tuple[Any, ...]) -> Any:
     unit = next((p for p in parts if isinstance(p, str)), "")
     bag = bag_of(parts[-1], ("unit", unit) if unit else ())
-    begin, end = sorted((first, second), key=lambda t: getattr(t, "index", 0))
     return None if bag is None else all_finished([Value(of=Elapsed(span=Span(begin=begin, end=end)))], bag)
 
 

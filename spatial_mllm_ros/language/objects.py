@@ -196,7 +196,8 @@ def _side(*parts: Any) -> Any:
         ):
             return None
         at = view.at.at
-        other, view = None, Viewpoint(at=other if at is None else replace(other, at=at))
+        view = Viewpoint(at=other if at is None else replace(other, at=at))
+        other = None
     if rest or len(set(options)) < 2:
         return None
     return all_finished([Side(a=thing, options=tuple(dict.fromkeys(options)), b=other, viewpoint=view)], {})
@@ -640,7 +641,7 @@ says(
     "[a|the] {kind} (of|with|that is) {side_length} [and {side_length}] [and {side_length}]",
 )
 def _box_sides(*parts: Any) -> Any:
-    sides = dict(p for p in parts if isinstance(p, tuple))
+    sides: dict[str, float] = dict(p for p in parts if isinstance(p, tuple))
     return ("sides", tuple(sorted(sides.items()))) if len(sides) == sum(isinstance(p, tuple) for p in parts) else None
 
 
@@ -836,9 +837,8 @@ def _times_as(*parts: Any) -> Any:
     "{arg}* BE {thing} the same {scale_noun} as {thing} {arg}*",
 )
 def _as(*parts: Any) -> Any:
-    things: Any = [p for p in parts if isinstance(p, Operand)] or next(
-        (p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), ()
-    )
+    lists: list[Any] = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    things: Any = [p for p in parts if isinstance(p, Operand)] or (lists[0] if lists else ())
     adj = next(
         (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)),
         None,
@@ -1038,7 +1038,8 @@ def _compared_with(*parts: Any) -> Any:
     if bag is None:
         return None
     core, floats = parted(bag)
-    return all_finished(compared(*parts[at], {**core, "subj": thing}, (("subj", other),)), floats)
+    scale, sign = parts[at]
+    return all_finished(compared(scale, sign, {**core, "subj": thing}, (("subj", other),)), floats)
 
 
 @says(

@@ -84,7 +84,7 @@ from spatial_mllm_ros.queries.operands import (
     Room,
     Where,
 )
-from spatial_mllm_ros.queries.query import Query, value_unit
+from spatial_mllm_ros.queries.query import Query, terms, value_unit
 from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
 
@@ -174,7 +174,7 @@ def _replaced(ask: Ask, change: Any) -> Ask | None:
 
 def _at(ask: Ask, moment: Moment) -> Ask | None:
     """At a moment: of the camera, or of what else is asked at one."""
-    hit = []
+    hit: list[Any] = []
 
     def change(term: Any) -> Any:
         if (isinstance(term, Camera) and term.at is None) or (isinstance(term, Robot) and term.at == Now()):
@@ -193,7 +193,7 @@ def _at(ask: Ask, moment: Moment) -> Ask | None:
 
 
 def _over(ask: Ask, span: Span) -> Ask | None:
-    hit = []
+    hit: list[Any] = []
 
     def change(term: Any) -> Any:
         if hasattr(term, "span") and term.span == WHOLE:
@@ -206,7 +206,7 @@ def _over(ask: Ask, span: Span) -> Ask | None:
 
 
 def _by(ask: Ask, metric: Metric) -> Ask | None:
-    hit = []
+    hit: list[Any] = []
 
     def change(term: Any) -> Any:
         if isinstance(term, Distance) and term.metric in (Metric.STRAIGHT, metric):
@@ -223,7 +223,7 @@ def _by(ask: Ask, metric: Metric) -> Ask | None:
 
 
 def _between(ask: Ask, ends: Ends) -> Ask | None:
-    hit = []
+    hit: list[Any] = []
 
     def change(term: Any) -> Any:
         if isinstance(term, Distance):
@@ -239,9 +239,7 @@ def settled(ask: Ask) -> Ask:
     """The camera of no moment is that of the marked image; where nothing is marked it is that of now."""
 
     def marked(term: Any) -> bool:
-        found = []
-        rebuilt(term, lambda t: (found.append(t), t)[1] if isinstance(t, Point | Box) else t)
-        return bool(found)
+        return any(isinstance(part, Point | Box) for part in terms(term))
 
     def now(term: Any) -> Any:
         return Camera(at=Now()) if isinstance(term, Camera) and term.at is None else term
@@ -272,7 +270,7 @@ def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole:
         if isinstance(bag.get("from"), Camera):
             bag.pop("from")
     core, floats = parted(bag)
-    unit = floats.get("unit")
+    unit: str = floats.get("unit") or ""
     made: list[Ask] = []
     subject = core.get("subj", core.get("of"))
     if scale == "big" and len(core) == 1 and isinstance(subject, Box | Object | Room | Floor):
