@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from shared_data import shared_folder
 
 from spatial_mllm_ros.language.reader import Reading, read
 from spatial_mllm_ros.queries.codes import ErrorCode
+from spatial_mllm_ros.queries.serialization import from_json
 
 SHARED = shared_folder()
 # fmt: off
@@ -166,3 +168,17 @@ def test_no_question_that_was_misread_is_read_as_what_it_was() -> None:
     }  # fmt: skip
     for item in items:
         assert reading_of(item["question"]).read_as not in wrong, item["question"]
+
+
+def test_wordings_are_read_as_what_they_ask() -> None:
+    """Those with a query were checked against the families and roles that they had in the table of words."""
+    items: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "wordings.json").read_text("utf-8"))
+    wrong = []
+    for item in items:
+        if "query" in item:
+            named = " ".join([item["question"], *item.get("choices", ())])
+            counts = [max((int(n) + 1 for n in re.findall(rf"<{k}(\d+)>", named)), default=0) for k in ("p", "box", "t")]
+            reading = read(item["question"], points=counts[0], boxes=counts[1], times=counts[2], choices=item.get("choices", ()))
+            if reading.query != from_json(item["query"]):
+                wrong.append((item["question"], reading.read_as or reading.reason))
+    assert not wrong, wrong
