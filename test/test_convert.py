@@ -15,6 +15,7 @@ from small_recording import SmallSource
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.nodes import convert
+from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.diagnosis import Finding, Level
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import KeyframeSet
@@ -253,8 +254,9 @@ def test_a_batch_survives_the_wire() -> None:
 
 
 def test_answers_of_a_batch_survive_the_wire() -> None:
-    message = over_the_wire(convert.batch_response([Answer(answer="a"), Answer(answer="b")], 7, MAKE))
-    assert ([convert.answer_of(a).answer for a in message.answers], message.memory_version) == (["a", "b"], 7)
+    batch = BatchAnswer(answers=(Answer(answer="a"), Answer(answer="b")), memory_version=7)
+    sent = convert.batch_of(over_the_wire(convert.batch_response(batch, MAKE)))
+    assert ([a.answer for a in sent.answers], sent.memory_version) == (["a", "b"], 7)
 
 
 def test_a_batch_that_is_none_is_refused() -> None:
@@ -266,4 +268,5 @@ def test_a_batch_that_is_none_is_refused() -> None:
     with pytest.raises(QueryError, match="1 to 64"):
         convert.requests_of(empty)
     error = QueryError(ErrorCode.INVALID_REQUEST, "no")
-    assert over_the_wire(convert.batch_refusal(error, MAKE)).error_code == ErrorCode.INVALID_REQUEST
+    with pytest.raises(QueryError, match="no"):
+        convert.batch_of(over_the_wire(convert.batch_refusal(error, MAKE)))

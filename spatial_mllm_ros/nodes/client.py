@@ -18,11 +18,12 @@ from functools import partial
 from typing import Any
 
 from spatial_mllm_ros.nodes import convert
+from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.dds import ActionClient, DdsNode
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.builders import Questions
 
-SERVICE = "spatial_query"
+SERVICE, BATCH_SERVICE = "spatial_query", "spatial_queries"
 ANSWER_TIME_S = 30.0
 """The node's own limit by default."""
 GRACE_S = 5.0
@@ -58,6 +59,8 @@ class SpatialQueryClient:
         self._client = used.create_client(convert.SERVICE_TYPE, service)
         self._new_action = partial(used.create_action_client, convert.ACTION_TYPE, service)
         self._action: ActionClient | None = None
+        self._new_batch = partial(used.create_client, convert.BATCH_TYPE, BATCH_SERVICE)
+        self._batch: Any = None
         self._lock = threading.Lock()
         self.questions: Questions[Answer] = Questions(self.ask)
         """Typed questions as methods: ``questions.distance(a, b)``, ``questions.camera_pose()`` …"""
@@ -99,6 +102,19 @@ class SpatialQueryClient:
         _, result = self._action.call(goal, wait, _Pieces(on_text))
         return convert.answer_of(result)
 
+    def ask_all(self, requests: Sequence[Request]) -> BatchAnswer:
+        """Answers to several requests over one state of the node's memory.
+
+        They share marks, window, frame and time limit, those of the first. Raises QueryError for a batch that is not
+        answered as a whole, and what ``ask`` raises.
+        """
+        with self._lock:
+            if self._batch is None:
+                self._batch = self._new_batch()
+        limit = requests[0].timeout / 1e9 if requests[0].timeout > 0 else ANSWER_TIME_S
+        wait = limit + GRACE_S if self._batch.wait_for_service(self.wait_s) else 0.0
+        return convert.batch_of(self._batch.call(convert.batch_message(requests, self._make), wait))
+
     def ask_async(self, question: str | Request, **fields: Any) -> Future[Answer]:
         """A Future of the answer; nothing ends it when none comes, so wait for it with a time limit and cancel it then.
 
@@ -134,8 +150,9 @@ class SpatialQueryClient:
     def close(self) -> None:
         """End it, and its node if it is its own."""
         self._client.close()
-        if self._action is not None:
-            self._action.close()
+        for client in (self._action, self._batch):
+            if client is not None:
+                client.close()
         if self._own is not None:
             self._own.close()
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.diagnosis import Finding
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import KeyframeSet
@@ -214,10 +215,19 @@ def batch_message(requests: Sequence[Request], make: Maker) -> Any:
     )
 
 
-def batch_response(answers: Sequence[Answer], version: int, make: Maker) -> Any:
+def batch_response(batch: BatchAnswer, make: Maker) -> Any:
     """The message of the answers of a batch."""
-    messages = [response_message(answer, make, ANSWER) for answer in answers]
-    return make.new(BATCH_RESPONSE, error_code=0, error_msg="", answers=messages, memory_version=version)
+    messages = [response_message(answer, make, ANSWER) for answer in batch.answers]
+    return make.new(BATCH_RESPONSE, error_code=0, error_msg="", answers=messages, memory_version=batch.memory_version)
+
+
+def batch_of(message: Any) -> BatchAnswer:
+    """The answers in the response of a batch, for clients. Raises QueryError where there are none."""
+    if message.error_code:
+        raise QueryError(_code(ErrorCode, message.error_code, ErrorCode.UNKNOWN), message.error_msg)
+    return BatchAnswer(
+        answers=tuple(answer_of(answer) for answer in message.answers), memory_version=int(message.memory_version)
+    )
 
 
 def batch_refusal(error: QueryError, make: Maker) -> Any:

@@ -55,7 +55,7 @@ from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
-NODE_NAME, SERVICE = "spatial_mllm", "spatial_query"
+NODE_NAME, SERVICE, BATCH_SERVICE = "spatial_mllm", "spatial_query", "spatial_queries"
 USE_SIM_TIME = "use_sim_time"
 END_OF_TIME = 2**63 - 1
 NAMESAKE_S = 3.0
@@ -64,6 +64,7 @@ ANSWERS_LEAVE_S = 0.5
 _HANDLERS, _WAITING_MESSAGES = 4, 4096
 PACKAGE_LOG = logging.getLogger("spatial_mllm_ros")
 log = logging.getLogger(__name__)
+_Asked = TypeVar("_Asked")
 _Made = TypeVar("_Made")
 
 
@@ -97,6 +98,7 @@ class SpatialMllmDdsNode:
         self._policies: dict[Stream, QosPolicy] = {}
         self._subscribing = threading.RLock()
         self._service: Any = None
+        self._batch_service: Any = None
         self._action: Any = None
         self._keyframes: Any = None
         self._questions = 0
@@ -241,6 +243,14 @@ class SpatialMllmDdsNode:
             busy=lambda _: self._refusal(ErrorCode.BUSY, "too many requests wait to be read: ask later"),
             failed=lambda _, error: self._refusal(ErrorCode.UNKNOWN, f"internal error, see the log: {error!r}"),
         )
+        self._batch_service = self.node.create_service(
+            convert.BATCH_TYPE,
+            BATCH_SERVICE,
+            self._on_batch,
+            pool=self._handlers,
+            busy=lambda _: self._batch_refusal(ErrorCode.BUSY, "too many requests wait to be read: ask later"),
+            failed=lambda _, error: self._batch_refusal(ErrorCode.UNKNOWN, f"internal error, see the log: {error!r}"),
+        )
         self._action = self.node.create_action_server(
             convert.ACTION_TYPE,
             SERVICE,
@@ -291,10 +301,10 @@ class SpatialMllmDdsNode:
         self._halt(because)
         with self._idle:  # the answers just given must leave before the service does
             self._idle.wait_for(lambda: self._questions == 0, ANSWERS_LEAVE_S)
-        for endpoint in (self._service, self._action, self._keyframes):
+        for endpoint in (self._service, self._batch_service, self._action, self._keyframes):
             if endpoint is not None:
                 endpoint.close()
-        self._service = self._action = self._keyframes = None
+        self._service = self._batch_service = self._action = self._keyframes = None
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.close()
@@ -364,6 +374,20 @@ class SpatialMllmDdsNode:
         """The Future of a response, which comes in time whatever happens."""
         return self._later(self._ask(message), self._response)
 
+    def _on_batch(self, message: Any) -> Future[Any]:
+        """The Future of a response to several questions."""
+        engine = self.engine
+        try:
+            requests = convert.requests_of(message)
+        except QueryError as error:
+            return _given(convert.batch_refusal(error, self._make))
+        if engine is None:
+            return _given(self._batch_refusal(ErrorCode.CANCELLED, "the node is not configured"))
+        return self._later(engine.ask_all(requests), lambda batch: convert.batch_response(batch, self._make))
+
+    def _batch_refusal(self, code: ErrorCode, message: str) -> Any:
+        return convert.batch_refusal(QueryError(code, message), self._make)
+
     def _on_goal(self, goal: Any, tell: Callable[[Any], object]) -> Future[tuple[GoalStatus, Any]]:
         """The Future of how a goal ended, and its result. Cancelling it gives the question up."""
         feedback = Feedback(lambda text: tell(self._make.new(convert.FEEDBACK, partial_answer=text)))
@@ -382,7 +406,7 @@ class SpatialMllmDdsNode:
             return _given(_answer(ErrorCode.CANCELLED, "the node is not configured"))
         return engine.ask(request, on_text)
 
-    def _later(self, answer: Future[Answer], make: Callable[[Answer], _Made]) -> Future[_Made]:
+    def _later(self, answer: Future[_Asked], make: Callable[[_Asked], _Made]) -> Future[_Made]:
         """Made and sent by other threads than those that answer, which a client that is slow or gone must not hold up."""
         made: Future[_Made] = Future()
         with self._idle:
@@ -399,7 +423,7 @@ class SpatialMllmDdsNode:
                     self._questions -= 1
                     self._idle.notify_all()
 
-        def finish_elsewhere(_: Future[Answer]) -> None:
+        def finish_elsewhere(_: Future[_Asked]) -> None:
             if not self._handlers.submit(finish):
                 finish()
 
@@ -477,8 +501,8 @@ def _answer(code: ErrorCode, message: str) -> Answer:
     return Answer(error_code=code, error_msg=message)
 
 
-def _given(answer: Answer) -> Future[Answer]:
-    future: Future[Answer] = Future()
+def _given(answer: _Made) -> Future[_Made]:
+    future: Future[_Made] = Future()
     future.set_result(answer)
     return future
 

@@ -32,6 +32,7 @@ from spatial_mllm_ros.memory.rgb_geometry import Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
+from spatial_mllm_ros.nodes.batch import BatchAnswer, BatchRequest, SharedState, gathered
 from spatial_mllm_ros.nodes.diagnosis import (
     NOTHING,
     SET_UP,
@@ -48,6 +49,7 @@ from spatial_mllm_ros.nodes.model import ConfigurationError, ServedPredictor, lo
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, Change, ParameterError, Settings
 from spatial_mllm_ros.nodes.progress import Progress, at_latest
 from spatial_mllm_ros.nodes.queries import OnText, QueryPool
+from spatial_mllm_ros.nodes.readers import make_reader
 from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.nodes.time_line import TimeLine
 from spatial_mllm_ros.queries.answer import Answer, Request
@@ -165,6 +167,13 @@ class LiveEngine:
                 predictor.close()
             raise
         self._backend = None if self._model is None else ModelBackend(self._model, settings.model_max_frames)
+        try:
+            self._reader = make_reader(settings, self._model)
+        except BaseException:
+            for loaded in (predictor, self._model):
+                if loaded is not None:
+                    loaded.close()
+            raise
         self._inbox = Inbox(_streams(settings), monotonic)
         self._inbox.close()
         self._handlers = {stream: self._handler(stream) for stream in self.streams}
@@ -234,6 +243,11 @@ class LiveEngine:
         answers, piece by piece."""
         pool = self._model_pool if self._backend is not None and self._scene.query.needs_model(request) else self._pool
         return pool.submit(request, on_text)
+
+    def ask_all(self, requests: Sequence[Request]) -> Future[BatchAnswer]:
+        """The answers to requests over one state of the memory; see ``ask``."""
+        shared = SharedState(self.memory.snapshot, requests)
+        return gathered([self.ask(BatchRequest.of(request, shared)) for request in requests], shared)
 
     def start(self) -> None:
         """Take messages in and answer questions. What was remembered before a ``stop`` still is."""
@@ -619,7 +633,7 @@ class LiveEngine:
             _query_config(s),
             level,
             self._lookup(tree),
-            None,
+            self._reader,
             self._backend,
             age_s=lambda stamp_ns: self._progress.age_s(stamp_ns, self._line_ns(stamp_ns), self._clock()),
             doubts=self._doubts,
@@ -647,11 +661,13 @@ class LiveEngine:
 
     def _can_be_answered(self, request: Request) -> bool:
         waiting = any(self._inbox.waiting(stream) for stream in self.streams if stream.kind is Kind.COLOUR)
-        return not self._progress.on_its_way(request, waiting)
+        together = request.shared.requests if isinstance(request, BatchRequest) else (request,)
+        return not any(self._progress.on_its_way(one, waiting) for one in together)
 
     def _answer(self, request: Request, cancelled: Callable[[], bool], on_text: OnText | None) -> Answer:
         scene = self._scene
-        answer = scene.query.answer(at_latest(request, scene.memory), cancelled, on_text)
+        seen = request.shared.snapshot() if isinstance(request, BatchRequest) else None
+        answer = scene.query.answer(at_latest(request, scene.memory), cancelled, on_text, seen)
         if answer.error_code is ErrorCode.NO_FRAMES and not len(scene.memory):
             why = [] if self._geometry is None else [self._geometry.why_nothing()]
             return replace(answer, error_msg="; ".join([answer.error_msg, *why, *self._why_nothing()]))
@@ -844,6 +860,8 @@ def _with(topic: str | None, transport: str) -> str | None:
 def _query_config(settings: Settings) -> QueryConfig:
     return QueryConfig(
         min_confidence=settings.min_confidence,
+        base_frame=settings.base_frame,
+        time_zone=settings.time_zone,
         moment_tolerance_s=settings.moment_tolerance_s,
         timeout_s=settings.timeout_s,
         max_pose_age_s=settings.max_pose_age_s,

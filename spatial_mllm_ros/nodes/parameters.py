@@ -358,6 +358,20 @@ class Settings:
         within=(0.0, 1e9),
         change=Change.ANY_TIME,
     )
+    reader: str = _is(
+        "grammar",
+        "What reads questions in words. grammar: English, by rule. A URL, as http://127.0.0.1:8080/v1: what the grammar does "
+        "not read, any language and follow-ups too, goes to a language model behind this OpenAI-compatible endpoint, its key "
+        "in the environment variable SPATIAL_MLLM_READER_API_KEY. model: to the language model of the checkpoint in model.",
+    )
+    reader_model: str = _is("", "Name of the endpoint's model; empty: the first one that it lists.")
+    reader_timeout_s: float = _is(10.0, "Time limit of the endpoint for one question.", unit="s", within=(0.1, 600.0))
+    base_frame: str = _is(
+        "", "Frame of the robot's base, for questions about the robot; empty: base_link or base_footprint, whichever TF has."
+    )
+    time_zone: str = _is(
+        "", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine."
+    )
     question_table: str = _is(
         "", "Files with more wordings of questions, separated by commas; they extend the built-in table."
     )

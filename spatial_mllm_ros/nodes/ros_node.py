@@ -68,7 +68,7 @@ from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
-NODE_NAME, SERVICE = "spatial_mllm", "spatial_query"
+NODE_NAME, SERVICE, BATCH_SERVICE = "spatial_mllm", "spatial_query", "spatial_queries"
 log = logging.getLogger(__name__)
 EXECUTABLE = "ros2 run spatial_mllm_ros spatial_mllm_node"
 END_OF_TIME = 2**63 - 1
@@ -131,6 +131,7 @@ class SpatialMllmNode(LifecycleNode):
         package.setLevel(logging.DEBUG)  # the node's own level decides what is shown
         self._engine: LiveEngine | None = None
         self._service: Any = None
+        self._batch_service: Any = None
         self._action: Any = None
         self._keyframes: Any = None
         self._subscriptions_of: dict[Stream, Subscription] = {}
@@ -221,6 +222,13 @@ class SpatialMllmNode(LifecycleNode):
             qos_profile=_profile(SERVICE_QOS),
             callback_group=self._answers,
         )
+        self._batch_service = self.create_service(
+            message_class(convert.BATCH_TYPE),
+            BATCH_SERVICE,
+            self._on_batch,
+            qos_profile=_profile(SERVICE_QOS),
+            callback_group=self._answers,
+        )
         self._action = ActionServer(
             self,
             message_class(convert.ACTION_TYPE),
@@ -289,6 +297,9 @@ class SpatialMllmNode(LifecycleNode):
         if self._service is not None:
             self.destroy_service(self._service)
             self._service = None
+        if self._batch_service is not None:
+            self.destroy_service(self._batch_service)
+            self._batch_service = None
         if self._action is not None:
             self._action.destroy()
             self._action = None
@@ -385,6 +396,19 @@ class SpatialMllmNode(LifecycleNode):
         """Gives the question to the engine, which answers in time whatever happens."""
         with self._one_question():
             return convert.response_message(self._ask(message).result(), MAKE)
+
+    def _on_batch(self, message: Any, response: Any) -> Any:
+        """Gives several questions to the engine."""
+        with self._one_question():
+            engine = self._engine
+            try:
+                requests = convert.requests_of(message)
+                if engine is not None:
+                    return convert.batch_response(engine.ask_all(requests).result(), MAKE)
+                refusal = QueryError(ErrorCode.CANCELLED, "the node is not configured")
+            except QueryError as error:
+                refusal = error
+            return convert.batch_refusal(refusal, MAKE)
 
     def _on_goal(self, goal: Any) -> Any:
         """Gives a goal's question to the engine; tells the text as it comes, and gives the question up with the goal."""

@@ -115,13 +115,15 @@ class SpatialQueryEngine:
         request: Request,
         cancelled: Callable[[], bool] = lambda: False,
         on_text: Callable[[str], None] | None = None,
+        seen: MemoryView | None = None,
     ) -> Answer:
         """The answer, or the error code that says why there is none. Never raises for what a caller sends.
 
         cancelled: asked between steps; the answer is CANCELLED once it returns true. on_text: given the text of a model
-        that answers alone, piece by piece as it comes; the answer that is returned is the one that counts.
+        that answers alone, piece by piece as it comes; the answer that is returned is the one that counts. seen: a
+        snapshot of the memory to answer from; None: the memory as it is now.
         """
-        return self._timed(request, self.memory.snapshot(), cancelled, on_text)
+        return self._timed(request, self.memory.snapshot() if seen is None else seen, cancelled, on_text)
 
     def answer_all(
         self, requests: Sequence[Request], cancelled: Callable[[], bool] = lambda: False
