@@ -24,13 +24,13 @@ from spatial_mllm_ros.queries.query import Query
 pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
 
 P0, P1 = Point(index=0), Point(index=1)
-MARKS = (ImagePoint(START_NS, "", 20, 15), ImagePoint(START_NS, "", 40, 30))
+MARKS = (ImagePoint(START_NS, "", 10, 8), ImagePoint(START_NS, "", 25, 18))
 DISTANCE = Query(ask=Value(of=Distance(a=P0, b=P1)))
 
 
-def node_with(**values: Any) -> SpatialMllmDdsNode:
+def node_with(*ros_args: str, **values: Any) -> SpatialMllmDdsNode:
     """An active node whose memory holds a small recording."""
-    node = SpatialMllmDdsNode((), {"sensor_model": "exact", "fixed_frame": "map", **values})
+    node = SpatialMllmDdsNode(ros_args, {"sensor_model": "exact", "fixed_frame": "map", **values})
     assert node.start(), node.failure
     assert node.engine is not None
     for frame in SmallSource().frames():
@@ -101,9 +101,9 @@ def test_too_many_in_a_batch_are_refused_as_a_whole(client: SpatialQueryClient) 
 def test_a_language_model_reads_what_the_grammar_does_not() -> None:
     pytest.importorskip("openai", reason="the extra reader is not installed")
     with chat_server(says(reply())) as server:
-        node = node_with(reader=server.url)
+        node = node_with("--ros-args", "-r", "__ns:=/reading", reader=server.url)
         try:
-            with SpatialQueryClient(wait_s=10) as client:
+            with SpatialQueryClient("/reading/spatial_query", wait_s=10) as client:
                 answer = client.ask(Request(question="Wie weit ist <p0> von <p1> entfernt?", points=MARKS))
                 typed = client.ask(Request(points=MARKS, query=DISTANCE))
         finally:

@@ -56,8 +56,8 @@ def point(u: float, v: float, stamp: int = STAMP, camera: str = "") -> ImagePoin
 
 def test_every_kind_of_question_is_answered_or_says_what_it_needs() -> None:
     """Nothing that can be asked falls through."""
-    for ask in concrete(Ask):
-        assert ask in ASKS or any(ask is term for term in NEEDS_MORE), ask
+    for kind in concrete(Ask):
+        assert kind in ASKS or any(kind is term for term in NEEDS_MORE), kind
     for measure in concrete(Measure):
         assert measure in MEASURES or any(measure is term for term in NEEDS_MORE), measure
 

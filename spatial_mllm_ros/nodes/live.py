@@ -54,7 +54,7 @@ from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.nodes.time_line import TimeLine
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.context import QueryConfig
+from spatial_mllm_ros.query.context import QueryConfig, zone
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.query.parser import QuestionParser
@@ -858,6 +858,11 @@ def _with(topic: str | None, transport: str) -> str | None:
 
 
 def _query_config(settings: Settings) -> QueryConfig:
+    """Raises ConfigurationError."""
+    try:
+        zone(settings.time_zone)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     return QueryConfig(
         min_confidence=settings.min_confidence,
         base_frame=settings.base_frame,
