@@ -11,6 +11,7 @@ import pytest
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.serialization import from_json
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 from spatial_mllm_ros.sources.rooms.truth import make_questions
@@ -51,6 +52,11 @@ class Asked:
             return bool(expect["accept"][0] <= a.value <= expect["accept"][1])
         if "choice_index" in expect:
             return bool(a.choice_index == expect["choice_index"])
+        if "order" in expect:
+            return list(a.order) == expect["order"]
+        if "position" in expect:
+            off = float(np.linalg.norm(np.subtract(a.pose.position, expect["position"])))
+            return off <= max(expect["accept_m"], 3 * a.stddev)
         if "pixel" in expect:
             off = np.hypot(a.pixel.u - expect["pixel"][0], a.pixel.v - expect["pixel"][1])
             return bool(off <= max(expect["accept_px"], 3 * a.stddev))
@@ -69,6 +75,7 @@ def ask(source: RenderedSource, question: dict[str, Any], engine: SpatialQueryEn
                 for b in question["boxes"]
             ),
             times=tuple(stamp(t["frame"]) for t in question["times"]),
+            query=from_json(question["query"]) if "query" in question else None,
         )
     )
 
@@ -84,7 +91,7 @@ def engine_for(source: RenderedSource) -> SpatialQueryEngine:
 def asked() -> list[Asked]:
     """Some hundreds of questions about two noisy houses and one without noise."""
     out = []
-    for seed, noise, count in ((0, True, 170), (9, True, 170), (30, False, 80)):
+    for seed, noise, count in ((0, True, 300), (9, True, 300), (30, False, 120)):
         source = RenderedSource(seed=seed, rooms=2, frames=90, rate_hz=4.0, width=320, height=240, noise=noise)
         engine = engine_for(source)
         out += [Asked(q, ask(source, q, engine)) for q in make_questions(source, count)["questions"]]

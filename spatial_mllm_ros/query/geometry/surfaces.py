@@ -23,10 +23,11 @@ from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.measure import PointMeasurement
 from spatial_mllm_ros.scene.uncertainty import Errors, propagate
 
-_HALF_PX = 8
+_HALVES_PX = (3, 5, 8)
+_AGREE = 2.0  # deviations
 _CLEAR_RAD = 0.2
-_BENT_RAD = 0.005
-"""What a depth camera bends a plane by over a window, beside its noise."""
+_BENT_RAD = 0.01
+"""What a depth camera bends a plane by over a window, beside its noise (rendered flat faces, 0.6 degrees)."""
 _SAMPLES = 24
 _GAP_SHARE = 0.1
 _STEP_M = 0.02
@@ -73,36 +74,60 @@ def facing(c: Context, operand: Operand) -> Facing:
 def _fit(point: PointMeasurement, stored: StoredFrame) -> tuple[NDArray[np.float64], float] | None:
     """Unit normal [3] towards the camera, camera frame, and its deviation (rad), from the pixels round a point.
 
+    That of the largest window that agrees with those of the smaller ones (Lepski's method, 1991): a plane across a crease
+    leans. What they still differ by goes into the deviation.
+    """
+    chosen: list[tuple[NDArray[np.float64], float]] = []
+    for half in _HALVES_PX:
+        fit = _plane(point, stored, half)
+        if fit is None:
+            if half == _HALVES_PX[-1] and not chosen:
+                return None
+            continue
+        turned = [np.radians(angle_between(fit[0], other)) - _AGREE * np.hypot(fit[1], stddev) for other, stddev in chosen]
+        if chosen and max(turned) > 0:
+            break
+        chosen.append(fit)
+    if not chosen:
+        return None
+    normal, stddev = chosen[-1]
+    spread = max(np.radians(angle_between(normal, other)) - other_stddev for other, other_stddev in chosen)
+    stddev = float(np.linalg.norm((stddev, max(spread, 0.0) / 2, _BENT_RAD)))
+    return (normal, stddev) if stddev < _CLEAR_RAD else None
+
+
+def _plane(point: PointMeasurement, stored: StoredFrame, half: int) -> tuple[NDArray[np.float64], float] | None:
+    """Unit normal [3] and its deviation (rad) from a window; None where too little of it is one plane.
+
     1 / z = n . ray / d is linear in the ray; the normal equations tell how well noise lets n be known.
     """
     frame = stored.frame
     assert frame.depth is not None
     assert frame.camera is not None
     row, column = round(point.v), round(point.u)
-    rows = slice(max(row - _HALF_PX, 0), row + _HALF_PX + 1)
-    columns = slice(max(column - _HALF_PX, 0), column + _HALF_PX + 1)
+    rows = slice(max(row - half, 0), row + half + 1)
+    columns = slice(max(column - half, 0), column + half + 1)
     z = depth_to_metres(frame.depth[rows, columns]).astype(np.float64)
     rays = frame.camera.rays()[rows, columns].astype(np.float64)
     noise = max(float(point.camera.sensor.depth_white_stddev(point.z)), 3e-4)
     own = np.abs(z - point.z) < max(6 * noise, 0.04 * point.z)
     for _ in range(4):
-        if np.count_nonzero(own) < z.size // 3:
+        if np.count_nonzero(own) < max(z.size // 3, 9):
             return None
         A = rays[own]
         plane, *_ = np.linalg.lstsq(A, 1.0 / z[own], rcond=None)
         with np.errstate(divide="ignore", invalid="ignore"):
             own = np.abs(z - 1.0 / (rays @ plane)) < 4 * noise
-    if np.count_nonzero(own) < z.size // 3:
+    if np.count_nonzero(own) < max(z.size // 3, 9):
         return None
     A, length = rays[own], float(np.linalg.norm(plane))
     residual = 1.0 / (A @ plane) - z[own]
     spread = max(float(np.std(residual)), noise) / point.z**2  # of inverse depth
-    covariance = np.linalg.inv(A.T @ A) * spread**2
+    covariance = np.linalg.pinv(A.T @ A) * spread**2
     n = np.asarray(-plane / length, dtype=np.float64)
     across = np.eye(3) - np.outer(n, n)
-    lean = np.linalg.eigvalsh(across @ covariance @ across)[-1] / length**2
-    stddev = float(np.hypot(np.sqrt(max(lean, 0.0)), _BENT_RAD))
-    return (n, stddev) if stddev < _CLEAR_RAD else None
+    lean = float(np.linalg.eigvalsh(across @ covariance @ across)[-1]) / length**2
+    return n, float(np.sqrt(max(lean, 0.0)))
 
 
 def slope(c: Context, m: q.Slope) -> Measured:

@@ -20,16 +20,22 @@ _UPRIGHT = 0.25
 _BIN_M = 0.05
 _CELL_M = 0.15
 _LEAST_AREA_M2 = 1.0
-_LEAST_HEIGHT_M = 1.6
-"""Furniture is lower than this as a rule; where the ceiling is lower or was not seen, three quarters of what was seen."""
+_MAYBE_M2 = 0.1
+"""Less of an upright surface may be a wall as well, and more is one."""
+_LEAST_HEIGHT_M = 1.2
+_BEHIND_M = (0.12, 0.9)
+_COVERED = 0.25
+"""What has another surface so far behind it, facing alike, over more than this share of it is furniture before a wall."""
 _WALL_STDDEV_M = 0.01
+_SAME_M = 0.05
+_LEAST_SURFELS = 6
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Wall:
     """A wall in the level frame: upright plane ``normal . p = offset`` (normal: unit [2], towards who saw it).
 
-    low, high: its ends along itself, metres. stddev: of the offset, metres.
+    low, high: its ends along itself, metres. stddev: of the offset, metres. sure: enough of it was seen.
     """
 
     T_zup_from_world: NDArray[np.float64]
@@ -38,6 +44,7 @@ class Wall:
     low: float
     high: float
     stddev: float
+    sure: bool
 
     def distances(self, world: NDArray[np.float64], errors: Errors | None = None) -> NDArray[np.float64]:
         """Horizontal distance [n] of world points [n, 3] from what was seen of it."""
@@ -55,9 +62,17 @@ class Wall:
 def nearest_wall(c: Context, world: NDArray[np.float64]) -> Wall:
     """The wall nearest to any of the world points [n, 3]. NOT_SEEN where none was seen."""
     found = c.once("walls", lambda: walls(c))
-    if not found:
+    by_distance = sorted(found, key=lambda wall: float(wall.distances(world).min()))
+    nearest = next((wall for wall in by_distance if wall.sure), None)
+    if nearest is None:
         raise QueryError(ErrorCode.NOT_SEEN, "no wall was seen (no large upright surface)")
-    return min(found, key=lambda wall: float(wall.distances(world).min()))
+    away, maybe = (float(wall.distances(world).min()) for wall in (nearest, by_distance[0]))
+    if away - maybe > _SAME_M:
+        raise QueryError(
+            ErrorCode.ABSTAINED,
+            f"the nearest wall is {away:.2f} m away, or only {maybe:.2f} m: too little was seen of what stands there",
+        )
+    return nearest
 
 
 def walls(c: Context) -> list[Wall]:
@@ -70,17 +85,16 @@ def walls(c: Context) -> list[Wall]:
     p, n = p[upright], n[upright]
     if not len(p):
         return []
-    angle = wall_direction(apply(T, c.seen_points())[:, :2].astype(np.float64), _BIN_M)
+    angle = wall_direction(p[:, :2], _BIN_M)
     if angle is None:
         angle = float(np.angle(np.exp(4j * np.arctan2(n[:, 1], n[:, 0])).mean()) / 4)
-    top = float(np.percentile(p[:, 2], 99))
-    reach = min(_LEAST_HEIGHT_M, 0.75 * (top - max(float(np.percentile(p[:, 2], 1)), 0.0)))
+    foot = 0.0 if level.floor_stddev_m is not None else float(np.percentile(p[:, 2], 1))
     out: list[Wall] = []
     for quarter in range(4):
         turned = angle + quarter * np.pi / 2
         normal = np.array([np.cos(turned), np.sin(turned)])
         facing = n[:, :2] @ normal > _ALONG * np.linalg.norm(n[:, :2], axis=1)
-        out += _of_direction(p[facing], normal, reach, T, c.sensor.pose_position_m)
+        out += _of_direction(p[facing], normal, foot + _LEAST_HEIGHT_M, T, c.sensor.pose_position_m)
     return out
 
 
@@ -96,7 +110,7 @@ def _of_direction(
     counts = np.bincount(bins - bins.min())
     out = []
     for peak in np.argsort(-counts, kind="stable"):
-        if counts[peak] < 20:
+        if counts[peak] < _LEAST_SURFELS:
             break
         near = np.abs(bins - bins.min() - peak) <= 1
         if counts[peak] < counts[max(peak - 1, 0) : peak + 2].max():
@@ -105,13 +119,18 @@ def _of_direction(
             own = np.flatnonzero(near)[stretch]
             cells = np.unique(np.stack([along[own] // _CELL_M, p[own, 2] // _CELL_M]), axis=1).shape[1]
             rises = np.percentile(p[own, 2], 98) if len(own) else 0.0
-            if cells * _CELL_M**2 < _LEAST_AREA_M2 or rises < reach:
+            if cells * _CELL_M**2 < _MAYBE_M2:
                 continue
             low, high = np.percentile(along[own], [1, 99])
+            offset = float(np.median(off[own]))
+            behind = (off < offset - _BEHIND_M[0]) & (off > offset - _BEHIND_M[1]) & (along > low) & (along < high)
+            if len(np.unique(along[behind] // _CELL_M)) * _CELL_M > _COVERED * (high - low):
+                continue
             spread = float(np.std(off[own])) / np.sqrt(len(own))
             out.append(
                 Wall(
-                    T_zup_from_world=T, normal=normal, offset=float(np.median(off[own])), low=float(low), high=float(high),
+                    T_zup_from_world=T, normal=normal, offset=offset, low=float(low), high=float(high),
+                    sure=bool(cells * _CELL_M**2 >= _LEAST_AREA_M2 and rises >= reach),
                     stddev=float(np.linalg.norm((spread, pose_m, _WALL_STDDEV_M))),
                 )
             )  # fmt: skip

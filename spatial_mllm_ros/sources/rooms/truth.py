@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.sources.rooms.typed import TYPED
 from spatial_mllm_ros.sources.rooms.witness import Box, Point, Witness
 from spatial_mllm_ros.sources.source import SourceError
 
@@ -133,12 +134,12 @@ def make_questions(source: RenderedSource, count: int, seed: int = 0, kinds: tup
     where the visible surface spans both. "wide" is never the depth of a thing seen from its narrow side.
     "first_seen" and "last_seen" are seconds since the recording's first frame. Raises SourceError for an unknown kind.
     """
-    return _Asker(source, seed).ask(count, kinds or tuple(_MAKERS))
+    return Asker(source, seed).ask(count, kinds or tuple(_MAKERS))
 
 
 def demo_questions(source: RenderedSource, seed: int = 0) -> dict[str, Any]:
     """Ten different questions, one of each main kind, as far as the recording allows; the format of make_questions."""
-    asker = _Asker(source, seed, pool=90)  # ten questions need no more, and are there sooner
+    asker = Asker(source, seed, pool=90)  # ten questions need no more, and are there sooner
     out: list[Question] = []
     for kind in (*DEMO, *DEMO_SPARE):
         if len(out) == len(DEMO):
@@ -149,7 +150,9 @@ def demo_questions(source: RenderedSource, seed: int = 0) -> dict[str, Any]:
     return {"recording": source.info.name, "note": NOTE, "questions": out}
 
 
-class _Asker:
+class Asker:
+    """Asks about one recording, never the same twice."""
+
     def __init__(self, source: RenderedSource, seed: int, pool: int = 240) -> None:
         self.source = source
         self.rng = np.random.default_rng([source.seed, seed, 21])
@@ -466,24 +469,25 @@ def _choice(index: int) -> dict[str, Any]:
     return _expect("CHOICE", choice_index=index)
 
 
-_MAKERS: dict[str, Callable[[_Asker], Question | None]] = {
-    "depth": _Asker.depth,
-    "range": _Asker.range,
-    "compare": _Asker.compare,
-    "distance": _Asker.distance,
-    "height": _Asker.height,
-    "where": _Asker.where,
-    "where_not": _Asker.where_not,
-    "visible": _Asker.visible,
-    "moved": _Asker.moved,
-    "path": _Asker.path,
-    "turned": _Asker.turned,
-    "moved_dir": _Asker.moved_dir,
-    "quadrant": _Asker.quadrant,
-    "direction": _Asker.direction,
-    "size": _Asker.size,
-    "ceiling": _Asker.ceiling,
-    "first_seen": _Asker.first_seen,
-    "last_seen": _Asker.last_seen,
-    "no_depth": _Asker.no_depth,
+_MAKERS: dict[str, Callable[[Asker], Question | None]] = {
+    "depth": Asker.depth,
+    "range": Asker.range,
+    "compare": Asker.compare,
+    "distance": Asker.distance,
+    "height": Asker.height,
+    "where": Asker.where,
+    "where_not": Asker.where_not,
+    "visible": Asker.visible,
+    "moved": Asker.moved,
+    "path": Asker.path,
+    "turned": Asker.turned,
+    "moved_dir": Asker.moved_dir,
+    "quadrant": Asker.quadrant,
+    "direction": Asker.direction,
+    "size": Asker.size,
+    "ceiling": Asker.ceiling,
+    "first_seen": Asker.first_seen,
+    "last_seen": Asker.last_seen,
+    "no_depth": Asker.no_depth,
+    **TYPED,
 }
