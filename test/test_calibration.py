@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def reliability(told: list[Told]) -> list[tuple[float, float, int]]:
     confidence = np.array([t.answer.confidence for t in told])
     right = np.array([t.right for t in told])
     rows = []
-    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+    for low, high in pairwise(BINS):
         own = (confidence >= low) & ((confidence < high) if high < 1 else (confidence <= 1))
         if own.any():
             rows.append((float(confidence[own].mean()), float(right[own].mean()), int(own.sum())))

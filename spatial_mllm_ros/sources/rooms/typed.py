@@ -26,9 +26,12 @@ _CLEAR = 0.15
 """How far apart what is compared must be, as a share of it: nearer ones may rightly be too close to call."""
 
 
-def _ask(asker: Asker, ask: a.Ask | m.Measure, expect: dict[str, Any], **marks: Any) -> Question:
+def _ask(
+    asker: Asker, ask: a.Ask | m.Measure, expect: dict[str, Any], silent: bool = False, **marks: Any
+) -> Question:
+    """silent: the query alone asks, without words."""
     query = Query(ask=a.Value(of=ask) if isinstance(ask, m.Measure) else ask)
-    return asker.question(words(query), expect, **marks) | {"query": to_json(query)}
+    return asker.question("" if silent else words(query), expect, **marks) | {"query": to_json(query)}
 
 
 def _number(value: float, unit: str, absolute: float, relative: float) -> dict[str, Any]:
@@ -279,7 +282,7 @@ def turn_left(asker: Asker) -> Question | None:
     value = float(np.degrees(np.arctan2(was[0] * now[1] - was[1] * now[0], was @ now)))
     if abs(value) > 172:
         return None
-    return _ask(asker, m.Turn(span=span, about_up=True), _number(value, "deg", 1.5, 0.02), times=times)
+    return _ask(asker, m.Turn(span=span, about_up=True), _number(value, "deg", 1.5, 0.02), silent=True, times=times)
 
 
 def shift(asker: Asker) -> Question | None:
