@@ -281,7 +281,7 @@ def test_a_publisher_is_killed_mid_stream(make: Nodes, company: Company) -> None
     assert node.engine is not None
     with running("play", "rendered:rooms=1,frames=300,size=640x480,rate=30", "--now", "--loop") as player:
         engine = node.engine
-        wait_for(lambda: len(engine.memory) > 2, "frames in memory")
+        wait_for(lambda: len(engine.memory) > 2, "frames in memory", 60.0)  # the process starts and renders
         player.kill()
         player.wait()
     seen = len(node.engine.memory)
@@ -618,6 +618,7 @@ def test_the_clock_jumps(make: Nodes, company: Company) -> None:
     assert len(node.engine.memory) == 5, "/clock alone may be a slip"
     company.send(frame(0, earlier))
     wait_for(lambda: node.engine.status().resets == 1, "a reset")
+    wait_for(lambda: len(node.engine.memory) == 1, "the image")
     show(node, company, 4, start_ns=earlier, first=1)
     assert len(node.engine.memory) == 5
     still_serves(company, start_ns=earlier)
