@@ -17,7 +17,7 @@ from spatial_mllm_ros.queries import asks, measures, operands
 from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.queries.asks import Ask
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.query import Query, points_of
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
@@ -65,9 +65,7 @@ class House:
         largest = bool(self.rng.random() < 0.5)
         answer = self.ask(asks.Extreme(of=of, which=asks.Which.LARGEST if largest else asks.Which.SMALLEST), points)
         best = int(np.argmax(values) if largest else np.argmin(values))
-        marks = [next(t.index for t in (m.b, m.a) if isinstance(t, operands.Point)) if isinstance(m, measures.Distance)
-                 else m.of.index for m in of]  # fmt: skip
-        return Told(answer, answer.choice_index == marks[best])
+        return Told(answer, answer.choice_index == points_of(Query(ask=asks.Value(of=of[best])))[-1])
 
     def _quantities(self, points: list[Point]) -> tuple[tuple[measures.Measure, ...], np.ndarray]:
         p = [operands.Point(index=i) for i in range(len(points))]

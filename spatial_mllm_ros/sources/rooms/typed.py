@@ -236,7 +236,7 @@ def box_distance(asker: Asker) -> Question | None:
         mask = view.thing == names.index(b.name)
         local = (asker.source.camera.rays()[mask] * view.depth[mask][:, None]).astype(np.float64)
         surfaces.append(apply(asker.source.true_pose(b.frame), local))
-    value = float(cKDTree(surfaces[0]).query(surfaces[1])[0].min())
+    value = float(np.min(cKDTree(surfaces[0]).query(surfaces[1])[0]))
     if value < 0.1:
         return None
     ask = m.Distance(a=o.Box(index=0), b=o.Box(index=1))
