@@ -165,7 +165,8 @@ def report(told: dict[str, list[Told]]) -> Iterator[str]:
         yield f"{kind}: {len(of)} answered, {wrong} wrong, {sure} of them with more than {CONFIDENT:.0%} confidence"
         off = np.abs([t.off for t in of])
         if kind == "difference":
-            yield f"  within 1, 2, 3 deviations: {', '.join(f'{np.mean(off < k):.1%}' for k in (1, 2, 3))}; worst {off.max():.1f}"
+            shares = ", ".join(f"{np.mean(off < k):.1%}" for k in (1, 2, 3))
+            yield f"  within 1, 2, 3 deviations: {shares}; worst {off.max():.1f}"
         else:
             for confidence, right, count in reliability(of):
                 yield f"  told {confidence:.3f}: right {right:.3f} of {count}"
