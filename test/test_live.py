@@ -723,14 +723,10 @@ def test_thousands_of_questions_leave_nothing_behind(engines: Callable[..., Live
 
 def test_what_cannot_be_had_is_said_at_once(tmp_path: Path) -> None:
     """A node that starts although something named is missing misleads for hours."""
-    table = tmp_path / "table.yaml"
-    table.write_text("families: 3")
     (tmp_path / "sensor.yaml").write_text("speed: 3")
     for settings, message in (
         (Settings(model="nyu/spatial"), "spatial-mllm download nyu/spatial"),
         (Settings(model=str(tmp_path)), "model:.*config.json"),
-        (Settings(question_table=str(tmp_path / "none.yaml")), "question_table cannot be used"),
-        (Settings(question_table=str(table)), "must be a list of rows"),
         (Settings(sensor_model="kinekt"), "neither rgbd nor exact"),
         (Settings(sensor_model=str(tmp_path / "sensor.yaml")), "may hold only"),
     ):

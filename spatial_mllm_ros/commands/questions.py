@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.queries.serialization import json_schema
-from spatial_mllm_ros.query.table import built_in_table
+from spatial_mllm_ros.query.catalogue import kinds
 
 EPILOG = """
 \b
 Examples:
   spatial-mllm questions
-  spatial-mllm questions --json | jq '.[].examples[0]'
+  spatial-mllm questions --json | jq '.[].example'
 
-Wording is free within reason: every word of a question must be known. <p0>, <p1> ... stand for marked pixels, <box0>
+Wording is free within reason; the examples are in canonical words, and "spatial-mllm explain" shows how others are read. <p0>, <p1> ... stand for marked pixels, <box0>
 for a box in an image, <t0> for a moment; the options --point, --box and --time of "spatial-mllm ask" give them.
 """
 
@@ -25,31 +27,20 @@ for a box in an image, <t0> for a moment; the options --point, --box and --time 
 @common.json_option
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a typed query instead.")
 def questions_command(*, as_json: bool, schema: bool) -> None:
-    """List the families of questions that geometry answers without a model, with examples of each."""
+    """List the kinds of questions that geometry answers without a model, with an example of each; --json: all kinds."""
     if schema:
         common.print_json(json_schema())
         return
-    families = list(built_in_table().families.values())
     if as_json:
-        common.print_json(
-            [
-                {
-                    "family": f.name,
-                    "answers": f.answers,
-                    "answer_type": f.answer_type.name,
-                    "unit": f.unit,
-                    "examples": list(f.examples),
-                }
-                for f in families
-            ]
-        )
+        common.print_json([dataclasses.asdict(kind) for kind in kinds()])
         return
     table = Table(pad_edge=False, header_style="bold")
-    table.add_column("family", no_wrap=True)
-    table.add_column("answers", ratio=2)
-    table.add_column("type", no_wrap=True)
+    table.add_column("query", no_wrap=True)
+    table.add_column("what it is", ratio=2)
+    table.add_column("answer", no_wrap=True)
     table.add_column("for example", ratio=3)
-    for f in families:
-        kind = f"{f.answer_type.name} {f.unit}".strip()
-        table.add_row(f.name, Text(f.answers), kind, Text("\n".join(f.examples[:2])))
+    for kind in kinds():
+        if not kind.needs:
+            answer = f"{kind.answer_type} {kind.unit}".strip()
+            table.add_row(kind.name, Text(kind.answers), answer, Text(kind.example))
     common.out().print(table)

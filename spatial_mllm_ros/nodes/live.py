@@ -57,8 +57,6 @@ from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.context import QueryConfig, zone
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend
-from spatial_mllm_ros.query.parser import QuestionParser
-from spatial_mllm_ros.query.table import load_table
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.depth import DepthFormat
@@ -158,7 +156,6 @@ class LiveEngine:
         self._decode = decode
         self._monotonic = monotonic
         self._sensor = _sensor_model(settings.sensor_model)
-        self._parser = _question_parser(settings)
         predictor = load_geometry(settings) if settings.rgb_geometry else None
         try:
             self._model = load_model(settings) if settings.model else None
@@ -900,12 +897,3 @@ def _sensor_model(name: str) -> SensorModel:
         raise ConfigurationError(
             f"sensor_model is {name!r}, which is neither rgbd nor exact, nor a sensor.yaml that can be read: {error}"
         ) from error
-
-
-def _question_parser(settings: Settings) -> QuestionParser:
-    if not settings.question_tables:
-        return QuestionParser()
-    try:
-        return QuestionParser(load_table(*(Path(path).expanduser() for path in settings.question_tables)))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"question_table cannot be used: {error}") from error

@@ -372,9 +372,6 @@ class Settings:
     time_zone: str = _is(
         "", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine."
     )
-    question_table: str = _is(
-        "", "Files with more wordings of questions, separated by commas; they extend the built-in table."
-    )
     model: str = _is(
         "",
         "Checkpoint for questions that geometry cannot answer: a folder, or the id of one that `spatial-mllm download` "
@@ -587,11 +584,6 @@ class Settings:
             sync_tolerance_s=self.sync_tolerance_s,
             tf_max_gap_s=self.tf_max_gap_s,
         )
-
-    @property
-    def question_tables(self) -> tuple[str, ...]:
-        """Paths of the files that extend the table of questions."""
-        return tuple(filter(None, _listed(self.question_table)))
 
     def _misfits(self) -> Iterator[str]:
         if self.core_size > self.pool_size // 2:

@@ -107,7 +107,10 @@ class Dimension(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Extent(Measure):
-    """One dimension of a thing or a room: length is the longer horizontal side, width the shorter, height along up."""
+    """One dimension of a thing or a room: length is the longer horizontal side, width the shorter, height along up.
+
+    Width and length of what a box encloses are both its longer horizontal side, as it was seen.
+    """
 
     of: Operand
     dimension: Dimension

@@ -150,7 +150,6 @@ def test_all_states_and_back(robots: Robots, camera: CameraPlayer) -> None:
     ("parameters", "reason"),
     [
         ({"model": "some/checkpoint"}, "spatial-mllm download some/checkpoint"),
-        ({"question_table": "/nowhere/table.yaml"}, "question_table cannot be used"),
         ({"sensor_model": "/nowhere/sensor.yaml"}, "sensor_model is '/nowhere/sensor.yaml'"),
     ],
 )

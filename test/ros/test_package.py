@@ -38,5 +38,5 @@ def test_what_is_installed() -> None:
     package = Path(spatial_mllm_ros.__file__).parent
     for definitions in (share, package / "interfaces"):
         assert (definitions / "srv" / "SpatialQuery.srv").is_file()
-    assert (package / "query" / "families.yaml").is_file()
+    assert (package / "language" / "lexicon.yaml").is_file()
     assert os.access(Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial-mllm"), os.X_OK)
