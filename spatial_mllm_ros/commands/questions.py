@@ -18,8 +18,9 @@ Examples:
   spatial-mllm questions
   spatial-mllm questions --json | jq '.[].example'
 
-Wording is free within reason; the examples are in canonical words, and "spatial-mllm explain" shows how others are read. <p0>, <p1> ... stand for marked pixels, <box0>
-for a box in an image, <t0> for a moment; the options --point, --box and --time of "spatial-mllm ask" give them.
+Wording is free within reason; the examples are in canonical words, and "spatial-mllm explain" shows how others are
+read. <p0>, <p1> ... stand for marked pixels, <box0> for a box in an image, <t0> for a moment; the options --point, --box
+and --time of "spatial-mllm ask" give them.
 """
 
 

@@ -152,6 +152,9 @@ class Relation(Ask):
     def __post_init__(self) -> None:
         if (self.where is Where.BETWEEN) != (self.also is not None):
             raise InvalidQuery("between, and only between, needs two other things")
+        things = [x for x in (self.a, self.b, self.also) if x is not None]
+        if len(set(things)) < len(things):
+            raise InvalidQuery("a thing has no relation to itself")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +381,8 @@ class Side(Ask):
     def __post_init__(self) -> None:
         if len(self.options) < 2 or len(set(self.options)) < len(self.options):
             raise InvalidQuery("give at least two relations, all different")
+        if self.a == self.b:
+            raise InvalidQuery("a thing has no relation to itself")
 
 
 class Occupancy(Enum):

@@ -15,6 +15,7 @@ from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.queries.query import Query, value_unit
+from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.query import handlers
 from spatial_mllm_ros.query.arbitration import (
     GEOMETRY_CANNOT_TELL,
@@ -150,6 +151,8 @@ class SpatialQueryEngine:
         except QueryError as error:
             understood = error.understood if isinstance(error, NotUnderstood) else understood
             answer = Answer(error_code=error.code, error_msg=str(error))
+        except InvalidQuery as error:  # a query that follows from the one asked contradicts itself
+            answer = Answer(error_code=ErrorCode.INVALID_REQUEST, error_msg=str(error))
         except Exception as error:
             log.exception("question %r failed", request.question[:200] or request.query)
             answer = Answer(error_code=ErrorCode.UNKNOWN, error_msg=f"internal error, see the log: {error!r}")
