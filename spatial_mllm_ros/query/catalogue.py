@@ -105,7 +105,8 @@ class Kind:
 
 def kinds() -> Iterator[Kind]:
     """Every kind of question, quantities first."""
-    for term in (*MEASURES, *ASKS):
+    terms: tuple[m.Measure | a.Ask, ...] = (*MEASURES, *ASKS)
+    for term in terms:
         query = Query(ask=a.Value(of=term) if isinstance(term, m.Measure) else term)
         try:
             example = words(query)
