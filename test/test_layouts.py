@@ -500,3 +500,30 @@ def test_nerfstudios_scale_camera_angle_and_missing_suffix(tmp_path):
     assert_allclose((frames[0].camera.fx, frames[0].camera.cx, frames[0].camera.cy), (30, 15.5, 11.5))
     assert source.info.scale is not None, "nothing says that poses without depth are in metres"
     assert open_source(str(root), {"pose_unit_m": 1}).info.scale is None
+
+
+def test_depth_beside_a_ground_truth_of_tum_without_its_lists_is_of_a_doubtful_unit(tmp_path: Path) -> None:
+    for name in ("rgb", "depth"):
+        (tmp_path / name).mkdir()
+    lines = []
+    for i in range(3):
+        stamp = f"{1700000000 + i / 10:.6f}"
+        cv2.imwrite(str(tmp_path / f"rgb/{stamp}.png"), np.zeros((24, 32, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"depth/{stamp}.png"), np.full((24, 32), 5000, np.uint16))
+        lines.append(f"{stamp} 0 0 0 0 0 0 1")
+    (tmp_path / "groundtruth.txt").write_text("\n".join(lines))
+    np.savetxt(tmp_path / "intrinsics.txt", [[30, 0, 15.5], [0, 30, 11.5], [0, 0, 1]])
+    assert [doubt.kind for doubt in open_source(str(tmp_path)).doubts] == ["depth_scale"]
+    assert open_source(str(tmp_path), {"depth_unit_m": 0.0002}).doubts == []
+
+
+def test_a_folder_of_poses_by_another_name_is_named(tmp_path: Path) -> None:
+    for name in ("color", "depth", "extrinsics"):
+        (tmp_path / name).mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"color/{i}.png"), np.zeros((24, 32, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"depth/{i}.png"), np.full((24, 32), 1000, np.uint16))
+        np.savetxt(tmp_path / f"extrinsics/{i}.txt", np.eye(4))
+    told = [doubt for doubt in open_source(str(tmp_path)).doubts if doubt.kind == "unread_poses"]
+    assert len(told) == 1
+    assert "extrinsics/ holds 3 .txt" in told[0].text

@@ -67,6 +67,9 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             confidence=0.5,
         )
     known = len(poses) if trajectory is None else trajectory.count
+    as_tum = trajectory is not None and path is not None and path.name.lower() == "groundtruth.txt"
+    unit = _unit_of_tum() if as_tum and pairs and settings.depth_unit_m is None else None
+    unread = _unread_poses(folder) if known == 0 else None
     depth_camera = _depth_camera(folder)
     by_stem = {path.stem: path for path in colors}
     entries = [
@@ -92,7 +95,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
             f"{len(colors)} color and {len(depths)} depth images, {known} poses",
             times.words,
         ),
-        doubts=told(times.doubt, by_order, uneven, guessed, _extrinsics(folder)),
+        doubts=told(times.doubt, by_order, uneven, guessed, _extrinsics(folder), unit, unread),
         refused=+times.missing,
     )
 
@@ -152,6 +155,31 @@ def _poses(folder: Path, colors: list[Path]) -> tuple[dict[Path, ReadPose], Doub
 
 def _depth_camera(folder: Path) -> ReadCamera | None:
     return None if first(folder, *DEPTH_CAMERA) is None else found_camera(folder, *DEPTH_CAMERA)
+
+
+def _unit_of_tum() -> Doubt:
+    return Doubt(
+        kind="depth_scale",
+        text="groundtruth.txt is TUM's, whose depth counts 1/5000 m, but rgb.txt is not there: depth is taken for millimetres",
+        remedy="set depth_unit_m to 0.0002 if it is TUM's, or to 0.001 if it is in millimetres",
+        confidence=0.3,
+    )
+
+
+def _unread_poses(folder: Path) -> Doubt | None:
+    """Folders of text files that may hold the poses that are missing."""
+    used = {pattern.split("/")[0] for pattern in (*POSES, *_TEXT) if "/" in pattern}
+    counts = {
+        sub.name: len(ordered(sub, "*.txt")) for sub in sorted(folder.iterdir()) if sub.is_dir() and sub.name not in used
+    }
+    found = [f"{name}/ holds {count} .txt" for name, count in counts.items() if count > 1]
+    if not found:
+        return None
+    return Doubt(
+        kind="unread_poses",
+        text=f"no poses are known, and what may be them is not read: {', '.join(found)}",
+        remedy="if these are poses (4x4, camera to world), call the folder pose/",
+    )
 
 
 def _extrinsics(folder: Path) -> Doubt | None:
