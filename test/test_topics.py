@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spatial_mllm_ros.sources.topics import CameraTopics, Topic, depth_fault, find_cameras, is_rectified
+from spatial_mllm_ros.sources.topics import CameraTopics, Topic, depth_fault, find_cameras, is_rectified, is_static_tf
 
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 
@@ -344,3 +344,11 @@ def test_rectified_images_are_known_by_their_name():
         assert is_rectified(name)
     for name in ("/cam/image_raw", "/rectory/image_raw", "/zed/rgb/color/raw/image"):
         assert not is_rectified(name)
+
+
+@pytest.mark.parametrize(
+    ("topic", "static"),
+    [("/tf_static", True), ("/robot_tf_static", True), ("/bot/tf_static_remapped", True), ("/tf", False), ("/tf_static/tf", False)],
+)
+def test_static_transforms_are_known_by_the_name_of_their_topic(topic: str, static: bool) -> None:
+    assert is_static_tf(topic) is static

@@ -217,7 +217,7 @@ def tf_namespaces(tf_topics: Sequence[str], color_topic: str, asked: str = "") -
 
 def is_static_tf(topic: str) -> bool:
     """Whether a tf topic tells transforms that hold at all times."""
-    return topic.endswith("tf_static")
+    return "tf_static" in topic.rpartition("/")[2]
 
 
 def _one_per_image(images: Sequence[Topic]) -> list[Topic]:
