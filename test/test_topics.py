@@ -348,7 +348,7 @@ def test_rectified_images_are_known_by_their_name():
 
 @pytest.mark.parametrize(
     ("topic", "static"),
-    [("/tf_static", True), ("/robot_tf_static", True), ("/bot/tf_static_remapped", True), ("/tf", False), ("/tf_static/tf", False)],
+    [("/tf_static", True), ("/bot/tf_static_remapped", True), ("/tf", False), ("/tf_static/tf", False)],
 )
 def test_static_transforms_are_known_by_the_name_of_their_topic(topic: str, static: bool) -> None:
     assert is_static_tf(topic) is static
