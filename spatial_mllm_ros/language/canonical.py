@@ -1,17 +1,31 @@
-"""A query in words: one plain English sentence, which the reader reads as that query again."""
+"""A query in words and back: one plain English sentence for each, by templates that say it and read it.
+
+A template is words and ``{field}``s of a class; ``[…]`` may be left out, where its fields have their defaults. Of the
+templates of a class the first that fits is said; all of them are patterns of the grammar, phrases ``said_<class>``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import itertools
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from spatial_mllm_ros.language.chart import ANYTHING, Chart
 from spatial_mllm_ros.language.phrases import GRAMMAR, ROOMS, speakable
 from spatial_mllm_ros.language.sentences import FRAMED, settled, unit_fits
+from spatial_mllm_ros.language.tokens import Token, tokens_of
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
 from spatial_mllm_ros.queries import moments as t
 from spatial_mllm_ros.queries import operands as o
 from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.term import InvalidQuery, Term
 from spatial_mllm_ros.queries.units import UNITS
 
 
@@ -27,15 +41,8 @@ def words(query: Query) -> str:
         raise _no("a frame of what is no place")
     if query.unit and not unit_fits(query, query.unit):
         raise _no("a unit of what has none")
-    parts = [_say(query.ask)]
-    if query.window is not None:
-        raise _no("a window of its own; a span of what is asked has words")
-    if query.frame_id:
-        parts.append(f"in frame {_frame(query.frame_id)}")
-    if query.unit:
-        parts.append(f"in {_unit(query.unit)}")
-    sentence = ", ".join(parts)
-    return f"Is the answer no: {sentence[0].lower()}{sentence[1:]}?" if query.negated else f"{sentence}?"
+    sentence = _say(query)
+    return f"{sentence[0].upper()}{sentence[1:]}?"
 
 
 def measure_words(measure: m.Measure) -> str:
@@ -43,29 +50,23 @@ def measure_words(measure: m.Measure) -> str:
     return _say(measure)
 
 
-_SPOKEN: dict[type, Callable[[Any], str]] = {}
+def read_canonical(tokens: tuple[Token, ...]) -> Query | None:
+    """The query whose canonical sentence has these tokens, commas aside; None where there is none, or more than one."""
+    found = {replace(query, ask=settled(query.ask)) for query in Chart(GRAMMAR, tokens).whole("said_query")}
+    fitting = [query for query in found if _is_said(query, tokens)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
-def _spoken(cls: type) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
-    def add(say: Callable[[Any], str]) -> Callable[[Any], str]:
-        _SPOKEN[cls] = say
-        return say
-
-    return add
-
-
-def _say(term: Any) -> str:
-    say = _SPOKEN.get(type(term))
-    if say is None:
-        raise Unspeakable(f"there are no words for {type(term).__name__}")
-    return say(term)
+def _is_said(query: Query, tokens: tuple[Token, ...]) -> bool:
+    try:
+        again = tokens_of(words(query), points=0, boxes=0, times=0)
+    except Unspeakable:
+        return False
+    return [x.text for x in again if x.kind != ","] == [x.text for x in tokens if x.kind != ","]
 
 
 def _no(what: str) -> Unspeakable:
     return Unspeakable(f"there are no plain words for {what}")
-
-
-# ---- numbers, names, moments
 
 
 def number(value: float) -> str:
@@ -76,301 +77,405 @@ def number(value: float) -> str:
     return text
 
 
-def _unit(key: str) -> str:
-    if not UNITS[key].words:
-        raise _no(f"the unit {key!r}")
-    return {
-        "in": "inches",
-        "ft": "feet",
-        "ft2": "square feet",
-        "ft3": "cubic feet",
-        "m2": "square metres",
-        "m3": "cubic metres",
-        "cm2": "square centimetres",
-    }.get(key, max(UNITS[key].words[:4], key=len))
+# ---- values of fields: how each kind is said, and the phrase that reads it
 
 
-def _frame(name: str) -> str:
-    if not (name.isidentifier() and name.isascii() and name == name.lower()) or (name in GRAMMAR.words and name not in FRAMES):
+@dataclass(frozen=True)
+class Kind:
+    """phrase: of the grammar, that gives the value. say: (value, the term whose field it is) to text."""
+
+    phrase: str
+    say: Callable[[Any, Any], str]
+
+
+def _table(name: str, said: dict[Any, str]) -> Kind:
+    GRAMMAR.table(f"said_{name}", {text.lower(): value for value, text in said.items()})
+
+    def say(value: Any, _: Any) -> str:
+        if value not in said:
+            raise _no(f"the {name} {getattr(value, 'value', value)!r}")
+        return said[value]
+
+    return Kind(f"said_{name}", say)
+
+
+def _listed(name: str, one: Kind, last: str) -> Kind:
+    GRAMMAR.says(f"said_{name}", f"{{{one.phrase}}} {{{one.phrase}}}* {last} {{{one.phrase}}}")(
+        lambda first, between, end: (first, *between, end)
+    )
+
+    def say(values: tuple[Any, ...], term: Any) -> str:
+        texts = [one.say(v, term) for v in values]
+        return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
+
+    return Kind(f"said_{name}", say)
+
+
+def _frame(name: str, _: Any = None) -> str:
+    if not (name.isidentifier() and name.isascii() and name == name.lower()) or name.startswith("_"):
         raise _no(f"the frame {name!r}")
     return name
 
 
-FRAMES = ("map", "odom", "world")
-"""Names of frames that are words of questions as well."""
-
-_MOMENTS: dict[type, Callable[[Any], str]] = {
-    t.MarkedMoment: lambda x: f"<t{x.index}>",
-    t.MarkMoment: lambda x: f"the moment of <{'p' if x.mark == 'points' else 'box'}{x.index}>",
-    t.Now: lambda x: "now",
-    t.Start: lambda x: "the start",
-    t.Stamp: lambda x: f"stamp {x.stamp_ns} ns",
-    t.Ago: lambda x: f"{number(x.seconds)} s ago",
-    t.AfterStart: lambda x: f"{number(x.seconds)} s after the start",
-    t.ClockTime: lambda x: f"{x.hour}:{x.minute:02}:{x.second:02}" + (f", {x.days_ago} days ago" if x.days_ago else ""),
-}
-
-
-def _moment(x: t.Moment) -> str:
-    if isinstance(x, t.Stamp) and x.stamp_ns < 0:
-        raise _no("a stamp below zero")
-    return _MOMENTS[type(x)](x)
+@GRAMMAR.native("said_frame", [ANYTHING])
+def _frame_read(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """A name of letters, digits and low lines, which are several tokens without a gap."""
+    tokens = chart.tokens
+    if at >= len(tokens) or tokens[at].kind != "word":
+        return
+    end = at + 1
+    while end < len(tokens) and tokens[end].start == tokens[end - 1].end and tokens[end].text.replace("_", "x").isalnum():
+        end += 1
+    name = "".join(token.text for token in tokens[at:end])
+    try:
+        yield end, _frame(name), 0
+    except Unspeakable:
+        return
 
 
-def _when(x: t.Moment) -> str:
-    return " now" if isinstance(x, t.Now) else f" at {_moment(x)}"
-
-
-def _span(x: t.Span) -> str:
-    if x.begin == x.end or isinstance(x.begin, t.Now):
-        raise _no("a span that is empty")
-    return f"from {_moment(x.begin)} to {_moment(x.end)}"
-
-
-def _within(x: t.Span) -> str:
-    return "" if x == t.WHOLE else " " + _span(x)
-
-
-def _quantity(value: float, unit: str) -> str:
-    if not unit or unit == "count":
-        return number(value)
-    return f"{number(value)} {'degrees' if unit == 'deg' else unit}"
-
-
-# ---- things
-
-
-def _name(name: str) -> str:
+def _name(name: str, _: Any = None) -> str:
     if not speakable(name):
         raise _no(f"the name {name!r}")
     return name
 
 
-_SPOKEN |= {
-    o.Point: lambda x: f"<p{x.index}>",
-    o.Box: lambda x: f"<box{x.index}>",
-    o.Camera: lambda x: "the camera" if x.at is None else f"the camera{_when(x.at)}",
-    o.Robot: lambda x: f"the robot{_when(x.at)}",
-    o.Origin: lambda x: f"the origin of frame {_frame(x.frame_id)}" if x.frame_id else "the origin",
-    o.Position: lambda x: (
-        f"the position ({number(x.x)}; {number(x.y)}; {number(x.z)})".replace(";", ",")
-        + (f" of frame {_frame(x.frame_id)}" if x.frame_id else "")
-    ),
-    o.Floor: lambda x: "the floor",
-    o.Ceiling: lambda x: "the ceiling",
-    o.NearestWall: lambda x: "the nearest wall",
-    o.Room: lambda x: (
-        "the room" if not x.name else f"the {x.name}" if x.name in ROOMS else f"the room named {_name(x.name)}"
-    ),
-}
+GRAMMAR.says("said_name", "{name}")(lambda named: named[0] if not named[1] and speakable(named[0]) else None)
 
-_PICKED = {
-    o.Pick.THE_ONE: "the {}", o.Pick.ANY: "any {}", o.Pick.ALL: "all of the {}", o.Pick.NEAREST: "the nearest {}", o.Pick.FARTHEST: "the farthest {}",
-    o.Pick.LARGEST: "the largest {}", o.Pick.SMALLEST: "the smallest {}", o.Pick.OTHER: "the other {}",
+_UNIT_WORDS = {
+    "m": "m", "s": "s", "deg": "degrees", "m2": "m2", "m3": "m3", "m/s": "m/s", "count": "", "": "",
 }  # fmt: skip
+GRAMMAR.table("said_si", {text: text for text in _UNIT_WORDS.values() if text})
+GRAMMAR.says("said_quantity", "{number} [{said_si}]")(lambda value, unit: (value, unit or ""))
+
+
+def _unit(key: str) -> str:
+    return {
+        "in": "inches", "ft": "feet", "ft2": "square feet", "ft3": "cubic feet", "m2": "square metres", "m3": "cubic metres",
+        "cm2": "square centimetres",
+    }.get(key, max(UNITS[key].words[:4], key=len))  # fmt: skip
+
+
+_RANKS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth")
+PROPERTIES = ("color", "material", "shape", "temperature", "brand", "state", "weight", "age", "price")
 _LIES = {
     o.Where.LEFT_OF: "left of", o.Where.RIGHT_OF: "right of", o.Where.IN_FRONT_OF: "in front of", o.Where.BEHIND: "behind", o.Where.ABOVE: "above",
     o.Where.BELOW: "below", o.Where.ON: "on", o.Where.INSIDE: "inside", o.Where.NEXT_TO: "next to", o.Where.SAME_SURFACE: "on the same surface as",
 }  # fmt: skip
-
-
-@_spoken(o.Object)
-def _object(x: o.Object) -> str:
-    if x.object_id:
-        raise _no("an object's id")
-    text = _PICKED[x.pick].format(_name(x.name) if x.name else "object")
-    if x.where is o.Where.BETWEEN or x.where is o.Where.SAME_SURFACE:
-        raise _no("an object between others")
-    if x.to is None:
-        return text
-    if x.where is None and x.pick not in (o.Pick.NEAREST, o.Pick.FARTHEST):
-        raise _no("an object and another thing without a relation")
-    if not isinstance(x.to, o.Point | o.Box | o.Object | o.Room | o.Floor | o.Camera | o.Robot):
-        raise _no("an object that lies to this")
-    return f"{text} {'to' if x.where is None else 'that is ' + _LIES[x.where]} {_say(x.to)}"
-
-
-# ---- measures
-
-_DIMENSION = {d: d.value.replace("_", " ") for d in m.Dimension}
-_COUNTED = {c: c.value for c in m.Countable}
-_AXES = {m.Axis.FORWARD: "forward", m.Axis.LEFT: "leftward", m.Axis.UP: "upward"}
-
-
-def _extended(x: o.Operand) -> str:
-    if not isinstance(x, o.Box | o.Object | o.Room):
-        raise _no(f"the size of {_say(x)}")
-    return _say(x)
-
-
-@_spoken(m.Distance)
-def _distance(x: m.Distance) -> str:
-    metric = "" if x.metric is m.Metric.STRAIGHT else x.metric.value + " "
-    ends = "" if x.ends is m.Ends.NEAREST else " between their centers"
-    return f"the {metric}distance between {_say(x.a)} and {_say(x.b)}{ends}"
-
-
-def _radius(x: Any) -> str:
-    return f" for a robot of radius {number(x.radius_m)} m" if x.radius_m else ""
-
-
-_SPOKEN |= {
-    m.Depth: lambda x: f"the depth of {_say(x.of)}" + (_when(x.at) if x.at is not None else ""),
-    m.Height: lambda x: f"the height of {_say(x.of)} above {_say(x.above)}",
-    m.Angle: lambda x: f"the angle at {_say(x.vertex)} between {_say(x.a)} and {_say(x.b)}",
-    m.Bearing: lambda x: (
-        f"the horizontal angle of {_say(x.of)} from {_say(x.viewer)}"
-        + (f" facing {_say(x.facing)}" if x.facing else "")
-    ),
-    m.Extent: lambda x: f"the {_DIMENSION[x.dimension]} of {_extended(x.of)}",
-    m.Slope: lambda x: f"the slope of the surface at {_say(x.at)}",
-    m.PathLength: lambda x: "the length of the camera's path" + _within(x.span),
-    m.Turn: lambda x: f"the angle that the camera turned{' to the left' if x.about_up else ''}" + _within(x.span),
-    m.Shift: lambda x: f"the {_AXES[x.axis]} movement of the camera" + _within(x.span),
-    m.Heading: lambda x: f"the heading of the camera{_when(x.at)}",
-    m.Speed: lambda x: f"the speed of the camera{_when(x.at)}",
-    m.MeanSpeed: lambda x: "the mean speed of the camera" + _within(x.span),
-    m.TimeSpent: lambda x: f"the time that the camera {'moved' if x.moving else 'stood still'}" + _within(x.span),
-    m.ClosestApproach: lambda x: f"the closest approach of the camera to {_say(x.to)}" + _within(x.span),
-    m.Elapsed: lambda x: f"the time {_span(x.span)}",
-    m.SeenTime: lambda x: f"the time {'since' if x.ago else 'when'} {_say(x.of)} was {x.event.value} seen",
-    m.SeenDistance: lambda x: f"the least distance that {_say(x.of)} was seen from" + _within(x.span),
-    m.Count: lambda x: f"the number of {_COUNTED[x.what]}",
-    m.ObjectCount: lambda x: f"the number of objects that are {_say(x.of)}",
-    m.SeenCount: lambda x: f"the number of images that show {_say(x.of)}" + _within(x.span),
-    m.UnseenFraction: lambda x: "the unseen fraction of the space",
-    m.Clearance: lambda x: f"the clearance {'ahead of' if x.ahead else 'around'} {_say(x.of)}",
-    m.RouteLength: lambda x: f"the length of the route from {_say(x.start)} to {_say(x.goal)}{_radius(x)}",
-    m.PassageWidth: lambda x: (
-        f"the width of the passage {f'from {_say(x.of)} to {_say(x.goal)}' if x.goal else f'of {_say(x.of)}'}"
-    ),
-}
-
-
-# ---- what is asked
-
+_MINE = {
+    o.Where.LEFT_OF: "on the left", o.Where.RIGHT_OF: "on the right", o.Where.IN_FRONT_OF: "in front", o.Where.BEHIND: "behind",
+}  # fmt: skip
 _COMPARED = {
     a.Comparison.LESS: "less than", a.Comparison.MORE: "more than", a.Comparison.AT_MOST: "at most", a.Comparison.AT_LEAST: "at least",
     a.Comparison.ABOUT: "about",
 }  # fmt: skip
-_RANKS = {1: "", 2: "second ", 3: "third ", 4: "fourth ", 5: "fifth ", 6: "sixth "}
 
-
-def _list(of: tuple[Any, ...]) -> str:
-    said = [_say(x) for x in of]
-    return f"{', '.join(said[:-1])} and {said[-1]}"
-
-
-@_spoken(a.Compare)
-def _compare(x: a.Compare) -> str:
-    factor = "" if x.factor == 1 else f"{number(x.factor)} times "
-    offset = (
-        "" if x.offset == 0 else f" {'plus' if x.offset > 0 else 'minus'} {_quantity(abs(x.offset), m.unit_of(x.a))}"
-    )
-    return f"Is {_say(x.a)} {_COMPARED[x.comparison]} {factor}{_say(x.b)}{offset}"
-
-
-def _viewed(x: a.Viewpoint) -> str:
-    if x == a.Viewpoint():
-        return ""
-    return f", standing at {_say(x.at)}" + (f" and facing {_say(x.facing)}" if x.facing else "")
-
-
-@_spoken(a.Relation)
-def _relation(x: a.Relation) -> str:
-    if x.where is o.Where.BETWEEN and x.b is not None:
-        return f"Is {_say(x.a)} between {_say(x.b)} and {_say(x.also)}{_viewed(x.viewpoint)}"
-    if x.where is o.Where.BETWEEN or (x.b is None and x.where not in _MINE):
-        raise _no("a relation to nothing")
-    return f"Is {_say(x.a)} {_MINE[x.where] if x.b is None else _LIES[x.where] + ' ' + _say(x.b)}{_viewed(x.viewpoint)}"
-
-
-_MINE = {
-    o.Where.LEFT_OF: "on the left",
-    o.Where.RIGHT_OF: "on the right",
-    o.Where.IN_FRONT_OF: "in front",
-    o.Where.BEHIND: "behind",
+_KINDS = {
+    "number": Kind("number", lambda value, _: number(value)),
+    "frame": Kind("said_frame", _frame),
+    "name": Kind("said_name", _name),
+    "unit": _table("unit", {key: _unit(key) for key in UNITS if UNITS[key].words}),
+    "room": _table("room", {room: room for room in ROOMS}),
+    "property": _table("property", {name: name for name in PROPERTIES}),
+    "rank": _table("rank", {rank + 2: word for rank, word in enumerate(_RANKS)}),
+    "lies": _table("lies", _LIES),
+    "mine": _table("mine", _MINE),
+    "comparison": _table("comparison", _COMPARED),
+}
+_KINDS |= {
+    "lies_or": _listed("lies_or", _KINDS["lies"], "or"),
+    "mine_or": _listed("mine_or", _KINDS["mine"], "or"),
 }
 
 
-@_spoken(a.Side)
-def _side(x: a.Side) -> str:
-    options = [_MINE.get(w) for w in x.options] if x.b is None else [_LIES.get(w) for w in x.options]
-    if None in options:
-        raise _no("these sides")
-    said = " or ".join(str(w) for w in options)
-    return f"Is {_say(x.a)} {said}{'' if x.b is None else ' ' + _say(x.b)}{_viewed(x.viewpoint)}"
+def _kind_of(hint: Any) -> Kind:
+    """Of a field's type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return _kind_of(next(x for x in get_args(hint) if x is not type(None)))
+    if get_origin(hint) is tuple:
+        one = get_args(hint)[0]
+        name = f"list_{one.__name__.lower()}"
+        if name not in _KINDS:
+            _KINDS[name] = _listed(name, _kind_of(one), "and")
+        return _KINDS[name]
+    if issubclass(hint, Term):
+        return Kind(f"said_{hint.__name__.lower()}", lambda value, _: _say(value))
+    name = hint.__name__.lower()
+    if issubclass(hint, Enum) and name not in _KINDS:
+        _KINDS[name] = _table(name, {value: value.value.replace("_", " ") for value in hint})
+    return _KINDS["number" if hint is float else name]
 
 
-def _sides(x: Any) -> str:
-    given = [f"{number(v)} m {w}" for v, w in ((x.length_m, "long"), (x.width_m, "wide"), (x.height_m, "high")) if v]
-    if x.thing is not None and given:
-        raise _no("a thing and sides at once")
-    return f"a box {' and '.join(given)}" if given else _say(x.thing) if x.thing is not None else "the robot"
+# ---- templates
+
+_SLOT = re.compile(r"\{([+-]?)(\w+)(?:\|(\w+))?(?::(\w+))?\}")
 
 
-@_spoken(a.FreePlace)
-def _free(x: a.FreePlace) -> str:
-    if (x.where is None) != (x.at is None) or (x.where is not None and x.where not in _LIES):
-        raise _no("this free place")
-    what = _sides(x)
-    if x.area_m2:
-        if what != "the robot":
-            raise _no("a thing and an area at once")
-        what = f"an area of {number(x.area_m2)} m2"
-    return f"Where is a free place for {what}" + (f" {_LIES[x.where]} {_say(x.at)}" if x.at and x.where else "")
+@dataclass(frozen=True)
+class Slot:
+    """A field in a template. like: the field that holds the measure in whose unit it is. sign: that it must have."""
+
+    field: str
+    kind: Kind
+    like: str = ""
+    sign: str = ""
+
+    def say(self, term: Any) -> str | None:
+        """None where it does not fit."""
+        value = getattr(term, self.field)
+        if value is None or (self.sign and (value > 0) != (self.sign == "+")):
+            return None
+        if not self.like:
+            return self.kind.say(value, term)
+        unit = _UNIT_WORDS[m.unit_of(getattr(term, self.like))]
+        return number(abs(value) if self.sign else value) + (f" {unit}" if unit else "")
 
 
-_SPOKEN |= {
-    a.Value: lambda x: f"What is {_say(x.of)}",
-    a.Mean: lambda x: f"What is the mean of {_list(x.of)}",
-    a.Difference: lambda x: (
-        f"How many times {_say(x.b)} is {_say(x.a)}" if x.ratio else f"By how much is {_say(x.a)} more than {_say(x.b)}"
-    ),
-    a.Dimensions: lambda x: f"What are the dimensions of {_extended(x.of)}",
-    a.Threshold: lambda x: f"Is {_say(x.of)} {_COMPARED[x.comparison]} {_quantity(x.value, m.unit_of(x.of))}",
-    a.Within: lambda x: (
-        f"Is {_say(x.of)} between {_quantity(x.low, m.unit_of(x.of))} and {_quantity(x.high, m.unit_of(x.of))}"
-    ),
-    a.Visible: lambda x: f"Is {_say(x.of)} visible{_when(x.at)}",
-    a.Seen: lambda x: f"Was {_say(x.of)} seen at any time" + _within(x.span),
-    a.Moving: lambda x: f"Is the camera moving{_when(x.at)}",
-    a.Visited: lambda x: f"Has the robot been in {_say(x.room)}" + _within(x.span),
-    a.Changed: lambda x: f"Did {_say(x.of)} change" + _within(x.span),
-    a.Exists: lambda x: f"Does {_say(x.of)} exist",
-    a.Reachable: lambda x: f"Is {_say(x.goal)} reachable" + (f" from {_say(x.start)}" if x.start else "") + _radius(x),
-    a.LineOfSight: lambda x: f"Is there a free line of sight between {_say(x.a)} and {_say(x.b)}",
-    a.Fits: lambda x: f"Does {_sides(x)} fit at {_say(x.place)}",
-    a.Open: lambda x: f"Is {_say(x.of)} open",
-    a.Locate: lambda x: f"Where is {_say(x.of)}",
-    a.Pixel: lambda x: f"At which pixel is {_say(x.of)} in the image at {_moment(x.at)}",
-    a.Direction: lambda x: f"In which direction is {_say(x.of)}{_viewed(x.viewpoint)}",
-    a.MotionDirection: lambda x: "In which direction did the camera move" + _within(x.span),
-    a.SurfaceNormal: lambda x: f"What is the normal of the surface at {_say(x.at)}",
-    a.Unseen: lambda x: "Where is the unseen space",
-    a.Route: lambda x: f"What is the route{f' from {_say(x.start)}' if x.start else ''} to {_say(x.goal)}{_radius(x)}",
-    a.Extreme: lambda x: f"{'What' if x.as_value else 'Which'} is the {_rank(x.rank)}{x.which.value} of {_list(x.of)}",
-    a.Order: lambda x: (
-        f"What is the order of {_list(x.of)} from {'large to small' if x.descending else 'small to large'}"
-    ),
-    a.Occupied: lambda x: f"Is {_say(x.of)} {'free, occupied or unknown' if x.state is None else x.state.value}",
-    a.Find: lambda x: f"Which objects are {_say(x.of)}",
-    a.RoomOf: lambda x: f"Which room {'are most of' if x.most else 'is'} {_say(x.of)} in",
-    a.AppearanceOrder: lambda x: f"In which order did {_list(x.of)} appear",
-    a.Property: lambda x: f"What {_property(x.name)} is {_say(x.of)}",
-}
+@dataclass(frozen=True)
+class Template:
+    """One wording of a class. parts: text and slots in turn. rest: what the fields without a slot must be."""
+
+    cls: type[Any]
+    parts: tuple[str | Slot, ...]
+    rest: dict[str, Any]
+    fits: Callable[[Any], bool]
+
+    def say(self, term: Any) -> str | None:
+        if any(getattr(term, name) != value for name, value in self.rest.items()) or not self.fits(term):
+            return None
+        said = [part if isinstance(part, str) else part.say(term) for part in self.parts]
+        return None if None in said else "".join(str(s) for s in said)
+
+    def pattern(self) -> str:
+        text = "".join(p if isinstance(p, str) else f" {{{p.kind.phrase}}} " for p in self.parts)
+        return re.sub(r"[,:()]", " ", text.replace("'s", " 's"))
+
+    def made(self, *values: Any) -> Any:
+        fields = dict(self.rest)
+        slots = [part for part in self.parts if isinstance(part, Slot)]
+        for slot, value in zip(slots, values, strict=True):
+            fields[slot.field] = value[0] if slot.like else value
+            if slot.sign == "-":
+                fields[slot.field] = -fields[slot.field]
+        for slot, value in zip(slots, values, strict=True):
+            if slot.like and _UNIT_WORDS[m.unit_of(fields[slot.like])] != value[1]:
+                return None
+        term = self.cls(**fields)
+        return term if self.fits(term) else None
 
 
-def _rank(rank: int) -> str:
-    if rank not in _RANKS:
-        raise _no(f"rank {rank}")
-    return _RANKS[rank]
+_TEMPLATES: dict[type, list[Template]] = {}
 
 
-PROPERTIES = ("color", "material", "shape", "temperature", "brand", "state", "weight", "age", "price")
+def _said(cls: type[Any], *templates: str, fits: Callable[[Any], bool] = lambda term: True, **fixed: Any) -> None:
+    """Add templates of a class. fixed: fields that have a value other than their default in them."""
+    hints = get_type_hints(cls)
+    defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    for template in templates:
+        pieces = re.split(r"\[([^\]]*)\]", template)
+        for chosen in itertools.product(*([p] if i % 2 == 0 else ["", p] for i, p in enumerate(pieces))):
+            text = "".join(chosen)
+            parts: list[str | Slot] = []
+            at = 0
+            for match in _SLOT.finditer(text):
+                sign, field, kind, like = match.groups(default="")
+                known = Kind("said_quantity", lambda *_: "") if like else _KINDS[kind] if kind else _kind_of(hints[field])
+                parts += [text[at : match.start()], Slot(field=field, kind=known, like=like, sign=sign)]
+                at = match.end()
+            parts.append(text[at:])
+            slots = {part.field for part in parts if isinstance(part, Slot)}
+            rest = {name: value for name, value in {**defaults, **fixed}.items() if name not in slots}
+            made = Template(cls=cls, parts=tuple(parts), rest=rest, fits=fits)
+            _TEMPLATES.setdefault(cls, []).append(made)
+            GRAMMAR.says(f"said_{cls.__name__.lower()}", made.pattern())(made.made)
 
 
-def _property(name: str) -> str:
-    if name not in PROPERTIES:
-        raise _no(f"the property {name!r}")
-    return name
+def _say(term: Any) -> str:
+    for template in _TEMPLATES.get(type(term), ()):
+        text = template.say(term)
+        if text is not None:
+            return text
+    raise _no(f"this {type(term).__name__}: {term}")
+
+
+def _own(cls: type[Any], say: Callable[[Any], str], pattern: str, made: Callable[..., Any]) -> None:
+    """One template whose single value is no field."""
+    kind = Kind("", lambda value, term: say(term))
+    only = Template(cls=cls, parts=(Slot(field="__class__", kind=kind),), rest={}, fits=lambda term: True)
+    _TEMPLATES.setdefault(cls, []).append(only)
+    GRAMMAR.says(f"said_{cls.__name__.lower()}", pattern)(made)
+
+
+def _one_of(base: type[Any]) -> None:
+    """The phrase of a base is that of each of its classes."""
+    for cls in _TEMPLATES:
+        if issubclass(cls, base):
+            GRAMMAR.says(f"said_{base.__name__.lower()}", f"{{said_{cls.__name__.lower()}}}")(lambda term: term)
+
+
+# ---- moments
+
+
+def _stamp(x: t.Stamp) -> str:
+    if x.stamp_ns < 0:
+        raise _no("a stamp below zero")
+    return f"stamp {x.stamp_ns // 10**9}.{x.stamp_ns % 10**9:09}"
+
+
+@GRAMMAR.native("said_seconds", ["@number"])
+def _seconds(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """Seconds as integer nanoseconds: a float would lose some."""
+    yield at + 1, int(Decimal(chart.tokens[at].text.replace(",", ".")) * 10**9), 0
+
+
+def _days(x: t.ClockTime) -> str:
+    return f", {x.days_ago} days ago" if x.days_ago else ""
+
+
+def _clock(seconds: int, days: float | None) -> t.ClockTime:
+    return t.ClockTime(hour=seconds // 3600, minute=seconds // 60 % 60, second=seconds % 60, days_ago=int(days or 0))
+
+
+_own(t.MarkedMoment, lambda x: f"<t{x.index}>", "{t}", lambda x: x)
+_own(
+    t.MarkMoment,
+    lambda x: f"the moment of <{'p' if x.mark == 'points' else 'box'}{x.index}>",
+    "the moment of ({p}|{box})",
+    lambda x: t.MarkMoment(mark="points" if isinstance(x, o.Point) else "boxes", index=x.index),
+)
+_said(t.Now, "now")
+_said(t.Start, "the start")
+_own(t.Stamp, _stamp, "stamp {said_seconds}", lambda ns: t.Stamp(stamp_ns=ns))
+_said(t.Ago, "{seconds} s ago")
+_said(t.AfterStart, "{seconds} s after the start")
+_own(t.ClockTime, lambda x: f"{x.hour}:{x.minute:02}:{x.second:02}{_days(x)}", "{clock} [{number} days ago]", _clock)
+_one_of(t.Moment)
+_said(t.Span, "from {begin} to {end}", fits=lambda x: x.begin != x.end and not isinstance(x.begin, t.Now))
+
+# ---- things
+
+_own(o.Point, lambda x: f"<p{x.index}>", "{p}", lambda x: x)
+_own(o.Box, lambda x: f"<box{x.index}>", "{box}", lambda x: x)
+_said(o.Camera, "the camera")
+_said(o.Camera, "the camera now", at=t.Now())
+_said(o.Camera, "the camera at {at}")
+_said(o.Robot, "the robot now", at=t.Now())
+_said(o.Robot, "the robot at {at}")
+_said(o.Origin, "the origin[ of frame {frame_id|frame}]")
+_said(o.Position, "the position ({x}, {y}, {z})[ of frame {frame_id|frame}]")
+_said(o.Floor, "the floor")
+_said(o.Ceiling, "the ceiling")
+_said(o.NearestWall, "the nearest wall")
+_said(o.Room, "the room")
+_said(o.Room, "the {name|room}", fits=lambda x: x.name in ROOMS)
+_said(o.Room, "the room named {name|name}", fits=lambda x: x.name not in ("", *ROOMS))
+
+_PICKED = {
+    o.Pick.THE_ONE: "the", o.Pick.ANY: "any", o.Pick.ALL: "all of the", o.Pick.NEAREST: "the nearest", o.Pick.FARTHEST: "the farthest",
+    o.Pick.LARGEST: "the largest", o.Pick.SMALLEST: "the smallest", o.Pick.OTHER: "the other",
+}  # fmt: skip
+
+
+def _is_named(x: o.Object) -> bool:
+    return bool(x.name) and not (x.name == "wall" and x.pick is o.Pick.NEAREST and x.to is None)
+
+
+for _pick, _before in _PICKED.items():
+    for _noun, _fixed, _fits in (("object", {"name": ""}, lambda x: not x.name), ("{name|name}", {}, _is_named)):
+        _said(o.Object, f"{_before} {_noun}", pick=_pick, fits=_fits, **_fixed)
+        _said(o.Object, f"{_before} {_noun} that is {{where|lies}} {{to}}", pick=_pick, fits=_fits, **_fixed)
+        if _pick in (o.Pick.NEAREST, o.Pick.FARTHEST):
+            _said(o.Object, f"the {_noun} {_pick.value} to {{to}}", pick=_pick, fits=_fits, **_fixed)
+_one_of(o.Operand)
+
+# ---- measures
+
+
+def _extended(x: Any) -> bool:
+    return isinstance(x.of, o.Box | o.Object | o.Room)
+
+
+for _metric in m.Metric:
+    _said(m.Distance, f"the {'' if _metric is m.Metric.STRAIGHT else _metric.value + ' '}distance between {{a}} and {{b}}", metric=_metric)
+    _said(m.Distance, f"the {'' if _metric is m.Metric.STRAIGHT else _metric.value + ' '}distance between {{a}} and {{b}} between their centers", metric=_metric, ends=m.Ends.CENTERS)  # fmt: skip
+_said(m.Depth, "the depth of {of}")
+_said(m.Depth, "the depth of {of} in the latest image", at=t.Now())
+_said(m.Depth, "the depth of {of} in the image at {at}")
+_said(m.Height, "the height of {of} above {above}")
+_said(m.Angle, "the angle at {vertex} between {a} and {b}")
+_said(m.Bearing, "the horizontal angle of {of} from {viewer}[ facing {facing}]")
+_said(m.Extent, "the {dimension} of {of}", fits=_extended)
+_said(m.Slope, "the slope of the surface at {at}")
+_said(m.PathLength, "the length of the camera's path[ {span}]")
+_said(m.Turn, "the angle that the camera turned[ {span}]")
+_said(m.Turn, "the angle that the camera turned to the left[ {span}]", about_up=True)
+for _axis, _way in ((m.Axis.FORWARD, "forward"), (m.Axis.LEFT, "leftward"), (m.Axis.UP, "upward")):
+    _said(m.Shift, f"the {_way} movement of the camera[ {{span}}]", axis=_axis)
+_said(m.Heading, "the heading of the camera now", "the heading of the camera at {at}")
+_said(m.Speed, "the speed of the camera now", "the speed of the camera at {at}")
+_said(m.MeanSpeed, "the mean speed of the camera[ {span}]")
+_said(m.TimeSpent, "the time that the camera moved[ {span}]", moving=True)
+_said(m.TimeSpent, "the time that the camera stood still[ {span}]", moving=False)
+_said(m.ClosestApproach, "the closest approach of the camera to {to}[ {span}]")
+_said(m.Elapsed, "the time {span}")
+_said(m.SeenTime, "the time when {of} was {event} seen")
+_said(m.SeenTime, "the time since {of} was {event} seen", ago=True)
+_said(m.SeenDistance, "the least distance that {of} was seen from[ {span}]")
+_said(m.Count, "the number of {what}")
+_said(m.ObjectCount, "the number of objects that are {of}")
+_said(m.SeenCount, "the number of images that show {of}[ {span}]")
+_said(m.UnseenFraction, "the unseen fraction of the space")
+_said(m.Clearance, "the clearance around {of}")
+_said(m.Clearance, "the clearance ahead of {of}", ahead=True)
+_said(m.RouteLength, "the length of the route from {start} to {goal}[ for a robot of radius {radius_m} m]")
+_said(m.PassageWidth, "the width of the passage of {of}", "the width of the passage from {of} to {goal}")
+_one_of(m.Measure)
+
+# ---- what is asked
+
+_said(a.Viewpoint, "standing at {at}[ and facing {facing}]")
+_said(a.Value, "what is {of}")
+_said(a.Mean, "what is the mean of {of}")
+_said(a.Difference, "by how much is {a} more than {b}")
+_said(a.Difference, "how many times {b} is {a}", ratio=True)
+_said(a.Dimensions, "what are the dimensions of {of}", fits=_extended)
+_said(a.Threshold, "is {of} {comparison} {value:of}")
+_said(a.Within, "is {of} between {low:of} and {high:of}")
+for _offset in ("", " plus {+offset:a}", " minus {-offset:a}"):
+    _said(a.Compare, f"is {{a}} {{comparison}}[ {{factor}} times] {{b}}{_offset}")
+_said(a.Relation, "is {a} {where|lies} {b}[, {viewpoint}]", "is {a} {where|mine}[, {viewpoint}]")
+_said(a.Relation, "is {a} between {b} and {also}[, {viewpoint}]", where=o.Where.BETWEEN)
+_said(a.Visible, "is {of} visible now", "is {of} visible at {at}")
+_said(a.Seen, "was {of} seen at any time[ {span}]")
+_said(a.Moving, "is the camera moving now", "is the camera moving at {at}")
+_said(a.Visited, "has the robot been in {room}[ {span}]")
+_said(a.Changed, "did {of} change[ {span}]")
+_said(a.Exists, "does {of} exist")
+_said(a.Reachable, "is {goal} reachable[ from {start}][ for a robot of radius {radius_m} m]")
+_said(a.LineOfSight, "is there a free line of sight between {a} and {b}")
+_said(a.Open, "is {of} open")
+_said(a.Locate, "where is {of}")
+_said(a.Pixel, "at which pixel is {of} in the image at {at}")
+_said(a.Direction, "in which direction is {of}[, {viewpoint}]")
+_said(a.MotionDirection, "in which direction did the camera move[ {span}]")
+_said(a.SurfaceNormal, "what is the normal of the surface at {at}")
+_said(a.Unseen, "where is the unseen space")
+_said(a.Route, "what is the route[ from {start}] to {goal}[ for a robot of radius {radius_m} m]")
+_said(a.Extreme, "which is the[ {rank|rank}] {which} of {of}")
+_said(a.Extreme, "what is the[ {rank|rank}] {which} of {of}", as_value=True)
+_said(a.Order, "what is the order of {of} from small to large")
+_said(a.Order, "what is the order of {of} from large to small", descending=True)
+_said(a.Side, "is {a} {options|lies_or} {b}[, {viewpoint}]", "is {a} {options|mine_or}[, {viewpoint}]")
+_said(a.Occupied, "is {of} free, occupied or unknown", "is {of} {state}")
+_said(a.Find, "which objects are {of}")
+_said(a.RoomOf, "which room is {of} in")
+_said(a.RoomOf, "which room are most of {of} in", most=True)
+_said(a.AppearanceOrder, "in which order did {of} appear")
+_said(a.Property, "what {name|property} is {of}")
+_SIDES = ("{length_m} m long", "{width_m} m wide", "{height_m} m high")
+for _what in ("the robot", "{thing}", "an area of {area_m2} m2", *("a box " + " and ".join(sides) for n in (1, 2, 3) for sides in itertools.combinations(_SIDES, n))):  # fmt: skip
+    _said(a.FreePlace, f"where is a free place for {_what}[ {{where|lies}} {{at}}]")
+    if "area" not in _what:
+        _said(a.Fits, f"does {_what} fit at {{place}}")
+_one_of(a.Ask)
+for _no_first, _negated in (("", False), ("is the answer no: ", True)):
+    _said(Query, f"{_no_first}{{ask}}[, in frame {{frame_id|frame}}][, in {{unit|unit}}][, with only the images {{window}}]", negated=_negated)  # fmt: skip

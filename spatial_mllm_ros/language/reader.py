@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language import happenings, objects  # noqa: F401  they bring their part of the grammar
-from spatial_mllm_ros.language.canonical import Unspeakable, words
+from spatial_mllm_ros.language.canonical import Unspeakable, read_canonical, words
 from spatial_mllm_ros.language.chart import Chart
 from spatial_mllm_ros.language.phrases import GRAMMAR, IT, ORDINARY, SILENT, rebuilt
 from spatial_mllm_ros.language.questions import Both
@@ -180,6 +180,9 @@ def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices:
     if not tokens or len(tokens) > LONGEST:
         why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
         return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
+    canonical = read_canonical(tokens)
+    if canonical is not None:
+        return _reading(canonical, "")
     tokens = _named_list(_without_silent(tokens), given, choices)
     found, farthest = _readings(tokens, given)
     remarks: dict[Query, str] = {}
