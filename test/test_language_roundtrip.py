@@ -13,15 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from test_queries import terms_of
 
 from spatial_mllm_ros.language.canonical import Unspeakable, words
-from spatial_mllm_ros.language.phrases import rebuilt
 from spatial_mllm_ros.language.reader import read
 from spatial_mllm_ros.language.sentences import settled
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
 from spatial_mllm_ros.queries import moments as t
 from spatial_mllm_ros.queries import operands as o
-from spatial_mllm_ros.queries.query import Query, answer_type
 from spatial_mllm_ros.queries.codes import AnswerType
+from spatial_mllm_ros.queries.query import Query, answer_type
 from spatial_mllm_ros.queries.serialization import concrete
 from spatial_mllm_ros.queries.term import InvalidQuery, Term
 
@@ -64,12 +63,19 @@ def _made(cls: type[Term], **values: Any) -> Iterator[Any]:
 
 
 def typical_measures() -> Iterator[m.Measure]:
-    """Every class of measure, of all typical operands, with every enum and flag and each span."""
+    """Every class of measure, with every value of each field, and with several values of all fields."""
     for cls in concrete(m.Measure):
         choices: dict[str, tuple[Any, ...]] = {}
         for number, field in enumerate(dataclasses.fields(cls)):
             choices[field.name] = _typical(str(field.type), field.default, first=number == 0)
-        for values in itertools.product(*choices.values()):
+        if not choices:
+            yield from _made(cls)
+            continue
+        first, *rest = choices.values()
+        for values in itertools.chain(
+            itertools.product(first, *(x[:1] for x in rest)), itertools.product(first[:1], *(x[:3] for x in rest)),
+            *(itertools.product(first[:1], *(x if x is one else x[:1] for x in rest)) for one in rest),
+        ):  # fmt: skip
             yield from _made(cls, **dict(zip(choices, values, strict=True)))
 
 
@@ -86,15 +92,11 @@ def _typical(kind: str, default: Any, first: bool) -> tuple[Any, ...]:
     }[name]  # fmt: skip
 
 
-MEASURES = list(dict.fromkeys(rebuilt(x, lambda term: term) for x in typical_measures()))
+MEASURES = list(dict.fromkeys(typical_measures()))
 
 
 def as_settled(ask: a.Ask, **more: Any) -> Query:
     return Query(ask=settled(ask), **more)
-
-
-NONSENSE = (m.Extent, m.ObjectCount)
-"""Of these a part cannot be said: the size of a point, "the number of objects that are the one"."""
 
 
 def test_every_measure_of_typical_things_can_be_asked_for_in_words() -> None:
@@ -128,7 +130,7 @@ def typical_asks() -> Iterator[a.Ask]:
             yield a.Threshold(of=of, comparison=comparison, value=1.75)
             yield a.Threshold(of=of, comparison=comparison, value=-0.5)
         yield a.Within(of=of, low=-1.5, high=3.0)
-    for one, other in itertools.permutations(SOME, 2):
+    for one, other in itertools.pairwise(SOME):
         yield a.Mean(of=(one, other))
         yield a.Difference(a=one, b=other)
         yield a.Difference(a=one, b=other, ratio=True)
@@ -136,7 +138,7 @@ def typical_asks() -> Iterator[a.Ask]:
     for comparison, factor, offset in itertools.product(a.Comparison, (1.0, 2.5), (0.0, 0.3, -0.3)):
         yield a.Compare(a=SOME[0], comparison=comparison, b=SOME[1], factor=factor, offset=offset)
     for several, which in itertools.product((SOME[:2], SOME[:3], SOME), a.Which):
-        for rank in range(1, len(several) + 1):
+        for rank in {1, 2, len(several)}:
             yield a.Extreme(of=tuple(several), which=which, rank=rank)
             yield a.Extreme(of=tuple(several), which=which, rank=rank, as_value=True)
         yield a.Order(of=tuple(several), descending=which is a.Which.LARGEST)
@@ -149,27 +151,29 @@ def typical_asks() -> Iterator[a.Ask]:
     mine = (o.Where.LEFT_OF, o.Where.RIGHT_OF, o.Where.IN_FRONT_OF, o.Where.BEHIND)
     for view in VIEWPOINTS:
         yield from (a.Relation(a=P0, where=where, viewpoint=view) for where in mine)
-        for options in (*itertools.permutations(mine, 2), mine):
+        for options in (mine[:2], mine[1::-1], mine[2:], mine):
             yield a.Side(a=P0, options=options, viewpoint=view)
             yield a.Side(a=P0, options=options, b=MUG, viewpoint=view)
         yield from (a.Direction(of=x, viewpoint=view) for x in THINGS)
+    near = tuple(x for x in o.Where if x is not o.Where.BETWEEN)
     for x in THINGS:
-        yield from (a.Visible(of=x, at=moment) for moment in MOMENTS)
-        yield from (a.Pixel(of=x, at=moment) for moment in MOMENTS)
-        yield from (cls(of=x, span=span) for cls in (a.Seen, a.Changed) for span in SPANS)
+        yield from (cls(of=x, at=moment) for cls in (a.Visible, a.Pixel) for moment in MOMENTS[:2])
+        yield from (cls(of=x, span=span) for cls in (a.Seen, a.Changed) for span in SPANS[:2])
         yield from (cls(of=x) for cls in (a.Open, a.Locate, a.RoomOf, a.Occupied))
         yield from (a.Occupied(of=x, state=state) for state in a.Occupancy)
         yield a.RoomOf(of=x, most=True)
-        yield from (cls(goal=x, start=start, radius_m=r) for cls in (a.Reachable, a.Route) for start in (None, P1, NEAREST) for r in (0.0, 0.3))
+        yield from (cls(goal=x, start=start, radius_m=r) for cls in (a.Reachable, a.Route) for start in (None, P1) for r in (0.0, 0.3))
         yield a.LineOfSight(a=x, b=P1)
         yield a.SurfaceNormal(at=x)
-        yield from (a.Fits(place=x, length_m=0.5, width_m=w, height_m=h) for w in (0.0, 0.25) for h in (0.0, 1.0))
+        if x in WELL_KNOWN:
+            yield from (a.Fits(place=x, length_m=0.5, width_m=w, height_m=h) for w in (0.0, 0.25) for h in (0.0, 1.0))
+            yield from (a.FreePlace(length_m=0.5, at=x, where=where) for where in near)
         yield from (a.Fits(place=x, thing=thing) for thing in (None, MUG, B0))
-        yield from (a.FreePlace(length_m=0.5, at=x, where=where) for where in o.Where if where is not o.Where.BETWEEN)
         yield a.Property(of=x, name="color")
         if isinstance(x, o.Box | o.Object | o.Room):
             yield a.Dimensions(of=x)
-    yield from (a.FreePlace(), a.FreePlace(area_m2=2.0), a.FreePlace(thing=MUG), a.Unseen(), a.AppearanceOrder(of=(P0, MUG, ON_DESK)))
+    yield from (a.FreePlace(), a.FreePlace(area_m2=2.0), a.FreePlace(thing=MUG), a.Unseen())
+    yield a.AppearanceOrder(of=(P0, MUG, ON_DESK))
     yield from (a.MotionDirection(span=span) for span in SPANS)
     yield from (a.Moving(at=moment) for moment in MOMENTS)
     yield from (a.Visited(room=x, span=span) for x in THINGS if isinstance(x, o.Room) for span in SPANS)
@@ -186,14 +190,17 @@ def test_every_kind_of_question_about_typical_things_can_be_asked_in_words() -> 
     assert {type(x) for x in ASKS} | {a.Value} == set(concrete(a.Ask)), "a kind of question is not tried"
     said: dict[str, Query] = {}
     for ask in ASKS:
-        for negated in (False, True):
-            query = as_settled(ask)
-            if negated and answer_type(query) is not AnswerType.BOOLEAN:
-                continue
-            query = dataclasses.replace(query, negated=negated)
-            text = told(query)
-            assert text is not None, f"there are no words for {query}"
-            assert said.setdefault(text, query) == query, f"{text!r} is said for two queries"
+        query = as_settled(ask)
+        text = told(query)
+        assert text is not None, f"there are no words for {query}"
+        assert said.setdefault(text, query) == query, f"{text!r} is said for two queries"
+
+
+def test_every_kind_of_question_can_be_negated_in_words() -> None:
+    kinds = {type(x): as_settled(x) for x in ASKS if answer_type(as_settled(x)) is AnswerType.BOOLEAN}
+    assert len(kinds) > 12
+    for query in kinds.values():
+        assert told(dataclasses.replace(query, negated=True)), query
 
 
 @pytest.mark.parametrize(
@@ -216,7 +223,7 @@ def test_unit_frame_and_window_are_said_and_read(ask: a.Ask, unit: str, frame_id
     assert told(Query(ask=ask, unit=unit, frame_id=frame_id, window=window)) is not None
 
 
-@settings(max_examples=400, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True, database=None)
 @given(terms_of(Query))
 def test_any_query_that_can_be_said_is_read_as_itself(query: Query) -> None:
     told(query)

@@ -19,13 +19,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from spatial_mllm_ros.language.chart import ANYTHING, Chart
 from spatial_mllm_ros.language.phrases import GRAMMAR, ROOMS, speakable
 from spatial_mllm_ros.language.sentences import FRAMED, settled, unit_fits
-from spatial_mllm_ros.language.tokens import Token, tokens_of
+from spatial_mllm_ros.language.tokens import MAX_CHARACTERS, Token, tokens_of
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
 from spatial_mllm_ros.queries import moments as t
 from spatial_mllm_ros.queries import operands as o
 from spatial_mllm_ros.queries.query import Query
-from spatial_mllm_ros.queries.term import InvalidQuery, Term
+from spatial_mllm_ros.queries.term import Term
 from spatial_mllm_ros.queries.units import UNITS
 
 
@@ -42,6 +42,8 @@ def words(query: Query) -> str:
     if query.unit and not unit_fits(query, query.unit):
         raise _no("a unit of what has none")
     sentence = _say(query)
+    if len(sentence) >= MAX_CHARACTERS:
+        raise _no("so much at once")
     return f"{sentence[0].upper()}{sentence[1:]}?"
 
 
@@ -89,14 +91,14 @@ class Kind:
 
 
 def _table(name: str, said: dict[Any, str]) -> Kind:
-    GRAMMAR.table(f"said_{name}", {text.lower(): value for value, text in said.items()})
+    GRAMMAR.table(f"said_word_{name}", {text.lower(): value for value, text in said.items()})
 
     def say(value: Any, _: Any) -> str:
         if value not in said:
             raise _no(f"the {name} {getattr(value, 'value', value)!r}")
         return said[value]
 
-    return Kind(f"said_{name}", say)
+    return Kind(f"said_word_{name}", say)
 
 
 def _listed(name: str, one: Kind, last: str) -> Kind:
@@ -359,7 +361,7 @@ _said(o.Camera, "the camera")
 _said(o.Camera, "the camera now", at=t.Now())
 _said(o.Camera, "the camera at {at}")
 _said(o.Robot, "the robot now", at=t.Now())
-_said(o.Robot, "the robot at {at}")
+_said(o.Robot, "the robot base at {at}")
 _said(o.Origin, "the origin[ of frame {frame_id|frame}]")
 _said(o.Position, "the position ({x}, {y}, {z})[ of frame {frame_id|frame}]")
 _said(o.Floor, "the floor")
@@ -394,9 +396,16 @@ def _extended(x: Any) -> bool:
     return isinstance(x.of, o.Box | o.Object | o.Room)
 
 
-for _metric in m.Metric:
-    _said(m.Distance, f"the {'' if _metric is m.Metric.STRAIGHT else _metric.value + ' '}distance between {{a}} and {{b}}", metric=_metric)
-    _said(m.Distance, f"the {'' if _metric is m.Metric.STRAIGHT else _metric.value + ' '}distance between {{a}} and {{b}} between their centers", metric=_metric, ends=m.Ends.CENTERS)  # fmt: skip
+def _level(x: m.Distance) -> bool:
+    """The distance from floor or ceiling, in words, is a height, which has a sign."""
+    return isinstance(x.a, o.Floor | o.Ceiling) or isinstance(x.b, o.Floor | o.Ceiling)
+
+
+for _metric, _before in ((m.Metric.STRAIGHT, ""), (m.Metric.HORIZONTAL, "horizontal "), (m.Metric.VERTICAL, "vertical ")):
+    for _unsigned, _fits in (("", lambda x: not _level(x)), ("unsigned ", _level)):
+        _between = f"the {_unsigned}{_before}distance between {{a}} and {{b}}"
+        _said(m.Distance, _between, metric=_metric, fits=_fits)
+        _said(m.Distance, f"{_between} between their centers", metric=_metric, ends=m.Ends.CENTERS, fits=_fits)
 _said(m.Depth, "the depth of {of}")
 _said(m.Depth, "the depth of {of} in the latest image", at=t.Now())
 _said(m.Depth, "the depth of {of} in the image at {at}")

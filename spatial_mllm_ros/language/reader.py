@@ -23,7 +23,7 @@ from spatial_mllm_ros.queries.query import Query, terms
 from spatial_mllm_ros.queries.term import InvalidQuery
 
 LONGEST = 70
-"""Tokens of a question at most."""
+"""Tokens of a question at most, other than a canonical sentence."""
 
 __all__ = ["Alternative", "Reading", "read"]
 
@@ -177,12 +177,12 @@ def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices:
                 code=ErrorCode.INVALID_REQUEST,
                 reason=f"{token.text} is not among the {name} of the request, which has {have or 'none'}",
             )
-    if not tokens or len(tokens) > LONGEST:
-        why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
-        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
     canonical = read_canonical(tokens)
     if canonical is not None:
         return _reading(canonical, "")
+    if not tokens or len(tokens) > LONGEST:
+        why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
+        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
     tokens = _named_list(_without_silent(tokens), given, choices)
     found, farthest = _readings(tokens, given)
     remarks: dict[Query, str] = {}
