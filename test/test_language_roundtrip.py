@@ -31,15 +31,42 @@ MUG = o.Object(name="red mug")
 ON_DESK = o.Object(name="mug", where=o.Where.ON, to=o.Object(name="desk"))
 NEAREST = o.Object(name="chair", pick=o.Pick.NEAREST, to=P0)
 MOMENTS = (
-    T0, t.Now(), t.Start(), t.Ago(seconds=90.5), t.AfterStart(seconds=12.25), t.ClockTime(hour=9, minute=5, days_ago=2),
-    t.Stamp(stamp_ns=1_700_000_005_123_456_789), t.MarkMoment(mark="boxes", index=1), t.MarkMoment(mark="points", index=2),
-)  # fmt: skip
-SPANS = (t.WHOLE, *(t.Span(begin=x, end=T1) for x in MOMENTS if x != t.Now()), t.Span(begin=t.Ago(seconds=60), end=t.Now()))
+    T0,
+    t.Now(),
+    t.Start(),
+    t.Ago(seconds=90.5),
+    t.AfterStart(seconds=12.25),
+    t.ClockTime(hour=9, minute=5, days_ago=2),
+    t.Stamp(stamp_ns=1_700_000_005_123_456_789),
+    t.MarkMoment(mark="boxes", index=1),
+    t.MarkMoment(mark="points", index=2),
+)
+SPANS = (
+    t.WHOLE,
+    *(t.Span(begin=x, end=T1) for x in MOMENTS if x != t.Now()),
+    t.Span(begin=t.Ago(seconds=60), end=t.Now()),
+)
 THINGS = (
-    P0, B0, o.Camera(), o.Camera(at=T0), o.Camera(at=t.Now()), o.Robot(at=t.Now()), o.Robot(at=T1), o.Origin(), o.Origin(frame_id="base_link"),
-    o.Position(x=1.5, y=-2.0, z=0.25, frame_id="map"), o.Floor(), o.Ceiling(), o.NearestWall(), o.Room(), o.Room(name="kitchen"), o.Room(name="den"),
-    MUG, ON_DESK, NEAREST,
-)  # fmt: skip
+    P0,
+    B0,
+    o.Camera(),
+    o.Camera(at=T0),
+    o.Camera(at=t.Now()),
+    o.Robot(at=t.Now()),
+    o.Robot(at=T1),
+    o.Origin(),
+    o.Origin(frame_id="base_link"),
+    o.Position(x=1.5, y=-2.0, z=0.25, frame_id="map"),
+    o.Floor(),
+    o.Ceiling(),
+    o.NearestWall(),
+    o.Room(),
+    o.Room(name="kitchen"),
+    o.Room(name="den"),
+    MUG,
+    ON_DESK,
+    NEAREST,
+)
 WELL_KNOWN = (P1, B1, o.Camera(at=t.Start()), MUG)
 
 
@@ -73,23 +100,32 @@ def typical_measures() -> Iterator[m.Measure]:
             continue
         first, *rest = choices.values()
         for values in itertools.chain(
-            itertools.product(first, *(x[:1] for x in rest)), itertools.product(first[:1], *(x[:3] for x in rest)),
+            itertools.product(first, *(x[:1] for x in rest)),
+            itertools.product(first[:1], *(x[:3] for x in rest)),
             *(itertools.product(first[:1], *(x if x is one else x[:1] for x in rest)) for one in rest),
-        ):  # fmt: skip
+        ):
             yield from _made(cls, **dict(zip(choices, values, strict=True)))
 
 
 def _typical(kind: str, default: Any, first: bool) -> tuple[Any, ...]:
-    enums: dict[str, type[Enum]] = {c.__name__: c for c in (m.Metric, m.Ends, m.Dimension, m.Axis, m.Event, m.Countable)}
+    enums: dict[str, type[Enum]] = {
+        c.__name__: c for c in (m.Metric, m.Ends, m.Dimension, m.Axis, m.Event, m.Countable)
+    }
     name = kind.removesuffix(" | None")
     if name in enums:
         return tuple(enums[name])
     more = (None,) if kind.endswith("None") else ()
-    return more + {
-        "Operand": THINGS if first else WELL_KNOWN + ((default,) if isinstance(default, o.Operand) else ()),
-        "Object": tuple(x for x in THINGS if isinstance(x, o.Object)),
-        "Span": SPANS, "Moment": MOMENTS, "bool": (False, True), "float": (0.0, 0.35),
-    }[name]  # fmt: skip
+    return (
+        more
+        + {
+            "Operand": THINGS if first else WELL_KNOWN + ((default,) if isinstance(default, o.Operand) else ()),
+            "Object": tuple(x for x in THINGS if isinstance(x, o.Object)),
+            "Span": SPANS,
+            "Moment": MOMENTS,
+            "bool": (False, True),
+            "float": (0.0, 0.35),
+        }[name]
+    )
 
 
 MEASURES = list(dict.fromkeys(typical_measures()))
@@ -105,20 +141,38 @@ def test_every_measure_of_typical_things_can_be_asked_for_in_words() -> None:
         query = as_settled(a.Value(of=measure))
         text = told(query)
         if text is None:
-            assert isinstance(measure, m.Extent) and not isinstance(measure.of, o.Box | o.Object | o.Room), f"there are no words for {measure}"
+            assert isinstance(measure, m.Extent), f"there are no words for {measure}"
+            assert not isinstance(measure.of, o.Box | o.Object | o.Room), f"there are no words for {measure}"
             continue
         assert said.setdefault(text, query) == query, f"{text!r} is said for two queries"
 
 
 SOME = [
-    m.Distance(a=P0, b=P1), m.Depth(of=P0), m.Height(of=P1), m.Height(of=P0, above=P1), m.Extent(of=B0, dimension=m.Dimension.WIDTH),
-    m.Extent(of=MUG, dimension=m.Dimension.HEIGHT), m.PathLength(), m.ClosestApproach(to=P0), m.Distance(a=o.Camera(at=T0), b=MUG, metric=m.Metric.HORIZONTAL),
-    m.RouteLength(start=o.Robot(at=t.Now()), goal=NEAREST), m.Clearance(of=P0, ahead=True), m.PathLength(span=SPANS[1]),
-]  # fmt: skip
+    m.Distance(a=P0, b=P1),
+    m.Depth(of=P0),
+    m.Height(of=P1),
+    m.Height(of=P0, above=P1),
+    m.Extent(of=B0, dimension=m.Dimension.WIDTH),
+    m.Extent(of=MUG, dimension=m.Dimension.HEIGHT),
+    m.PathLength(),
+    m.ClosestApproach(to=P0),
+    m.Distance(a=o.Camera(at=T0), b=MUG, metric=m.Metric.HORIZONTAL),
+    m.RouteLength(start=o.Robot(at=t.Now()), goal=NEAREST),
+    m.Clearance(of=P0, ahead=True),
+    m.PathLength(span=SPANS[1]),
+]
 OTHER_UNITS = [
-    m.Angle(a=P0, vertex=P1, b=P2), m.Turn(), m.Elapsed(), m.Speed(), m.SeenTime(of=P0, event=m.Event.LAST, ago=True), m.UnseenFraction(),
-    m.Extent(of=o.Room(), dimension=m.Dimension.FLOOR_AREA), m.Extent(of=B0, dimension=m.Dimension.VOLUME), m.SeenCount(of=P0), m.Count(what=m.Countable.ROOMS),
-]  # fmt: skip
+    m.Angle(a=P0, vertex=P1, b=P2),
+    m.Turn(),
+    m.Elapsed(),
+    m.Speed(),
+    m.SeenTime(of=P0, event=m.Event.LAST, ago=True),
+    m.UnseenFraction(),
+    m.Extent(of=o.Room(), dimension=m.Dimension.FLOOR_AREA),
+    m.Extent(of=B0, dimension=m.Dimension.VOLUME),
+    m.SeenCount(of=P0),
+    m.Count(what=m.Countable.ROOMS),
+]
 VIEWPOINTS = (a.Viewpoint(), a.Viewpoint(at=P2), a.Viewpoint(at=o.Camera(at=T0)), a.Viewpoint(at=P2, facing=ON_DESK))
 SPAN = SPANS[1]
 
@@ -162,7 +216,12 @@ def typical_asks() -> Iterator[a.Ask]:
         yield from (cls(of=x) for cls in (a.Open, a.Locate, a.RoomOf, a.Occupied))
         yield from (a.Occupied(of=x, state=state) for state in a.Occupancy)
         yield a.RoomOf(of=x, most=True)
-        yield from (cls(goal=x, start=start, radius_m=r) for cls in (a.Reachable, a.Route) for start in (None, P1) for r in (0.0, 0.3))
+        yield from (
+            cls(goal=x, start=start, radius_m=r)
+            for cls in (a.Reachable, a.Route)
+            for start in (None, P1)
+            for r in (0.0, 0.3)
+        )
         yield a.LineOfSight(a=x, b=P1)
         yield a.SurfaceNormal(at=x)
         if x in WELL_KNOWN:

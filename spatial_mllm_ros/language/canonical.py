@@ -126,7 +126,9 @@ def _frame_read(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     if at >= len(tokens) or tokens[at].kind != "word":
         return
     end = at + 1
-    while end < len(tokens) and tokens[end].start == tokens[end - 1].end and tokens[end].text.replace("_", "x").isalnum():
+    while (
+        end < len(tokens) and tokens[end].start == tokens[end - 1].end and tokens[end].text.replace("_", "x").isalnum()
+    ):
         end += 1
     name = "".join(token.text for token in tokens[at:end])
     try:
@@ -280,7 +282,9 @@ def _said(cls: type[Any], *templates: str, fits: Callable[[Any], bool] = lambda 
             at = 0
             for match in _SLOT.finditer(text):
                 sign, field, kind, like = match.groups(default="")
-                known = Kind("said_quantity", lambda *_: "") if like else _KINDS[kind] if kind else _kind_of(hints[field])
+                known = (
+                    Kind("said_quantity", lambda *_: "") if like else _KINDS[kind] if kind else _kind_of(hints[field])
+                )
                 parts += [text[at : match.start()], Slot(field=field, kind=known, like=like, sign=sign)]
                 at = match.end()
             parts.append(text[at:])
@@ -401,7 +405,11 @@ def _level(x: m.Distance) -> bool:
     return isinstance(x.a, o.Floor | o.Ceiling) or isinstance(x.b, o.Floor | o.Ceiling)
 
 
-for _metric, _before in ((m.Metric.STRAIGHT, ""), (m.Metric.HORIZONTAL, "horizontal "), (m.Metric.VERTICAL, "vertical ")):
+for _metric, _before in (
+    (m.Metric.STRAIGHT, ""),
+    (m.Metric.HORIZONTAL, "horizontal "),
+    (m.Metric.VERTICAL, "vertical "),
+):
     for _unsigned, _fits in (("", lambda x: not _level(x)), ("unsigned ", _level)):
         _between = f"the {_unsigned}{_before}distance between {{a}} and {{b}}"
         _said(m.Distance, _between, metric=_metric, fits=_fits)
