@@ -39,6 +39,14 @@ HASHES = {
     "spatial_mllm_ros/srv/SpatialQuery_Response": (
         "RIHS01_e02cacab9f7354fa08221b459365c015082fd526d5ce147f1bd6e8b0937a8ea3"
     ),
+    "spatial_mllm_ros/msg/Query": "RIHS01_7658adcf06b93921eb1af1d154bb20d74a453afc8000d35747f2541689143e74",
+    "spatial_mllm_ros/msg/SpatialAnswer": "RIHS01_01ac836d11cb0f9bb585de0bbe121a3b3b552252a34e09b18f01ae79da74a9fa",
+    "spatial_mllm_ros/srv/SpatialQueries_Request": (
+        "RIHS01_0441327e9a552bc8f8a25545e7cc153cb6e816c9ae77c347c8c706891b2832e2"
+    ),
+    "spatial_mllm_ros/srv/SpatialQueries_Response": (
+        "RIHS01_145c217db40d2b0961ce67c064e99f90946c79a3026bdbf407f92258415c83d8"
+    ),
     "spatial_mllm_ros/action/SpatialQuery_SendGoal_Request": (
         "RIHS01_cd6dc0f81938167e5d48b6b853a53e2c8d84928dead4da51380813cd28a08d28"
     ),

@@ -16,6 +16,7 @@ from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.queries.answer import ImagePoint, Request
 from spatial_mllm_ros.queries.asks import Reachable, Value
+from spatial_mllm_ros.queries.builders import Marks
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.queries.measures import Depth, Distance, PathLength
 from spatial_mllm_ros.queries.operands import Point
@@ -91,6 +92,36 @@ def test_a_batch_answers_over_one_state(client: SpatialQueryClient) -> None:
 def test_a_batch_of_words_tells_of_each_what_is_wrong_with_it(client: SpatialQueryClient) -> None:
     batch = client.ask_all([Request("What is the depth of <p0>?", points=MARKS), Request("Flurb?", points=MARKS)])
     assert [a.error_code for a in batch.answers] == [ErrorCode.NONE, ErrorCode.NOT_UNDERSTOOD]
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (Request("What is the depth of <p0>?", points=MARKS[1:]), r"points of requests\[1\] are not those of the others"),
+        (Request("How far did the camera travel?", points=MARKS, window_start=START_NS), "window_start"),
+        (Request("How far did the camera travel?", points=MARKS, timeout=10**9), "timeout"),
+        (Request("Which?", points=MARKS, choices=("a", "b")), "choices, which a batch does not take"),
+        (Request("And now?", points=MARKS, conversation_id="a"), "conversation_id"),
+    ],
+)
+def test_requests_that_share_too_little_are_refused_not_answered_about_something_else(
+    client: SpatialQueryClient, other: Request, why: str
+) -> None:
+    with pytest.raises(QueryError, match=why):
+        client.ask_all([Request(points=MARKS, query=DISTANCE), other])
+
+
+def test_requests_that_were_made_one_after_the_other_share_their_marks(client: SpatialQueryClient) -> None:
+    marks = Marks()
+    depth = marks.request(Depth(of=marks.operand(MARKS[0])))
+    distance = marks.request(Distance(a=P0, b=marks.operand(MARKS[1])))
+    batch = client.ask_all([depth, distance])
+    assert [a.answer for a in batch.answers] == [client.ask(depth).answer, client.ask(distance).answer]
+
+
+def test_no_question_at_all_is_told(client: SpatialQueryClient) -> None:
+    with pytest.raises(QueryError, match="no question"):
+        client.ask_all([])
 
 
 def test_too_many_in_a_batch_are_refused_as_a_whole(client: SpatialQueryClient) -> None:

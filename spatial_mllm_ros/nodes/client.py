@@ -105,15 +105,16 @@ class SpatialQueryClient:
     def ask_all(self, requests: Sequence[Request]) -> BatchAnswer:
         """Answers to several requests over one state of the node's memory.
 
-        They share marks, window, frame and time limit, those of the first. Raises QueryError for a batch that is not
-        answered as a whole, and what ``ask`` raises.
+        They share marks, window, frame and time limit. Raises QueryError for a batch that does not, or that is not answered
+        as a whole, and what ``ask`` raises.
         """
+        message = convert.batch_message(requests, self._make)
         with self._lock:
             if self._batch is None:
                 self._batch = self._new_batch()
         limit = requests[0].timeout / 1e9 if requests[0].timeout > 0 else ANSWER_TIME_S
         wait = limit + GRACE_S if self._batch.wait_for_service(self.wait_s) else 0.0
-        return convert.batch_of(self._batch.call(convert.batch_message(requests, self._make), wait))
+        return convert.batch_of(self._batch.call(message, wait))
 
     def ask_async(self, question: str | Request, **fields: Any) -> Future[Answer]:
         """A Future of the answer; nothing ends it when none comes, so wait for it with a time limit and cancel it then.

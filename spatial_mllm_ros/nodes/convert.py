@@ -139,9 +139,9 @@ def _check_count(message: Any, name: str) -> None:
         raise _invalid(f"{name} holds {len(getattr(message, name))} items; at most {MOST_ITEMS} are taken")
 
 
-def _query(message: Any) -> Query | None:
+def _query(message: Any, where: str = "query") -> Query | None:
     try:
-        return query_of(message)
+        return query_of(message, where)
     except InvalidQuery as error:
         raise _invalid(str(error)) from error
 
@@ -196,7 +196,7 @@ def requests_of(message: Any) -> list[Request]:
     return [
         Request(
             question=_text(words[i], f"questions[{i}]") if words else "",
-            query=_query(queries[i]) if queries else None,
+            query=_query(queries[i], f"queries[{i}]") if queries else None,
             **shared,
         )
         for i in range(count)
@@ -204,14 +204,31 @@ def requests_of(message: Any) -> list[Request]:
 
 
 def batch_message(requests: Sequence[Request], make: Maker) -> Any:
-    """The message of requests that share everything but what is asked, the first one's."""
-    first = request_message(requests[0], make)
-    shared = ("window_start", "window_end", "frame_id", "points", "boxes", "times", "timeout")
+    """The message of requests that share everything but what is asked; marks may be added from one to the next.
+
+    Raises QueryError (INVALID_REQUEST) for others, which would be answered about something else.
+    """
+    if not requests:
+        raise _invalid("there is no question")
+    most = max(requests, key=lambda r: (len(r.points), len(r.boxes), len(r.times)))
+    for i, request in enumerate(requests):
+        for name in ("points", "boxes", "times"):
+            mine, all_of_them = getattr(request, name), getattr(most, name)
+            if mine != all_of_them[: len(mine)]:
+                raise _invalid(f"{name} of requests[{i}] are not those of the others: a batch has one list of them for all")
+        for name in ("window_start", "window_end", "frame_id", "timeout"):
+            if getattr(request, name) != getattr(most, name):
+                raise _invalid(f"{name} of requests[{i}] is not that of the others: a batch has one for all")
+        for name in ("choices", "max_keyframes", "conversation_id"):
+            if getattr(request, name):
+                raise _invalid(f"requests[{i}] has {name}, which a batch does not take: ask it alone")
+    shared = request_message(most, make)
+    names = ("window_start", "window_end", "frame_id", "points", "boxes", "times", "timeout")
     return make.new(
         BATCH_REQUEST,
         questions=[r.question for r in requests] if any(r.question for r in requests) else [],
         queries=[query_message(r.query, make) for r in requests] if any(r.query for r in requests) else [],
-        **{name: getattr(first, name) for name in shared},
+        **{name: getattr(shared, name) for name in names},
     )
 
 

@@ -51,17 +51,17 @@ def query_message(query: Query | None, make: Maker) -> Any:
     return _message(query.ask, "Query", make, {**own, "window": window})
 
 
-def query_of(message: Any) -> Query | None:
-    """The query in msg/Query, None where its ask is 0. Raises InvalidQuery, which names the place."""
+def query_of(message: Any, where: str = "query") -> Query | None:
+    """The query in msg/Query, None where its ask is 0. Raises InvalidQuery, which names the place, as in ``where``."""
     if not message.ask:
         return None
-    _check_length(message.window, "query.window", 1)
+    _check_length(message.window, f"{where}.window", 1)
     return Query(
-        ask=_required(_term(message, Ask, "query"), "query"),
+        ask=_required(_term(message, Ask, where), where),
         negated=bool(message.negated),
         unit=message.unit,
         frame_id=message.frame_id.lstrip("/"),
-        window=_span_of(message.window[0], "query.window[0]") if len(message.window) else None,
+        window=_span_of(message.window[0], f"{where}.window[0]") if len(message.window) else None,
     )
 
 

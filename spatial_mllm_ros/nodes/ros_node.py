@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -48,6 +49,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
+import spatial_mllm_ros
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
@@ -69,6 +71,7 @@ from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
 NODE_NAME, SERVICE, BATCH_SERVICE = "spatial_mllm", "spatial_query", "spatial_queries"
+PACKAGE_LOG = logging.getLogger("spatial_mllm_ros")
 log = logging.getLogger(__name__)
 EXECUTABLE = "ros2 run spatial_mllm_ros spatial_mllm_node"
 END_OF_TIME = 2**63 - 1
@@ -126,9 +129,7 @@ class SpatialMllmNode(LifecycleNode):
         super().__init__(NODE_NAME, **options)
         self.interrupted = interrupted
         self._log_bridge = _LogBridge(self.get_logger())
-        package = logging.getLogger("spatial_mllm_ros")
-        package.addHandler(self._log_bridge)
-        package.setLevel(logging.DEBUG)  # the node's own level decides what is shown
+        self._log_bridge.attach()
         self._engine: LiveEngine | None = None
         self._service: Any = None
         self._batch_service: Any = None
@@ -274,7 +275,7 @@ class SpatialMllmNode(LifecycleNode):
         """Ends everything, whatever the state."""
         self._dismantle("the node was shut down")
         self._jumps.unregister()
-        logging.getLogger("spatial_mllm_ros").removeHandler(self._log_bridge)
+        PACKAGE_LOG.removeHandler(self._log_bridge)
         super().destroy_node()
 
     def _start(self) -> None:
@@ -491,6 +492,19 @@ class _LogBridge(logging.Handler):
     def __init__(self, logger: Any) -> None:
         super().__init__()
         self._logger = logger
+
+    def attach(self) -> None:
+        """Hear all that the package logs.
+
+        Where ROS's launch is imported in the same process, loggers made from then on tell their parents nothing. Ours do,
+        also those of modules that are imported later: they get the logger that is made here.
+        """
+        package = Path(spatial_mllm_ros.__file__).parent
+        for file in package.rglob("*.py"):
+            parts = file.relative_to(package.parent).with_suffix("").parts
+            logging.getLogger(".".join(parts).removesuffix(".__init__")).propagate = True
+        PACKAGE_LOG.addHandler(self)
+        PACKAGE_LOG.setLevel(logging.DEBUG)  # the node's own level decides what is shown
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from robot import Robot
 
-# The plugins of launch make every logger one that tells its parents nothing; the node's are ordinary ones.
-logging.setLoggerClass(logging.Logger)
-
-from robot import Robot  # noqa: E402
-
-from spatial_mllm_ros.nodes.dds import domain  # noqa: E402
+from spatial_mllm_ros.nodes.dds import domain
 
 # A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
 os.environ.update(domain.private())
@@ -50,3 +45,19 @@ def robots(ros: None) -> Iterator[Callable[..., Robot]]:
     yield make
     for robot in made:
         robot.close()
+
+
+@pytest.fixture
+def cameras(ros: None) -> Iterator[Callable[..., Any]]:
+    """Makes cameras, and ends them: one that is left over keeps the players of later tests away from its topics."""
+    from camera_player import CameraPlayer
+
+    made: list[CameraPlayer] = []
+
+    def make(name: str = "camera", **options: Any) -> CameraPlayer:
+        made.append(CameraPlayer(name, **options))
+        return made[-1]
+
+    yield make
+    for player in made:
+        player.destroy_node()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from spatial_mllm_ros.sources.writers import write_folder
 EXECUTABLE = Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial_mllm_node")
 PLAYER = Path(__file__).with_name("camera_player.py")
 RECORDING = "rendered:frames=30,rooms=1,size=160x120,noise=off"
+needs_embreex = pytest.mark.skipif(find_spec("embreex") is None, reason="rendered rooms need embreex: pip install embreex")
 Run = Callable[..., "Process"]
 
 
@@ -85,6 +87,7 @@ def lifecycle(*words: str) -> str:
     return ros2("lifecycle", words[0], "--no-daemon", "--spin-time", "2", "/spatial_mllm", *words[1:]).strip()
 
 
+@needs_embreex
 def test_bringup_to_answer(run: Run) -> None:
     """Launched, configured, activated; a camera comes, a question is asked on the command line, all of it ends well."""
     begin = time.monotonic()
@@ -132,6 +135,7 @@ def model_python() -> str:
     return python
 
 
+@needs_embreex
 def test_bringup_with_a_model(run: Run, model_python: str, tmp_path: Path) -> None:
     """ROS 2 has its Python and torch another: the model is loaded there, answers, and ends with the node."""
     code = f"from spatial_mllm_ros.models import make_checkpoint; make_checkpoint({str(tmp_path / 'tiny')!r})"
@@ -166,6 +170,7 @@ def test_bringup_with_a_model(run: Run, model_python: str, tmp_path: Path) -> No
     assert workers.stdout
 
 
+@needs_embreex
 def test_replay_reaches_a_node_in_a_namespace_and_on_other_topics(run: Run, tmp_path: Path) -> None:
     """What the node is told is told to the player, too."""
     if subprocess.run(["python3", "-c", "import cyclonedds"], capture_output=True, check=False).returncode != 0:
@@ -191,6 +196,7 @@ def test_the_arguments_of_replay_are_those_of_bringup_too() -> None:
         assert f"'{name}'" in shown
 
 
+@needs_embreex
 def test_what_is_misspelt_is_told(run: Run, tmp_path: Path) -> None:
     """A launch argument, a parameter, a topic."""
     file = tmp_path / "params.yaml"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 is sourced")
@@ -25,7 +25,7 @@ from rclpy.action import ActionClient
 from robot import Robot, wait_for, wait_for_future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from wall import START_NS, frame, point
 
 from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
@@ -37,35 +37,17 @@ from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.answer import ImagePoint as DomainPoint
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
-from spatial_mllm_ros.scene.camera import CameraModel
-from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.srv import SpatialQuery
 
 Robots = Callable[..., Robot]
-START_NS = 1_700_000_000_000_000_000
-CAMERA = CameraModel(64, 48, 60.0, 60.0, 31.5, 23.5)
-
-
-def frame(index: int, start_ns: int = START_NS) -> Frame:
-    """The camera slides along a wall 2 m ahead, 0.1 m a frame, at 10 Hz."""
-    rng = np.random.default_rng(index)
-    return Frame(
-        start_ns + index * 100_000_000,
-        "lens",
-        CAMERA,
-        rng.integers(0, 256, (48, 64, 3)).astype(np.uint8),
-        np.full((48, 64), 2000, np.uint16),
-        from_quaternion((0, 0, 0, 1), (0.1 * index, 0, 0)),
-    )
+Cameras = Callable[..., CameraPlayer]
 
 
 @pytest.fixture
-def camera(ros: None) -> Iterator[CameraPlayer]:
-    player = CameraPlayer()
-    yield player
-    player.destroy_node()
+def camera(cameras: Cameras) -> CameraPlayer:
+    return cameras()
 
 
 def play(player: CameraPlayer, robot: Robot, count: int = 10, start_ns: int = START_NS) -> None:
@@ -75,11 +57,6 @@ def play(player: CameraPlayer, robot: Robot, count: int = 10, start_ns: int = ST
         player.send(frame(index, start_ns))
         time.sleep(0.01)
     wait_for(lambda: len(robot.engine.memory) == before + count, f"{count} frames in memory")
-
-
-def point(index: int, u: float, v: float) -> ImagePoint:
-    sec, nanosec = divmod(START_NS + index * 100_000_000, 10**9)
-    return ImagePoint(header=Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id="lens"), u=u, v=v)
 
 
 DEPTH = {"question": "How deep is <p0>, in cm?", "points": [point(0, 20.0, 20.0)]}
@@ -197,26 +174,34 @@ def test_an_integer_is_taken_for_a_double(robots: Robots) -> None:
     assert robots(timeout_s=30).node.settings().timeout_s == 30.0
 
 
-def test_best_effort_cameras_are_heard(robots: Robots, ros: None) -> None:
+def test_best_effort_cameras_are_heard(robots: Robots, cameras: Cameras) -> None:
     """auto follows what the publisher offers."""
     robot = robots()
     robot.activate()
-    player = CameraPlayer("best_effort_camera", qos=BEST_EFFORT)
-    play(player, robot)
-    player.destroy_node()
+    play(cameras("best_effort_camera", qos=BEST_EFFORT), robot)
 
 
-def test_a_qos_mismatch_is_named_with_its_remedy(robots: Robots, ros: None) -> None:
+def test_a_qos_mismatch_is_named_with_its_remedy(robots: Robots, cameras: Cameras) -> None:
     """Silence is what users complain of most."""
     robot = robots(colour_qos="reliable")
     robot.activate()
-    player = CameraPlayer("best_effort_camera", qos=BEST_EFFORT)
+    cameras("best_effort_camera", qos=BEST_EFFORT)
     wait_for(lambda: "quality of service" in robot.diagnosis("input: colour"), "diagnostics")
     text = robot.diagnosis("input: colour")
     assert "/camera/color/image_raw" in text
     assert "Set colour_qos to sensor_data or auto" in text
-    assert text in robot.logged
-    player.destroy_node()
+    wait_for(lambda: text in robot.logged, "the same in the log")
+
+
+def test_what_is_logged_beside_launch_is_told(robots: Robots) -> None:
+    """In a process that has imported ROS's launch, new loggers tell their parents nothing: ours must."""
+    names = ("spatial_mllm_ros.nodes.live", "spatial_mllm_ros.models.child")  # the second one is imported late, if ever
+    for name in names:
+        logging.getLogger(name).propagate = False  # as launch makes them
+    robot = robots()
+    for name in names:
+        logging.getLogger(name).warning("told by %s", name)
+    wait_for(lambda: {f"told by {name}" for name in names} <= set(robot.logged), "what was logged reaches /rosout")
 
 
 def test_bad_input_leaves_the_node_serving(robots: Robots, camera: CameraPlayer) -> None:
@@ -244,11 +229,11 @@ def test_bad_input_leaves_the_node_serving(robots: Robots, camera: CameraPlayer)
     assert set(refused) <= {"unknown_encoding", "row_step", "data_size"}
 
 
-def test_a_camera_that_dies_and_comes_back(robots: Robots, ros: None) -> None:
+def test_a_camera_that_dies_and_comes_back(robots: Robots, cameras: Cameras) -> None:
     robot = robots()
     robot.activate()
     for round_ in range(2):
-        player = CameraPlayer(f"camera_{round_}")
+        player = cameras(f"camera_{round_}")
         play(player, robot, 5, START_NS + round_ * 10**9)
         player.destroy_node()
 

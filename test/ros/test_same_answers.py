@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ COMMAND = [sys.executable, "-m", "spatial_mllm_ros.cli"]
 
 
 @pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
+@pytest.mark.skipif(find_spec("embreex") is None, reason="rendered rooms need embreex: pip install embreex")
 def test_answers_are_those_of_the_file(robots: Callable[..., Robot], tmp_path: Path) -> None:
     source = RenderedSource.from_spec(SCENE)
     content = demo_questions(source)
