@@ -119,6 +119,20 @@ def test_requests_that_were_made_one_after_the_other_share_their_marks(client: S
     assert [a.answer for a in batch.answers] == [client.ask(depth).answer, client.ask(distance).answer]
 
 
+def test_what_was_seen_long_ago_is_told() -> None:
+    """No image comes any more, and there may be only one."""
+    node = node_with()
+    assert node.engine is not None
+    frames = list(SmallSource().frames())
+    with SpatialQueryClient(wait_s=10) as client:
+        assert client.seen() == (frames[0].stamp_ns, frames[-1].stamp_ns)
+        node.engine.memory.clear()
+        assert client.seen() is None
+        node.engine.memory.add(frames[0])
+        assert client.seen() == (frames[0].stamp_ns, frames[0].stamp_ns)
+    node.close()
+
+
 def test_no_question_at_all_is_told(client: SpatialQueryClient) -> None:
     with pytest.raises(QueryError, match="no question"):
         client.ask_all([])

@@ -120,6 +120,13 @@ def test_nothing_with_a_mark_is_a_question_for_a_model() -> None:
     assert not reading_of("What is <p0> used for?").free_form
 
 
+@pytest.mark.parametrize(
+    "question", ["What is the length of the camera's path?", "What is the height of the ceiling above the floor?"]
+)
+def test_marks_for_another_question_of_a_batch_do_not_hinder(question: str) -> None:
+    assert read(question, points=2).query == read(question, boxes=3).query == read(question).query is not None
+
+
 def test_two_questions_are_two_queries() -> None:
     reading = reading_of("how tall is <box0> and how wide is <box1>")
     assert reading.query is None

@@ -183,8 +183,12 @@ def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices:
     if not tokens or len(tokens) > LONGEST:
         why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
         return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
-    tokens = _named_list(_without_silent(tokens), given, choices)
+    plain = _without_silent(tokens)
+    tokens = _named_list(plain, given, choices)
     found, farthest = _readings(tokens, given)
+    if not found and tokens != plain:  # marks may be there for another question of the batch
+        tokens = plain
+        found, farthest = _readings(tokens, given)
     remarks: dict[Query, str] = {}
     if not any(isinstance(f, Query) for f in found) or min(found.values()) > 0:
         for repaired, changed in _SPELLER.repairs(tokens):

@@ -28,7 +28,8 @@ ANSWER_TIME_S = 30.0
 """The node's own limit by default."""
 GRACE_S = 5.0
 """A node answers TIMEOUT by itself when its limit passes; the client waits for that a little longer."""
-_ENDS = "How far did the camera move?"
+_ENDS = ("How far did the camera travel?", "Where was the camera at the start?")
+"""Of the past, so that they are answered also when no camera has sent for a while; the second one where one pose is all."""
 _AT = "Where was the camera at <t0>?"
 
 
@@ -140,8 +141,8 @@ class SpatialQueryClient:
 
     def seen(self) -> tuple[int, int] | None:
         """Stamps (ns) of the first and the last image that the node remembers a pose of; None when there is none."""
-        answer = self.ask(_ENDS)
-        return None if answer.error_code or not answer.last_stamp else (answer.first_stamp, answer.last_stamp)
+        answers = (answer for question in _ENDS if not (answer := self.ask(question)).error_code and answer.last_stamp)
+        return next(((answer.first_stamp, answer.last_stamp) for answer in answers), None)
 
     def nearest(self, stamp_ns: int) -> int | None:
         """Stamp (ns) of the image nearest to a moment, as near as the node's moment_tolerance_s; None: there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -117,6 +118,10 @@ class Robot:
         return str(self.diagnostics[name].message) if name in self.diagnostics else ""
 
     def close(self) -> None:
+        """End both nodes for good.
+
+        One that is only left to the garbage collector takes /rosout along, later, from the next one of its name.
+        """
         self._stop.set()
         for executor, thread in zip(self._executors, self._threads, strict=True):
             executor.create_task(lambda: None)
@@ -126,6 +131,9 @@ class Robot:
             executor.shutdown(1.0)
         self.node.destroy_node()
         self.other.destroy_node()
+        del self.node, self.other, self._executors, self._threads
+        self._clients.clear()
+        gc.collect()
 
     def _on_diagnostics(self, message: Any) -> None:
         self.diagnostics.update({s.name.removeprefix("spatial_mllm: "): s for s in message.status})
