@@ -121,10 +121,11 @@ def test_requests_that_were_made_one_after_the_other_share_their_marks(client: S
 
 def test_what_was_seen_long_ago_is_told() -> None:
     """No image comes any more, and there may be only one."""
-    node = node_with()
+    elsewhere = ("--ros-args", "-r", "__ns:=/elsewhere")  # the node of the other tests is still there
+    node = node_with(*elsewhere)
     assert node.engine is not None
     frames = list(SmallSource().frames())
-    with SpatialQueryClient(wait_s=10) as client:
+    with SpatialQueryClient(ros_args=elsewhere, wait_s=10) as client:
         assert client.seen() == (frames[0].stamp_ns, frames[-1].stamp_ns)
         node.engine.memory.clear()
         assert client.seen() is None
