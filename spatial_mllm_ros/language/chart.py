@@ -19,6 +19,8 @@ Found = list[tuple[int, tuple[Any, ...], int]]
 """Readings from a place: where they end, the values, and the cost."""
 
 ANYTHING = "*"
+MOST_BEGUN = 20_000
+"""Lists of patterns by their first token that are kept at most, so that unknown words do not add up."""
 _PART = re.compile(r"[\[\]()|*]|\{\w+\}|[^\s\[\]()|*{}]+")
 
 
@@ -48,6 +50,10 @@ class Node:
         elif self.kind != "fixed":
             self.values = int(any(inner)) if self.kind == "star" else int(self.kind == "phrase") or sum(inner)
 
+    def can_begin(self, keys: frozenset[str]) -> bool:
+        """Whether it can be there before a token with these keys."""
+        return self.nullable or self.open or not self.first.isdisjoint(keys)
+
 
 @dataclass
 class Rule:
@@ -68,6 +74,7 @@ class Grammar:
         self.entries: dict[str, list[tuple[tuple[str, ...], str, Any]]] = {}
         self.words: set[str] = set()
         self.tables: set[str] = set()
+        self.begun: dict[tuple[str, frozenset[str]], list[Rule]] = {}
         for name, phrases in lexicon.items():
             for phrase in phrases:
                 self._enter(phrase, name)
@@ -104,6 +111,15 @@ class Grammar:
 
         return add
 
+    def beginning(self, name: str, keys: frozenset[str]) -> list[Rule]:
+        """The patterns of a phrase that can begin with a token of these keys."""
+        known = self.begun.get((name, keys))
+        if known is None:
+            if len(self.begun) >= MOST_BEGUN:
+                self.begun.clear()
+            known = self.begun[name, keys] = [r for r in self.rules.get(name, ()) if r.node.can_begin(keys)]
+        return known
+
     def ready(self) -> None:
         """Find what every pattern can begin with. Call once, when all patterns are there."""
         firsts: dict[str, frozenset[str]] = {n: keys for n, (_, keys) in self.natives.items()}
@@ -122,6 +138,7 @@ class Grammar:
                 if first != firsts.get(name) or empty != nullable.get(name, False):
                     firsts[name], nullable[name], changed = first, empty, True
         self.firsts, self.nullable = firsts, nullable
+        self.begun.clear()
 
 
 class Chart:
@@ -167,9 +184,8 @@ class Chart:
                 best[end, value] = min(cost, best.get((end, value), cost))
         for end, value in self.ends.get((name, at), ()) if name in grammar.tables else ():
             best[end, value] = 0
-        for rule in grammar.rules.get(name, ()):
-            node = rule.node
-            for end, values, cost in self.match(node, at):
+        for rule in grammar.beginning(name, keys):
+            for end, values, cost in self.match(rule.node, at):
                 try:
                     value = rule.action(*values)
                 except InvalidQuery:
@@ -187,7 +203,7 @@ class Chart:
     def match(self, node: Node, at: int) -> Found:
         """The readings of a part of a pattern from a place."""
         kind = node.kind
-        if not (node.nullable or node.open or not node.first.isdisjoint(self.keys[self.next[at]])):
+        if not node.can_begin(self.keys[self.next[at]]):
             return []
         if kind == "phrase":
             return self.phrase(node.key, at)
@@ -204,7 +220,8 @@ class Chart:
             return found
         if kind == "opt":
             (part,) = node.parts
-            return [(at, (None,) * part.values, 0), *self.match(part, at)]
+            nothing: Found = [(at, (None,) * part.values, 0)]
+            return nothing + self.match(part, at) if part.can_begin(self.keys[self.next[at]]) else nothing
         if kind in ("word", "class", "fixed"):
             at = self.next[at]
             self.farthest = max(self.farthest, at + 1)
@@ -216,7 +233,13 @@ class Chart:
             return [(self.plain[r + len(w) - 1] + 1, (), 0) for w in node.fixed if self.texts[r : r + len(w)] == w]
         if kind == "alt":
             width = node.values
-            return [(e, v + (None,) * (width - len(v)), c) for part in node.parts for e, v, c in self.match(part, at)]
+            keys = self.keys[self.next[at]]
+            return [
+                (e, v + (None,) * (width - len(v)), c)
+                for part in node.parts
+                if part.can_begin(keys)
+                for e, v, c in self.match(part, at)
+            ]
         (part,) = node.parts
         at = self.next[at]
         known = self.memo.get((part.key + "*", at)) if part.key else None
