@@ -146,7 +146,7 @@ class SpatialQueryEngine:
         understood = Understood(query=request.query)
         try:
             _check(request)
-            understood = understand(request, self.reader, call.left_s, cancelled)
+            understood = understand(request, self.reader, call.left_s, cancelled, self.model is not None)
             answer = self._answer(replace(call, understood=understood))
         except QueryError as error:
             understood = error.understood if isinstance(error, NotUnderstood) else understood
@@ -178,7 +178,7 @@ class SpatialQueryEngine:
             return False
         try:
             _check(request)
-            understood = understand(request, _GRAMMAR, math.inf, lambda: False)
+            understood = understand(request, _GRAMMAR, math.inf, lambda: False, self.model is not None)
         except QueryError as error:
             return self.reader.translates and error.code in (ErrorCode.NOT_UNDERSTOOD, ErrorCode.AMBIGUOUS)
         return self.model is not None and is_for_a_model(request, understood.query)

@@ -15,6 +15,7 @@ from spatial_mllm_ros.queries.answer import Request
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.queries.measures import Distance
 from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.query.arbitration import is_marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,16 @@ class NotUnderstood(QueryError):
 
 
 def understand(
-    request: Request, reader: ConversationReader, timeout_s: float, cancelled: Callable[[], bool]
+    request: Request,
+    reader: ConversationReader,
+    timeout_s: float,
+    cancelled: Callable[[], bool],
+    has_model: bool = False,
 ) -> Understood:
-    """The query that a request means. Raises QueryError: INVALID_REQUEST, NOT_UNDERSTOOD or AMBIGUOUS."""
+    """The query that a request means. Raises QueryError: INVALID_REQUEST, NOT_UNDERSTOOD or AMBIGUOUS.
+
+    has_model: a question without marks that is not read is one for the model, which answers the words themselves.
+    """
     typed = request.query
     if typed is not None and not request.question.strip():
         return Understood(query=typed, read_as=said(typed))
@@ -64,6 +72,14 @@ def understand(
                 replace(understood, query=typed),
             )
         return replace(understood, query=typed)
+    if (
+        has_model
+        and reading.query is None
+        and reading.code is ErrorCode.NOT_UNDERSTOOD
+        and not reading.queries
+        and not is_marked(request, None)
+    ):
+        return replace(understood, free_form=True)
     if reading.query is None and not reading.free_form:
         code = reading.code if reading.code is not ErrorCode.NONE else ErrorCode.NOT_UNDERSTOOD
         raise NotUnderstood(code, reading.reason or "the question is not understood", understood)
