@@ -258,7 +258,9 @@ class Context:
             T, key = self.track.at(near, 0), near
             assert T is not None
         stored = self.memory.nearest(key, self.camera_frame)
-        return CameraErrors(stored.frame_id if stored else ("pose", key), T, self.sensor)
+        if stored is None:
+            return CameraErrors(("pose", key), T, self.sensor, stamp_ns)
+        return CameraErrors(stored.frame_id, T, self.sensor, stamp_ns, stored.frame.pose_stddev)
 
     def frames(self) -> list[StoredFrame]:
         """Frames held within the request's window, of ``camera_frame``, by stamp."""

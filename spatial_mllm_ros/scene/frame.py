@@ -36,9 +36,9 @@ class Frame:
         float32 metres (0, NaN or infinity = no data). None: no depth.
     T_world_camera: camera points to world points, metres. None: pose unknown.
     world_frame: the fixed frame of the pose.
-    pose_stddev: what the pose of this frame may be off by beyond what the SensorModel assumes of every pose: position of
-        the camera along each axis (m) and rotation about each (rad), one standard deviation. Known where a tracker tells
-        its covariance, or where the pose was interpolated between transforms far apart. None: nothing beyond.
+    pose_stddev: what the pose of this frame may be off by, where that is more than the SensorModel assumes of every pose:
+        position of the camera along each axis (m) and rotation about each (rad), one standard deviation. Known where a
+        tracker tells its covariance, or where the pose was interpolated between transforms far apart. None: nothing told.
 
     Raises InvalidFrame when shapes or types contradict each other.
     """

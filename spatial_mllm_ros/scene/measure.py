@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
-from spatial_mllm_ros.scene.uncertainty import Errors
+from spatial_mllm_ros.scene.uncertainty import Drifting, Errors
 
 WINDOW_PX = 3
 """Half size of the window in which the surface round a pixel is fitted."""
@@ -26,18 +26,53 @@ _ALONE = 1.5  # a single pixel must disagree more clearly than a fit
 
 @dataclass(frozen=True, eq=False)
 class CameraErrors:
-    """Error sources of one image: its pose (six) and the part of the depth error that its pixels share."""
+    """Error sources of one image: its pose (six) and the part of the depth error that its pixels share.
+
+    key: names the image among error sources. pose_stddev: what is told of this very pose (m, rad), see Frame.
+    """
 
     key: Hashable
     T_world_camera: Transform
     sensor: SensorModel
+    stamp_ns: int = 0
+    pose_stddev: tuple[float, float] | None = None
 
-    def stddevs(self, depth: bool = True) -> dict[Hashable, float]:
+    @classmethod
+    def of(cls, frame: Frame, key: Hashable, sensor: SensorModel) -> CameraErrors:
+        """Those of a frame with a pose. ValueError for one without."""
+        if frame.T_world_camera is None:
+            raise ValueError("a frame without pose has no place in space")
+        return cls(key, frame.T_world_camera, sensor, frame.stamp_ns, frame.pose_stddev)
+
+    @property
+    def position_stddev(self) -> float:
+        """Of the position along each axis, metres, drift included."""
+        return float(np.hypot(self._white[0], self.sensor.drift_position_m))
+
+    @property
+    def _white(self) -> tuple[float, float]:
+        """Deviations of position and rotation that no other image shares: the sensor's or what is told, if more."""
+        told = self.pose_stddev or (0.0, 0.0)
+        return max(self.sensor.pose_position_m, told[0]), max(self.sensor.pose_rotation_rad, told[1])
+
+    def stddevs(self, depth: bool = True) -> dict[Hashable, float | Drifting]:
         """Standard deviation of every source; ``depth``: with the shared depth error."""
-        out: dict[Hashable, float] = {("scale", self.key): self.sensor.depth_correlated} if depth else {}
-        for axis in range(3):
-            out["position", self.key, axis] = self.sensor.pose_position_m
-            out["rotation", self.key, axis] = self.sensor.pose_rotation_rad
+        sensor = self.sensor
+        out: dict[Hashable, float | Drifting] = {("scale", self.key): sensor.depth_correlated} if depth else {}
+        drifts = (sensor.drift_position_m, sensor.drift_rotation_rad)
+        for kind, white, drift in zip(("position", "rotation"), self._white, drifts, strict=True):
+            for axis in range(3):
+                out[kind, self.key, axis] = (
+                    Drifting(
+                        white=white,
+                        drift=drift,
+                        stamp_ns=self.stamp_ns,
+                        time_s=sensor.drift_time_s,
+                        group=(kind, axis),
+                    )
+                    if drift > 0
+                    else white
+                )
         return out
 
     def pose(self, errors: Errors) -> Transform:
@@ -83,7 +118,7 @@ class PointMeasurement:
     def key(self) -> Hashable:
         return (self.camera.key, self.u, self.v)
 
-    def stddevs(self) -> dict[Hashable, float]:
+    def stddevs(self) -> dict[Hashable, float | Drifting]:
         """Standard deviation of every error source of this point, its image's included."""
         px = self.camera.sensor.pixel_px
         return {**self.camera.stddevs(), ("z", self.key): self.z_stddev, ("u", self.key): px, ("v", self.key): px}
@@ -155,7 +190,7 @@ def measure_point(frame: Frame, key: Hashable, u: float, v: float, sensor: Senso
     neighbours = camera.unproject([(u + step, v), (u - step, v), (u, v + step), (u, v - step)])
     ray_per_px = np.stack([neighbours[0] - neighbours[1], neighbours[2] - neighbours[3]], axis=1) / (2 * step)
     ray_per_px = np.where(np.isfinite(ray_per_px), ray_per_px, 0.0)
-    errors = CameraErrors(key, frame.T_world_camera, sensor)
+    errors = CameraErrors.of(frame, key, sensor)
     return PointMeasurement(
         float(u),
         float(v),

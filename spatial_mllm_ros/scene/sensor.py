@@ -18,7 +18,9 @@ class SensorModel:
     the pixels of one image, which averaging over pixels does not reduce: ``depth_correlated`` times z.
 
     Poses: ``pose_position_m`` on every axis of the position and ``pose_rotation_rad`` about every axis, independent
-    between images. ``pixel_px``: how precisely a pixel names a point (marking and calibration), on u and v.
+    between images. Beside that they drift, by ``drift_position_m`` and ``drift_rotation_rad`` in the long run: images that
+    lie dt apart in time share it with the correlation exp(-dt / ``drift_time_s``), so that neighbours agree better than
+    images of another round. ``pixel_px``: how precisely a pixel names a point (marking and calibration), on u and v.
     """
 
     depth_base_m: float = 0.0012
@@ -28,6 +30,9 @@ class SensorModel:
     pose_position_m: float = 0.003
     pose_rotation_rad: float = 0.002
     pixel_px: float = 0.3
+    drift_position_m: float = 0.0
+    drift_rotation_rad: float = 0.0
+    drift_time_s: float = 30.0
 
     def depth_white_stddev(self, z: ArrayLike) -> NDArray[np.float64]:
         """White noise of depth, metres, at depths ``z`` (metres, any shape)."""
@@ -41,4 +46,12 @@ class SensorModel:
     @classmethod
     def exact(cls) -> SensorModel:
         """Simulated geometry without noise: what is left is rounding to millimetres and pixels."""
-        return cls(3e-4, 0.0, 0.0, 0.0, 1e-6, 1e-6, 0.05)
+        return cls(
+            depth_base_m=3e-4,
+            depth_quadratic_per_m=0.0,
+            depth_offset_m=0.0,
+            depth_correlated=0.0,
+            pose_position_m=1e-6,
+            pose_rotation_rad=1e-6,
+            pixel_px=0.05,
+        )

@@ -48,7 +48,7 @@ def sight(point: PointMeasurement, frame: Frame, key: Hashable) -> Sighting:
         raise ValueError("a frame without camera model or pose cannot show where a point is")
     if key == point.camera.key:
         return Sighting(1.0, (point.u, point.v), point.camera.sensor.pixel_px, point.z)
-    viewer = CameraErrors(key, T, point.camera.sensor)
+    viewer = CameraErrors.of(frame, key, point.camera.sensor)
 
     def appearance(errors: Errors) -> NDArray[np.float64]:
         V = viewer.pose(errors)
