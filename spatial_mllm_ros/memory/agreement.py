@@ -7,7 +7,9 @@ from jitter. What is measured refines the SensorModel that was assumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,16 +31,21 @@ _GATE_M, _GATE_SHARE = 0.08, 0.08  # surfaces further apart are not taken for th
 _INDEPENDENT = 25  # samples of an image: errors of neighbouring blocks are alike (lens, pattern, pixels that bleed)
 _MIN_NOISE_M = 5e-4
 _BENT = 0.01  # of the depth, at 45 degrees off the axis
-_TAILS = 6.0  # degrees of freedom of Student's distribution: some images are plainly off, and not all of them for that
+_TAILS = 20.0  # degrees of freedom of Student's distribution: some images are plainly off, and not all of them for that
 _SHORTEST_S = 0.125
-_TIMES_S = (2.0, 8.0, 32.0, 128.0, 512.0)
-_PARTNERS = 3
+_TIMES_S = (512.0, 128.0, 32.0, 8.0, 2.0)
+"""How fast drift may forget: the slowest first, since drift goes on unless images say that it levels off."""
+_PARTNERS = 4
 _RANK = 7  # of a pair's columns: a motion and a scale
 _PRIOR_DRIFT = 0.3  # drift that nothing is known of, as a share of the white error
 _PRIOR = np.array([1.5, 1.5, 1.0, 3.0, 3.0])
 """Deviations of the logarithms of the variances: 1 is a factor of 1.6 in a deviation. Nothing is known of a drift."""
+_LEAST_PAIRS = 6
+_FLOOR_M, _FLOOR_RAD = 1e-3, 5e-4
+_FLOOR_SCALE = 5e-4
+"""Finer errors of poses and scales are not told apart from what averaging and interpolation do."""
 _FIT_STEPS = 12
-_BETTER = 0.5  # in logarithm: what a slower drift must be likelier by
+_BETTER = 1.0  # in logarithm: what a faster drift must be likelier by
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class AgreementConfig:
             raise ValueError("every_s and every_m must be positive, max_views and max_pairs at least 2")
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _View:
     """What a frame shows, coarsely: points and unit normals [rows, columns, 3], camera frame, NaN where not smooth."""
 
@@ -121,8 +128,7 @@ class _Pair:
 
     With residuals r along the normals and Z their derivatives (position of the one against the other, rotations of the
     first and the second, scales: 11 columns), in units of the residuals' own noise: g = Z'r, G = Z'Z. apart_s: seconds
-    between the two. residual_m: the median distance between the surfaces. depth_m: their median depth. seconds of both
-    ends are known by frame ids.
+    between the two. residual_m: the median distance between the surfaces. depth_m: their median depth.
     """
 
     ids: tuple[int, int]
@@ -154,79 +160,101 @@ class Agreement:
 
 
 class PoseAgreement:
-    """Compares a small share of the frames with earlier ones that show the same surfaces. Bounded; not for several threads.
+    """Compares a small share of the frames with earlier ones that show the same surfaces. Safe for several threads.
 
-    A frame costs nothing, one that is compared some milliseconds. Moving things are left out as outliers, images that
-    share no surface are not compared.
+    Bounded in views and comparisons. A frame costs one comparison at most, a few milliseconds, and mostly nothing. Moving
+    things are left out as outliers, images that share no surface are not compared.
     """
 
     def __init__(self, config: AgreementConfig | None = None) -> None:
         self.config = config or AgreementConfig()
         self.version = 0
         """Changes with what was compared."""
+        self._lock = threading.RLock()
         self._views: dict[int, _View] = {}
         self._last: dict[str, _View] = {}
+        self._due: deque[tuple[_View, _View]] = deque()
         self._pairs: list[_Pair] = []
-        self._fitted: tuple[tuple[int, SensorModel], Agreement | None] | None = None
+        self._fitted: tuple[int, SensorModel, Agreement] | None = None
 
     def add(self, frame_id: int, frame: Frame) -> None:
         """Look at a frame with depth, camera model and pose."""
         T = frame.T_world_camera
         if frame.depth is None or frame.camera is None or T is None:
             return
-        last = self._last.get(frame.camera_frame)
-        if last is not None and abs(frame.stamp_ns - last.stamp_ns) < self.config.every_s * 1e9:
-            moved = float(np.linalg.norm(T[:3, 3] - last.T_world_camera[:3, 3]))
-            if moved < self.config.every_m:
+        with self._lock:
+            last = self._last.get(frame.camera_frame)
+            if last is not None and abs(frame.stamp_ns - last.stamp_ns) < self.config.every_s * 1e9:
+                moved = float(np.linalg.norm(T[:3, 3] - last.T_world_camera[:3, 3]))
+                if moved < self.config.every_m:
+                    self._compare_one()
+                    return
+            view = _View.of(frame_id, frame)
+            if view is None:
                 return
-        view = _View.of(frame_id, frame)
-        if view is None:
-            return
-        self._last[frame.camera_frame] = view
-        for other in self._partners(view):
-            pair = _compare(view, other)
-            if pair is not None:
-                self._pairs.append(pair)
-                self.version += 1
-        self._views[frame_id] = view
-        self._thin()
+            self._last[frame.camera_frame] = view
+            while len(self._due) > _PARTNERS:  # frames that come slowly are all looked at
+                self._compare_one()
+            self._due.extend((view, other) for other in self._partners(view))
+            self._views[frame_id] = view
+            if len(self._views) > self.config.max_views:
+                self._views = dict(list(self._views.items())[::2])
 
     def move(self, poses: Iterable[tuple[int, Transform]]) -> None:
         """Compare anew after poses were corrected (frame id, T_world_camera)."""
-        moved = dict(poses)
-        for frame_id in moved.keys() & self._views.keys():
-            self._views[frame_id].T_world_camera = moved[frame_id]
-        kept = []
-        for pair in self._pairs:
-            a, b = (self._views.get(i) for i in pair.ids)
-            if not moved.keys() & set(pair.ids):
-                kept.append(pair)
-            elif a is not None and b is not None:
-                again = _compare(a, b)
-                if again is not None:
-                    kept.append(again)
-        self._pairs = kept
-        self.version += 1
+        with self._lock:
+            moved = dict(poses)
+            if not moved.keys() & self._views.keys():
+                return
+            for frame_id in moved.keys() & self._views.keys():
+                self._views[frame_id] = replace(self._views[frame_id], T_world_camera=moved[frame_id])
+            views = list(self._views.values())
+            self._pairs.clear()
+            self._due.clear()
+            self._views = {}
+            for view in views:
+                self._due.extend((view, other) for other in self._partners(view))
+                self._views[view.frame_id] = view
+            self.version += 1
 
     def clear(self) -> None:
         """Forget everything."""
-        self._views.clear()
-        self._last.clear()
-        self._pairs.clear()
-        self.version += 1
+        with self._lock:
+            self._views.clear()
+            self._last.clear()
+            self._due.clear()
+            self._pairs.clear()
+            self._fitted = None
+            self.version += 1
 
     def measured(self, prior: SensorModel) -> Agreement | None:
-        """What the images say, with ``prior`` weighed against it; None before two of them could be compared."""
-        key = (self.version, prior)
-        if self._fitted is None or self._fitted[0] != key:
-            if self._fitted is not None and self._fitted[1] is not None and self._fitted[0][1] == prior:
-                if len(self._pairs) < 1.2 * self._fitted[1].pairs and self.version < 1.2 * self._fitted[0][0]:
-                    return self._fitted[1]  # a few more would change little
-            self._fitted = (key, _fit(self._pairs, prior) if self._pairs else None)
-        return self._fitted[1]
+        """What the images say, with ``prior`` weighed against it; None before a few of them could be compared."""
+        with self._lock:
+            while self._due:
+                self._compare_one()
+            if len(self._pairs) < _LEAST_PAIRS:
+                return None
+            known = self._fitted
+            if known is None or known[1] != prior or self.version > known[0] + max(known[2].pairs // 5, 2):
+                self._fitted = known = (self.version, prior, _fit(self._pairs, prior))
+            return known[2]
+
+    def _compare_one(self) -> None:
+        if not self._due:
+            return
+        pair = _compare(*self._due.popleft())
+        if pair is None:
+            return
+        self._pairs.append(pair)
+        self.version += 1
+        if len(self._pairs) > self.config.max_pairs:
+            # evenly over the times apart: pairs of long ago are rare and tell of drift
+            order = sorted(range(len(self._pairs)), key=lambda i: self._pairs[i].apart_s)
+            gone = set(order[1::4])
+            self._pairs = [pair for i, pair in enumerate(self._pairs) if i not in gone]
 
     def _partners(self, view: _View) -> list[_View]:
-        """Up to three views of the same place: of just before, of long ago, and of between."""
+        """Some views of the same place: of just before, of long ago, and of between."""
         near = []
         middle = np.nanmedian(view.points.reshape(-1, 3), axis=0)
         world = view.T_world_camera[:3, :3] @ middle + view.T_world_camera[:3, 3]
@@ -240,18 +268,7 @@ class PoseAgreement:
         near.sort(key=lambda other: abs(other.stamp_ns - view.stamp_ns))
         if len(near) <= _PARTNERS:
             return near
-        # logarithmically spread over the times apart, as drift is told by them
-        places = np.unique(np.round(np.geomspace(1, len(near), _PARTNERS)).astype(int) - 1)
-        return [near[i] for i in places]
-
-    def _thin(self) -> None:
-        if len(self._views) > self.config.max_views:
-            self._views = dict(list(self._views.items())[::2])
-        if len(self._pairs) > self.config.max_pairs:
-            # evenly over the times apart: pairs of long ago are rare and tell of drift
-            order = sorted(range(len(self._pairs)), key=lambda i: self._pairs[i].apart_s)
-            gone = set(order[1::4])
-            self._pairs = [pair for i, pair in enumerate(self._pairs) if i not in gone]
+        return [near[i] for i in np.linspace(0, len(near) - 1, _PARTNERS).round().astype(int)]
 
 
 def _compare(a: _View, b: _View) -> _Pair | None:
@@ -328,11 +345,11 @@ def _fit(pairs: list[_Pair], prior: SensorModel) -> Agreement:
     apart_s = np.array([pair.apart_s for pair in pairs])
     start = np.array(
         [
-            prior.pose_position_m,
-            prior.pose_rotation_rad,
-            max(prior.depth_correlated, 1e-6),
-            prior.drift_position_m or _PRIOR_DRIFT * prior.pose_position_m,
-            prior.drift_rotation_rad or _PRIOR_DRIFT * prior.pose_rotation_rad,
+            max(prior.pose_position_m, _FLOOR_M),
+            max(prior.pose_rotation_rad, _FLOOR_RAD),
+            max(prior.depth_correlated, 1e-4),
+            prior.drift_position_m or _PRIOR_DRIFT * max(prior.pose_position_m, _FLOOR_M),
+            prior.drift_rotation_rad or _PRIOR_DRIFT * max(prior.pose_rotation_rad, _FLOOR_RAD),
         ]
     )
     prior_log = 2 * np.log(start)
@@ -349,11 +366,11 @@ def _fit(pairs: list[_Pair], prior: SensorModel) -> Agreement:
     position, rotation, scale, drift_position, drift_rotation = np.exp(best[1] / 2).tolist()
     sensor = replace(
         prior,
-        pose_position_m=position,
-        pose_rotation_rad=rotation,
-        depth_correlated=scale if prior.depth_correlated > 0 else 0.0,
-        drift_position_m=drift_position,
-        drift_rotation_rad=drift_rotation,
+        pose_position_m=_told(position, prior.pose_position_m, _FLOOR_M),
+        pose_rotation_rad=_told(rotation, prior.pose_rotation_rad, _FLOOR_RAD),
+        depth_correlated=_told(scale, prior.depth_correlated, _FLOOR_SCALE),
+        drift_position_m=_told(drift_position, prior.drift_position_m, _FLOOR_M),
+        drift_rotation_rad=_told(drift_rotation, prior.drift_rotation_rad, _FLOOR_RAD),
         drift_time_s=best[2],
     )
     return Agreement(
@@ -363,6 +380,11 @@ def _fit(pairs: list[_Pair], prior: SensorModel) -> Agreement:
         prior=prior,
         sensor=sensor,
     )
+
+
+def _told(measured: float, prior: float, floor: float) -> float:
+    """A measured deviation; what was assumed where both are too small to be measured."""
+    return prior if measured <= floor and prior <= floor else measured
 
 
 def _most_likely(

@@ -147,6 +147,8 @@ class SpatialMemory(MemoryView):
         assert frame.T_world_camera is not None
         bounds = extend_bounds(frame, *self._selector.bounds, self.config.max_depth_m)
         self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera, bounds)
+        if self.sensor is None and self.scale is None:  # estimated geometry says itself how good it is
+            self.agreement.add(frame_id, frame)
         return True
 
     def _checked_depth(self, frame: Frame) -> Frame:
@@ -196,6 +198,7 @@ class SpatialMemory(MemoryView):
                         self._frames[frame_id] = StoredFrame(frame_id, replace(stored.frame, T_world_camera=T))
                         changed.append((frame_id, T))
             self._selector.correct(changed)
+            self.agreement.move(changed)
             self._version += 1
             return len(changed)
 
@@ -238,6 +241,7 @@ class SpatialMemory(MemoryView):
                     self._drop(frame_id)
             self._selector.correct(poses, changed)
             self.scale, self.sensor = scale, sensor
+            self.agreement.clear()
             if changed:
                 self._version += 1
                 self.epoch += 1
@@ -250,6 +254,7 @@ class SpatialMemory(MemoryView):
             self._order.clear()
             self._tracks.clear()
             self._depth_checks.clear()
+            self.agreement.clear()
             self._selector = StreamingSelector(self.config.selector)
             self._world_frame, self.nbytes, self.scale, self.sensor = None, 0, None, None
             self._version += 1

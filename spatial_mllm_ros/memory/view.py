@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import StreamingSelector
+from spatial_mllm_ros.memory.agreement import PoseAgreement
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetricScale
@@ -36,6 +37,8 @@ class MemoryView:
         """Whether lengths are in metres, where depth and poses were estimated from colour; None: both were measured."""
         self.sensor: SensorModel | None = None
         """Error model of depth and poses that were estimated; None: the camera's own holds."""
+        self.agreement = PoseAgreement()
+        """Compares images that overlap. A snapshot shares it with its memory, so that it knows the most."""
         self._lock = threading.RLock()
         self._version = 0
         self._frames: dict[int, StoredFrame] = {}
@@ -62,6 +65,13 @@ class MemoryView:
         """Ids of the frames that may become keyframes."""
         with self._lock:
             return self._selector.candidates
+
+    def sensor_from(self, prior: SensorModel) -> SensorModel:
+        """The error model of what is held: that of estimated geometry, else ``prior`` refined by what the images say."""
+        if self.sensor is not None:
+            return self.sensor
+        found = self.agreement.measured(prior)
+        return prior if found is None else found.sensor
 
     def frames(self, window_start: int = 0, window_end: int = 0, camera_frame: str = "") -> list[StoredFrame]:
         """Frames held, in order of their stamps, from ``window_start`` to ``window_end`` (ns, 0 = open), of one camera."""

@@ -249,7 +249,7 @@ class SpatialQueryEngine:
             request=request,
             query=query,
             memory=call.seen,
-            sensor=call.seen.sensor or self.sensor,
+            sensor=call.seen.sensor_from(self.sensor),
             config=self.config,
             levels=self.levels,
             lender=self.lender,
