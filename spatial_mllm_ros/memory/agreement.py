@@ -27,7 +27,7 @@ _COLUMNS = 32
 _MAX_DEPTH_M = 6.0
 _LEAST_SAMPLES = 40
 _SAME_FACING = 0.85  # cosine
-_GATE_M, _GATE_SHARE = 0.08, 0.08  # surfaces further apart are not taken for the same
+_GATE_M, _GATE_SHARE = 0.25, 0.08  # surfaces further apart are not taken for the same
 _INDEPENDENT = 25  # samples of an image: errors of neighbouring blocks are alike (lens, pattern, pixels that bleed)
 _MIN_NOISE_M = 5e-4
 _BENT = 0.01  # of the depth, at 45 degrees off the axis
@@ -38,12 +38,15 @@ _TIMES_S = (512.0, 128.0, 32.0, 8.0, 2.0)
 _PARTNERS = 4
 _RANK = 7  # of a pair's columns: a motion and a scale
 _PRIOR_DRIFT = 0.3  # drift that nothing is known of, as a share of the white error
-_PRIOR = np.array([1.5, 1.5, 1.0, 3.0, 3.0])
-"""Deviations of the logarithms of the variances: 1 is a factor of 1.6 in a deviation. Nothing is known of a drift."""
+_PRIOR = np.array([2.0, 2.0, 0.2, 3.0, 3.0])
+"""Deviations of the logarithms of the variances: 1 is a factor of 1.6 in a deviation. The depth of a camera is known better than its poses,
+and nothing of a drift."""
 _LEAST_PAIRS = 6
 _FLOOR_M, _FLOOR_RAD = 1e-3, 5e-4
 _FLOOR_SCALE = 5e-4
 """Finer errors of poses and scales are not told apart from what averaging and interpolation do."""
+_DOUBTED, _DOUBTED_M = 3.0, 0.05
+"""Poses are doubted that are off by so many times what was assumed, and by so many metres at the usual depth."""
 _FIT_STEPS = 12
 _BETTER = 1.0  # in logarithm: what a faster drift must be likelier by
 
@@ -239,6 +242,28 @@ class PoseAgreement:
                 self._fitted = known = (self.version, prior, _fit(self._pairs, prior))
             return known[2]
 
+    def doubt(self) -> Doubt | None:
+        """Poses that contradict each other by much more than was assumed of them."""
+        with self._lock:
+            found = self.measured(SensorModel() if self._fitted is None else self._fitted[1])
+        if found is None:
+            return None
+        assumed, measured = found.displacement_m
+        if measured < max(_DOUBTED * assumed, _DOUBTED_M):
+            return None
+        return Doubt(
+            kind="poses_disagree",
+            text=(
+                f"images of the same surfaces place them {measured * 100:.0f} cm apart ({found.pairs} comparisons, at about "
+                f"{found.depth_m:.1f} m; {assumed * 100:.1f} cm were assumed); stated deviations allow for it"
+            ),
+            remedy=(
+                "give poses after loop closure or bundle adjustment, check that images and poses have one clock, and the "
+                "transform from the robot to the camera"
+            ),
+            confidence=0.9,
+        )
+
     def _compare_one(self) -> None:
         if not self._due:
             return
@@ -300,13 +325,12 @@ def _compare(a: _View, b: _View) -> _Pair | None:
     )
     # what a rigid motion and a scale do not explain is noise, and things that moved
     weight = np.ones(len(r))
-    left = r - np.median(r)
-    for _ in range(6):
-        noise = max(1.4826 * float(np.median(np.abs(left))), _MIN_NOISE_M)
-        weight = 1 / (1 + (left / (2 * noise)) ** 2)  # Cauchy
+    for _ in range(7):
         A = Z[:, :6] * np.sqrt(weight)[:, None]
         x = np.linalg.lstsq(A, r * np.sqrt(weight), rcond=1e-4)[0]
         left = r - Z[:, :6] @ x
+        noise = max(1.4826 * float(np.median(np.abs(left))), _MIN_NOISE_M)
+        weight = 1 / (1 + (left / (2 * noise)) ** 2)  # Cauchy
     kept = np.abs(left) < 3 * noise
     if np.count_nonzero(kept) < max(_LEAST_SAMPLES, 0.3 * len(r)):
         return None

@@ -96,14 +96,15 @@ class SpatialMemory(MemoryView):
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
-        """What depth, compared between images, says against what it is taken for; of each kind the gravest, of any camera."""
+        """What depth and poses, compared between images, say against what they are taken for; of each kind the gravest."""
         with self._lock:
             found = [(camera, doubt) for camera, check in self._depth_checks.items() for doubt in check.doubts()]
             several = len(self._depth_checks) > 1
         gravest: dict[str, Doubt] = {}
         for camera, doubt in sorted(found, key=lambda of: of[1].confidence):
             gravest.setdefault(doubt.kind, replace(doubt, text=f"{camera}: {doubt.text}") if several else doubt)
-        return tuple(gravest.values())
+        poses = self.agreement.doubt()
+        return (*gravest.values(), *(() if poses is None else (poses,)))
 
     def snapshot(self) -> MemoryView:
         """What is held now, to be read while the memory goes on; the same one until the memory changes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +84,77 @@ class PoseTrack:
 
     def _transform(self, i: int) -> Transform:
         return from_quaternion(self._poses[i][3:], self._poses[i][:3])
+
+
+_ORDERS = (2, 3, 4, 5, 6)
+_EVEN = 0.3  # by how much steps in time may differ and still count as even
+_LEAST_DIFFERENCES = 8
+GAP_STEPS = 3.0
+GAP_S = 0.3
+"""A gap in a track: longer than so many usual steps, and than so many seconds."""
+_AROUND_S = 0.5
+_LEAST_SHARE = 0.02  # of a chord: nothing is known of what lies between its ends
+
+
+def jitter(stamps: NDArray[np.int64], positions: NDArray[np.float64]) -> float | None:
+    """White noise of positions [n, 3] on each axis, metres, as the positions themselves tell it; None for too few.
+
+    Differences of order k of white noise have the variance C(2k, k) s^2, those of a motion that is sampled densely next to
+    none, the less the higher the order: the smallest of the estimates counts (Gasser, Sroka and Jennen-Steinmetz 1986 for
+    the second order). It is an upper bound: what moves as fast as the poses come counts as noise. Medians, so that a jump
+    is none.
+    """
+    gaps = np.diff(stamps)
+    if not len(gaps):
+        return None
+    usual = float(np.median(gaps))
+    even = np.abs(gaps - usual) <= _EVEN * usual
+    best: float | None = None
+    for order in _ORDERS:
+        differences = np.diff(positions, n=order, axis=0)
+        runs = np.convolve(even, np.ones(order), mode="valid") == order
+        if np.count_nonzero(runs) < _LEAST_DIFFERENCES:
+            break
+        spread = 1.4826 * float(np.median(np.abs(differences[runs]))) / math.sqrt(math.comb(2 * order, order))
+        best = spread if best is None else min(best, spread)
+    return best
+
+
+def gaps(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices i of the steps from stamp i to i + 1 that are much longer than usual: images were lost there."""
+    steps = np.diff(stamps) / 1e9
+    if not len(steps):
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(steps > max(GAP_STEPS * float(np.median(steps)), GAP_S))
+
+
+def across_gap(stamps: NDArray[np.int64], positions: NDArray[np.float64], i: int) -> tuple[float, float]:
+    """How much longer than its chord the path may have been between positions i and i + 1, and the deviation, metres.
+
+    Between none and what the curve is longer that goes on with the velocities before and after (a cubic), or what the
+    speed round the gap would have driven: it may have gone a corner, or there and back.
+    """
+    seconds = (stamps - stamps[i]) / 1e9
+    duration = float(seconds[i + 1])
+    chord = positions[i + 1] - positions[i]
+    before, after = _slope(seconds[: i + 1], positions[: i + 1], 0.0), _slope(seconds[i + 1 :], positions[i + 1 :], duration)
+    known = [v for v in (before, after) if v is not None]
+    if not known:
+        return 0.0, float(np.linalg.norm(chord))
+    a, b = known[0] * duration, known[-1] * duration
+    t = np.linspace(0, 1, 33)[:, None]
+    curve = (t**3 - 2 * t**2 + t) * a + (3 * t**2 - 2 * t**3) * chord + (t**3 - t**2) * b
+    length = float(np.linalg.norm(chord))
+    curved = max(float(np.linalg.norm(np.diff(curve, axis=0), axis=1).sum()) - length, 0.0)
+    speed = float(np.mean([np.linalg.norm(v) for v in known]))
+    more = max(curved, max(speed * duration - length, 0.0)) / 2
+    return more, max(more, _LEAST_SHARE * length)
+
+
+def _slope(seconds: NDArray[np.float64], positions: NDArray[np.float64], at: float) -> NDArray[np.float64] | None:
+    """Velocity [3] near a moment, from the positions within half a second of it; None for fewer than two."""
+    near = np.abs(seconds - at) <= _AROUND_S
+    if np.count_nonzero(near) < 2:
+        return None
+    t = seconds[near] - seconds[near].mean()
+    return np.asarray(t @ (positions[near] - positions[near].mean(axis=0)) / (t @ t))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from spatial_mllm_ros.memory.track import across_gap, gaps, jitter
 from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries import measures as q
 from spatial_mllm_ros.queries.answer import Answer, Evidence
@@ -29,7 +30,8 @@ STILL_DEG_S = 3.0
 _AROUND_S = 0.25
 """Speed at a moment is that over this long before and after it."""
 _NEAREST_PASS_M = 0.3
-_SHORTEST_STEP = 4  # deviations of a position
+_SHORTEST_STEP = 8  # deviations of a position
+_EXCESS_DOUBT = 0.5  # of what noise adds to a path: it is told by the poses, and taken off to second order
 _LEVEL_WORLD = np.cos(np.radians(3))
 
 
@@ -80,22 +82,42 @@ def _path(c: Context, span: Span) -> _Path:
     """Length of the camera's path between two moments.
 
     Noise makes a path look longer: each step d of noisy positions is too long by about 2 s^2 / d, s being the noise on
-    an axis (the two directions across the step, to second order, for two noisy ends). Steps are therefore taken no
-    shorter than 4 s, and that excess is taken off. To first order the noise of an inner vertex counts only as far as
-    the path bends there, |u' - u| for directions u; the two ends count whole.
+    an axis (the two directions across the step, to second order, for two noisy ends). How much noise there is, the
+    positions themselves tell, up to what is known of the poses. Steps are taken no shorter than 8 s, and that excess is
+    taken off. To first order the noise of an inner vertex counts only as far as the path bends there, |u' - u| for
+    directions u; the two ends count whole. What steps half as long would
+    make of it is a doubt. Where images are missing the path is a chord: what it may cut off is added.
     """
     start, end = ends_of(c, span)
     stamps, poses = c.track.arrays(start, end)
     if len(stamps) < 2:
         raise QueryError(ErrorCode.NO_FRAMES, "a path needs at least two poses within the interval")
-    noise = c.sensor.pose_position_m
-    steps = _steps(poses[:, :3], _SHORTEST_STEP * noise)
-    lengths = np.linalg.norm(steps, axis=1)
-    excess = float(np.sum(2 * noise**2 / np.maximum(lengths, _SHORTEST_STEP * noise)))
-    value = max(float(lengths.sum()) - excess, 0.0)
-    bends = np.diff(steps / lengths[:, None], axis=0)
-    stddev = float(np.sqrt(noise**2 * (2 + np.sum(bends**2)) + (0.15 * excess) ** 2))
+    positions = poses[:, :3]
+    told = jitter(stamps, positions)
+    noise = c.sensor.pose_position_m if told is None else min(told, c.sensor.pose_position_m)
+    lengths, excess, bends = _walked(positions, noise, _SHORTEST_STEP)
+    shorter, less, _ = _walked(positions, noise, _SHORTEST_STEP / 2)
+    missing = [(int(i), *across_gap(stamps, positions, int(i))) for i in gaps(stamps)]
+    if missing:
+        seconds = sum(float(stamps[i + 1] - stamps[i]) / 1e9 for i, _, _ in missing)
+        c.remark(f"images are missing for {seconds:.1f} s of it, so what was driven there is estimated")
+    walked = max(lengths - excess, 0.0)
+    coarse = (walked - max(shorter - less, 0.0)) / 2  # by how much it depends on the steps: corners cut, noise that is left
+    value = walked + sum(more for _, more, _ in missing)
+    ends = 2 * (c.sensor.pose_position_m**2 + c.sensor.drift_position_m**2)
+    unseen = sum(stddev**2 for _, _, stddev in missing)
+    stddev = float(np.sqrt(ends + noise**2 * bends + (_EXCESS_DOUBT * excess) ** 2 + coarse**2 + unseen))
     return _Path(value, stddev, int(stamps[0]), int(stamps[-1]))
+
+
+def _walked(positions: NDArray[np.float64], noise: float, shortest: float) -> tuple[float, float, float]:
+    """Length through positions [n, 3] in steps of at least so many deviations, what noise adds to it (metres), and the
+    sum of the squares of its bends."""
+    steps = _steps(positions, shortest * noise)
+    lengths = np.linalg.norm(steps, axis=1)
+    excess = float(np.sum(2 * noise**2 / np.maximum(lengths, max(shortest * noise, 1e-9))))
+    bends = np.diff(steps / np.maximum(lengths, 1e-12)[:, None], axis=0)
+    return float(lengths.sum()), excess, float(np.sum(bends**2))
 
 
 def path_length(c: Context, m: q.PathLength) -> Measured:

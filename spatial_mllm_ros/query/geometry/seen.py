@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_ros.memory.track import GAP_S, GAP_STEPS
 from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries import measures as q
@@ -198,7 +200,12 @@ def seen_time(c: Context, m: q.SeenTime) -> Measured:
             f"it may be at stamp {stamps[index] / 1e9:.3f} s, but as well {away[other]:+.1f} s from then: one of the two "
             "views is doubtful; ask about a time window",
         )
-    stddev = float(np.sqrt((_WITHIN_FRAME * gap) ** 2 + weight @ away**2))
+    unseen_s = _gap_beside(stamps, index, -1 if first else 1, gap)
+    within = _WITHIN_FRAME * gap
+    if unseen_s:
+        within = unseen_s / math.sqrt(3)  # anywhere in it, told as its end
+        c.remark(f"images are missing for {unseen_s:.1f} s just {'before' if first else 'after'}: it may have been then")
+    stddev = float(np.sqrt(within**2 + weight @ away**2))
     stamp = int(stamps[index])
     if m.ago:
         value, words = (c.present - stamp) / 1e9, "{} ago"
@@ -210,6 +217,15 @@ def seen_time(c: Context, m: q.SeenTime) -> Measured:
         value, stddev, "s", m, evidence=(*found.evidence, c.evidence(found.frames[index], label)), scale=ScaleSource.NONE,
         words=words + f" (stamp {stamp / 1e9:.3f} s)", more="later", less="earlier",
     )  # fmt: skip
+
+
+def _gap_beside(stamps: NDArray[np.int64], index: int, side: int, usual_s: float) -> float:
+    """Seconds without images before (side -1) or after (side 1) one of them; 0 where they came as usual."""
+    other = index + side
+    if not 0 <= other < len(stamps):
+        return 0.0
+    seconds = abs(int(stamps[index]) - int(stamps[other])) / 1e9
+    return seconds if seconds > max(GAP_STEPS * usual_s, GAP_S) else 0.0
 
 
 def count(c: Context, m: q.Count) -> Measured:
