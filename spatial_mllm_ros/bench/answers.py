@@ -96,7 +96,8 @@ def run(
         progress("recordings", number, len(sources))
         source = open_source(spec)
         session = Session(PerturbedSource(source, perturbation) if perturbation else source, record_coverage=False)
-        session.stream(on_frame=lambda frame, report: progress(spec, report.frames, source.info.frames))
+        progress(f"{spec}: streaming", 0, None)
+        session.stream()
         families: defaultdict[str, Family] = defaultdict(Family)
         asked = _questions(spec, source, questions)
         for done, question in enumerate(asked):
@@ -163,7 +164,8 @@ def _twice_seen(session: Session, count: int) -> Iterable[tuple[str, Question]]:
             a, b = same.a, same.b
             mark_a, mark_b = MarkedPoint(name_a, a.u, a.v), MarkedPoint(name_b, b.u, b.v)
             yield "same_point", _asked("How far apart are <p0> and <p1>?", (mark_a, mark_b), (), 0.0, 3.0)
-            yield "same_range", _asked("How far is <p0> from the camera at <t0>?", (mark_a,), (name_b,), float(np.linalg.norm(b.camera_point({}))), 3.0)
+            away = float(np.linalg.norm(b.camera_point({})))
+            yield "same_range", _asked("How far is <p0> from the camera at <t0>?", (mark_a,), (name_b,), away, 3.0)
             other = points[(k + 1) % len(points)].a
             apart = float(np.linalg.norm(a.camera_point({}) - other.camera_point({})))
             if apart > 0.2:

@@ -140,7 +140,7 @@ class _Features:
             if point is not None and not point.at_edge and not point.filled:
                 points.append(point)
                 kept.append(k)
-        return cls(points, descriptors[kept] if len(kept) else np.empty((0, 128), np.float32))
+        return cls(points, descriptors[kept] if kept else np.empty((0, 128), np.float32))
 
 
 def _matches(a: _Features, b: _Features) -> list[tuple[PointMeasurement, PointMeasurement]]:

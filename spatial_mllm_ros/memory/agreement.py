@@ -27,7 +27,7 @@ _COLUMNS = 32
 _MAX_DEPTH_M = 6.0
 _LEAST_SAMPLES = 40
 _SAME_FACING = 0.85  # cosine
-_GATE_M, _GATE_SHARE = 0.25, 0.08  # surfaces further apart are not taken for the same
+_GATE_M, _GATE_SHARE = 0.15, 0.08  # surfaces further apart are not taken for the same
 _INDEPENDENT = 25  # samples of an image: errors of neighbouring blocks are alike (lens, pattern, pixels that bleed)
 _MIN_NOISE_M = 5e-4
 _BENT = 0.01  # of the depth, at 45 degrees off the axis
@@ -39,8 +39,8 @@ _PARTNERS = 4
 _RANK = 7  # of a pair's columns: a motion and a scale
 _PRIOR_DRIFT = 0.3  # drift that nothing is known of, as a share of the white error
 _PRIOR = np.array([2.0, 2.0, 0.2, 3.0, 3.0])
-"""Deviations of the logarithms of the variances: 1 is a factor of 1.6 in a deviation. The depth of a camera is known better than its poses,
-and nothing of a drift."""
+"""Deviations of the logarithms of the variances: 1 is a factor of 1.6 in a deviation. The depth of a camera is known
+better than its poses, and nothing of a drift."""
 _LEAST_PAIRS = 6
 _FLOOR_M, _FLOOR_RAD = 1e-3, 5e-4
 _FLOOR_SCALE = 5e-4
@@ -323,22 +323,16 @@ def _compare(a: _View, b: _View) -> _Pair | None:
     Z = np.column_stack(
         [n, np.cross(from_a, n), -np.cross(from_b, n), np.sum(n * from_a, axis=1), -np.sum(n * from_b, axis=1)]
     )
-    # what a rigid motion and a scale do not explain is noise, and things that moved
-    weight = np.ones(len(r))
-    for _ in range(7):
-        A = Z[:, :6] * np.sqrt(weight)[:, None]
-        x = np.linalg.lstsq(A, r * np.sqrt(weight), rcond=1e-4)[0]
-        left = r - Z[:, :6] @ x
-        noise = max(1.4826 * float(np.median(np.abs(left))), _MIN_NOISE_M)
-        weight = 1 / (1 + (left / (2 * noise)) ** 2)  # Cauchy
+    # what a rigid motion does not explain is noise, and things that moved: begun with all, and with the bulk alone
+    noise, left = min((_rest(Z[:, :6], r, start) for start in (None, r - np.median(r))), key=lambda found: found[0])
     kept = np.abs(left) < 3 * noise
     if np.count_nonzero(kept) < max(_LEAST_SAMPLES, 0.3 * len(r)):
         return None
     r, Z = r[kept], Z[kept]
     noise *= np.sqrt(max(len(r) / _INDEPENDENT, 1.0))
     # depth that is bent over the image, as lenses and patterns do it, is neither a motion nor a scale: it counts as noise
-    Q = np.column_stack([_bends(from_a[kept] @ Ta[:3, :3], n[kept] @ Ta[:3, :3]), _bends(from_b[kept] @ Tb[:3, :3], n[kept] @ Tb[:3, :3])])
-    Q *= _BENT / noise
+    views = ((from_a[kept], Ta[:3, :3]), (from_b[kept], Tb[:3, :3]))
+    Q = np.column_stack([_bends(away @ R, n[kept] @ R) for away, R in views]) * (_BENT / noise)
     white = np.linalg.solve(np.eye(Q.shape[1]) + Q.T @ Q, Q.T @ np.column_stack([Z, r]))
     W = (np.column_stack([Z, r]) - Q @ white) / noise**2
     return _Pair(
@@ -349,6 +343,23 @@ def _compare(a: _View, b: _View) -> _Pair | None:
         Z.T @ W[:, -1],
         Z.T @ W[:, :-1],
     )
+
+
+def _rest(
+    Z: NDArray[np.float64], r: NDArray[np.float64], left: NDArray[np.float64] | None
+) -> tuple[float, NDArray[np.float64]]:
+    """What a robust fit of residuals [n] by columns [n, 6] leaves, its deviation first. left: to weigh them by at first."""
+    noise = 0.0
+    for turn in range(7):
+        if left is None:
+            weight = np.ones(len(r))
+        else:
+            noise = max(1.4826 * float(np.median(np.abs(left))), _MIN_NOISE_M)
+            weight = 1 / (1 + (left / (2 * noise)) ** (2 if turn < 3 else 4))  # Cauchy, then what is far off hardly counts
+        root = np.sqrt(weight)
+        left = r - Z @ np.linalg.lstsq(Z * root[:, None], r * root, rcond=1e-4)[0]
+    assert left is not None
+    return max(1.4826 * float(np.median(np.abs(left))), _MIN_NOISE_M), left
 
 
 def _bends(X: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -147,7 +147,7 @@ def across_gap(stamps: NDArray[np.int64], positions: NDArray[np.float64], i: int
     length = float(np.linalg.norm(chord))
     curved = max(float(np.linalg.norm(np.diff(curve, axis=0), axis=1).sum()) - length, 0.0)
     speed = float(np.mean([np.linalg.norm(v) for v in known]))
-    more = max(curved, max(speed * duration - length, 0.0)) / 2
+    more = max(curved, speed * duration - length, 0.0) / 2
     return more, max(more, _LEAST_SHARE * length)
 
 
