@@ -95,7 +95,8 @@ def run(
     for number, spec in enumerate(sources):
         progress("recordings", number, len(sources))
         source = open_source(spec)
-        session = Session(PerturbedSource(source, perturbation) if perturbation else source, record_coverage=False)
+        streamed: Source = PerturbedSource(source, perturbation) if perturbation else source
+        session = Session(streamed, record_coverage=False)
         progress(f"{spec}: streaming", 0, None)
         session.stream()
         families: defaultdict[str, Family] = defaultdict(Family)

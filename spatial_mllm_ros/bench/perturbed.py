@@ -49,14 +49,8 @@ class PerturbedSource:
     def __init__(self, source: Source, perturbation: Perturbation) -> None:
         self._source, self._by = source, perturbation
         self.info: SourceInfo = source.info
-
-    @property
-    def refused(self) -> Counter[str]:
-        return self._source.refused
-
-    @property
-    def doubts(self) -> list[Doubt]:
-        return self._source.doubts
+        self.refused: Counter[str] = source.refused
+        self.doubts: list[Doubt] = source.doubts
 
     def stamp_of(self, name: str) -> int:
         return self._source.stamp_of(name)
@@ -128,7 +122,7 @@ class _Features:
         if image is None:
             return cls([], np.empty((0, 128), np.float32))
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        keypoints, descriptors = cv2.SIFT_create(nfeatures=_FEATURES).detectAndCompute(grey, None)
+        keypoints, descriptors = cv2.SIFT_create(nfeatures=_FEATURES).detectAndCompute(grey, None)  # type: ignore[attr-defined]
         points, kept = [], []
         sensor = SourceInfo("").sensor
         for k, keypoint in enumerate(keypoints):

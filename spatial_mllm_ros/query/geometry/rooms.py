@@ -299,6 +299,8 @@ class _Look:
 def _look_around(c: Context, level: Level) -> _Look:
     T = level.T_zup_from_world
     _, poses = c.track.arrays(c.window_start, c.window_end)
+    if not len(poses):
+        raise QueryError(ErrorCode.NO_FRAMES, "the camera was nowhere within that time")
     path = np.unique(np.round(apply(T, poses[:, :3]) / 0.3), axis=0) * 0.3
     low, high = path.min(axis=0) - c.config.near_m, path.max(axis=0) + c.config.near_m
     camera_height = float(np.median(path[:, 2]))
