@@ -45,7 +45,7 @@ _LEAST_PAIRS = 6
 _FLOOR_M, _FLOOR_RAD = 1e-3, 5e-4
 _FLOOR_SCALE = 5e-4
 """Finer errors of poses and scales are not told apart from what averaging and interpolation do."""
-_DOUBTED, _DOUBTED_M = 3.0, 0.05
+_DOUBTED, _DOUBTED_M = 3.0, 0.04
 """Poses are doubted that are off by so many times what was assumed, and by so many metres at the usual depth."""
 _FIT_STEPS = 12
 _BETTER = 1.0  # in logarithm: what a faster drift must be likelier by

@@ -103,7 +103,7 @@ class SpatialMemory(MemoryView):
         gravest: dict[str, Doubt] = {}
         for camera, doubt in sorted(found, key=lambda of: of[1].confidence):
             gravest.setdefault(doubt.kind, replace(doubt, text=f"{camera}: {doubt.text}") if several else doubt)
-        poses = self.agreement.doubt()
+        poses = self.agreement.doubt() if "poses" not in gravest else None  # which says the same, graver
         return (*gravest.values(), *(() if poses is None else (poses,)))
 
     def snapshot(self) -> MemoryView:
@@ -200,6 +200,8 @@ class SpatialMemory(MemoryView):
                         changed.append((frame_id, T))
             self._selector.correct(changed)
             self.agreement.move(changed)
+            for check in self._depth_checks.values():
+                check.poses_changed()
             self._version += 1
             return len(changed)
 

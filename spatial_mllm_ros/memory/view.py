@@ -131,6 +131,7 @@ class MemoryView:
         """The same at this moment, of its own; frames and points are shared, and so is the count of what was refused."""
         copy = MemoryView(self._selector.copy())
         copy.refused, copy.scale, copy.sensor = self.refused, self.scale, self.sensor
+        copy.agreement = self.agreement
         copy._version, copy._world_frame = self._version, self._world_frame
         copy._frames, copy._order = self._frames.copy(), self._order.copy()
         copy._tracks = {camera: track.copy() for camera, track in self._tracks.items()}

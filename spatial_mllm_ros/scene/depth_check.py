@@ -38,6 +38,10 @@ class DepthCheck:
         self._poses.add(frame, DepthSample.of(frame))
         return frame, found
 
+    def poses_changed(self) -> None:
+        """Forget what was seen of poses, which were corrected since."""
+        self._poses = PoseCheck()
+
     def without(self, frame: Frame) -> Frame:
         """The frame without depth at the camera's maximum range, where that means nothing; itself where there is none."""
         if frame.depth is None:
