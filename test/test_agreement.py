@@ -105,15 +105,21 @@ def test_nothing_is_said_of_images_that_share_nothing():
 
 
 def test_poses_that_contradict_each_other_are_doubted_with_figures_and_a_remedy():
-    memory = SpatialMemory(clock=lambda: 10**18)
-    for frame in frames(position=0.05):
-        memory.add(frame)
-    (doubt,) = [d for d in memory.doubts if d.kind == "poses_disagree"]
+    agreement = PoseAgreement()
+    for i, frame in enumerate(frames(position=0.08)):
+        agreement.add(i, frame)
+    doubt = agreement.doubt()
     assert doubt.kind == "poses_disagree"
     assert "cm apart" in doubt.text
     assert "loop closure" in doubt.remedy
     assert doubt.confidence < 1
-    assert memory.sensor_from(SensorModel()).pose_position_m > 0.03
+
+
+def test_a_memory_tells_once_that_poses_contradict_each_other():
+    memory = SpatialMemory(clock=lambda: 10**18)
+    for frame in frames(position=0.08):
+        memory.add(frame)
+    assert len(memory.doubts) == 1
 
 
 def test_a_snapshot_answers_with_what_was_measured():
