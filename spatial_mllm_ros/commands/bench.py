@@ -74,7 +74,7 @@ def answers_command(
     points: int,
     frames: int,
     size: str,
-    **perturbation: float,
+    **perturbation: Any,
 ) -> None:
     """Ask what the truth is known of: right, wrong, refused; errors within one and two stated deviations; latency.
 
