@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
+from spatial_mllm_ros.memory.single import SingleImages
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
@@ -65,7 +66,8 @@ class SpatialMemory(MemoryView):
 
     A frame needs a pose, a camera model and a stamp of its own; others are refused and counted in ``refused`` by reason
     (``no_pose``, ``bad_pose``, ``no_camera_info``, ``stamp_repeated``, ``stamp_negative``, ``stamp_from_the_future``,
-    ``other_world_frame``). A frame is never placed at the origin for want of a pose. Frames may arrive out of order.
+    ``other_world_frame``). A frame is never placed at the origin for want of a pose; with depth it is held in ``single``, where
+    it can be measured by itself (a quarter of max_bytes beside the others). Frames may arrive out of order.
 
     clock: nanoseconds now, on the time line of the stamps. first_id: id of the first frame; the ``next_id`` of a memory
     that this one follows, so that an old id never names a new frame. depth: what is taken for granted of it, to be doubted.
@@ -80,6 +82,7 @@ class SpatialMemory(MemoryView):
     ) -> None:
         self.config = config or MemoryConfig()
         super().__init__(StreamingSelector(self.config.selector))
+        self.single = SingleImages(self.config.max_frames, self.config.max_bytes // 4)
         self.without_depth = 0
         """Frames taken that show no depth (none given, or not one valid pixel): they have a pose and an image only."""
         self.evicted = 0
@@ -120,6 +123,8 @@ class SpatialMemory(MemoryView):
             reason = self._reason_to_refuse(frame)
             if reason is not None:
                 self.refused[reason] += 1
+                if reason == "no_pose" and frame.stamp_ns <= self._latest_ns() and self.single.add(self.next_id, frame):
+                    self.next_id += 1
                 return None
             frame = self._checked_depth(frame)
             frame_id = self.next_id
@@ -257,6 +262,7 @@ class SpatialMemory(MemoryView):
             self._order.clear()
             self._tracks.clear()
             self._depth_checks.clear()
+            self.single.clear()
             self.agreement.clear()
             self._selector = StreamingSelector(self.config.selector)
             self._world_frame, self.nbytes, self.scale, self.sensor = None, 0, None, None
@@ -270,6 +276,10 @@ class SpatialMemory(MemoryView):
         self._selector.discard(frame_id)
         self.evicted += 1
 
+    def _latest_ns(self) -> int:
+        """The latest stamp that is taken."""
+        return self._clock() + int(self.config.max_future_s * 1e9)
+
     def _reason_to_refuse(self, frame: Frame) -> str | None:
         if frame.T_world_camera is None:
             return "no_pose"
@@ -281,7 +291,7 @@ class SpatialMemory(MemoryView):
             return "bad_pose"
         if frame.stamp_ns < 0:
             return "stamp_negative"
-        if frame.stamp_ns > self._clock() + int(self.config.max_future_s * 1e9):
+        if frame.stamp_ns > self._latest_ns():
             return "stamp_from_the_future"
         if self._world_frame is not None and frame.world_frame != self._world_frame:
             return "other_world_frame"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import threading
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +12,12 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import StreamingSelector
 from spatial_mllm_ros.memory.agreement import PoseAgreement
+from spatial_mllm_ros.memory.single import SingleImages
+from spatial_mllm_ros.memory.stored import StoredFrame as StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.region import Region
 from spatial_mllm_ros.scene.sensor import SensorModel
-
-
-@dataclass(frozen=True, eq=False)
-class StoredFrame:
-    """A frame in memory. ``frame_id`` is unique while the memory lives and grows with arrival."""
-
-    frame_id: int
-    frame: Frame
 
 
 class MemoryView:
@@ -37,6 +29,8 @@ class MemoryView:
         """Whether lengths are in metres, where depth and poses were estimated from colour; None: both were measured."""
         self.sensor: SensorModel | None = None
         """Error model of depth and poses that were estimated; None: the camera's own holds."""
+        self.single = SingleImages()
+        """Images with depth that came without a pose. A snapshot shares them with its memory."""
         self.agreement = PoseAgreement()
         """Compares images that overlap. A snapshot shares it with its memory, so that it knows the most."""
         self._lock = threading.RLock()
@@ -131,7 +125,7 @@ class MemoryView:
         """The same at this moment, of its own; frames and points are shared, and so is the count of what was refused."""
         copy = MemoryView(self._selector.copy())
         copy.refused, copy.scale, copy.sensor = self.refused, self.scale, self.sensor
-        copy.agreement = self.agreement
+        copy.agreement, copy.single = self.agreement, self.single
         copy._version, copy._world_frame = self._version, self._world_frame
         copy._frames, copy._order = self._frames.copy(), self._order.copy()
         copy._tracks = {camera: track.copy() for camera, track in self._tracks.items()}

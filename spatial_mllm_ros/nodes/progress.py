@@ -92,7 +92,8 @@ def at_latest(request: Request, memory: SpatialMemory) -> Request:
         if camera not in latest:
             named = camera or next(iter(memory.cameras()), "")
             held = memory.frames(request.window_start, request.window_end, named)
-            latest[camera] = held[-1].frame.stamp_ns if held else 0
+            last = held[-1] if held else memory.single.latest(camera)
+            latest[camera] = 0 if last is None else last.frame.stamp_ns
         return latest[camera]
 
     if all(mark.stamp_ns for mark in _marks(request)) and all(request.times):

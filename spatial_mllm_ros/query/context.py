@@ -267,8 +267,16 @@ class Context:
         return self.memory.frames(self.window_start, self.window_end, self.camera_frame)
 
     def level(self) -> Level:
-        """Up, floor and ceiling."""
-        return self.levels.level(self.memory)
+        """Up, floor and ceiling. NOT_SEEN where the fixed frame is the camera's own and no floor was seen: then neither the
+        images nor convention tell which way is up."""
+        level = self.levels.level(self.memory)
+        track = self.memory.track() if level.assumed else None
+        if track is not None and len(track) and np.array_equal(track.arrays()[1][0, 3:], (0.0, 0.0, 0.0, 1.0)):
+            raise QueryError(
+                ErrorCode.NOT_SEEN,
+                "which way is up is not known: the camera has no pose of its own, and no floor is clearly seen",
+            )
+        return level
 
     def level_with_floor(self) -> Level:
         """As ``level``, NOT_SEEN where the floor was not."""

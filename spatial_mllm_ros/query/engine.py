@@ -17,6 +17,7 @@ from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.queries.query import Query, value_unit
 from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.query import handlers
+from spatial_mllm_ros.query.alone import WITHOUT_POSE, alone
 from spatial_mllm_ros.query.arbitration import (
     GEOMETRY_CANNOT_TELL,
     MARK,
@@ -199,6 +200,10 @@ class SpatialQueryEngine:
     def _answer(self, call: _Call) -> Answer:
         request, query = call.request, call.understood.query
         lacks = "" if query is None else unavailable(query)
+        if query is not None and not lacks:
+            only = alone(request, query, call.seen)
+            if only is not None:
+                return self._measured(replace(call, seen=only), query, LevelCache())
         if len(call.seen) == 0:
             return self._without_memory(call, lacks)
         if query is None or (lacks and call.understood.free_form):
@@ -221,7 +226,9 @@ class SpatialQueryEngine:
         refused = ", ".join(f"{n} {reason}" for reason, n in call.seen.refused.most_common())
         error = QueryError(
             ErrorCode.NO_FRAMES,
-            "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
+            WITHOUT_POSE
+            if len(call.seen.single)
+            else "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
         )
         if not self._unplaced:
             raise error
@@ -236,8 +243,8 @@ class SpatialQueryEngine:
             raise error
         return self._instead(self.model, call, error)
 
-    def _measured(self, call: _Call, query: Query) -> Answer:
-        """Geometry's answer."""
+    def _measured(self, call: _Call, query: Query, levels: LevelCache | None = None) -> Answer:
+        """Geometry's answer. levels: of what was seen, where that is not the memory."""
         request, scale = call.request, call.seen.scale
         require_metres(scale, query)
         if query.frame_id and request.frame_id and query.frame_id != request.frame_id:
@@ -251,7 +258,7 @@ class SpatialQueryEngine:
             memory=call.seen,
             sensor=call.seen.sensor_from(self.sensor),
             config=self.config,
-            levels=self.levels,
+            levels=levels or self.levels,
             lender=self.lender,
             lookup=self._lookup,
             deadline=call.deadline,

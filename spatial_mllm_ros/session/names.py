@@ -36,9 +36,10 @@ def find_stamp(source: Source, memory: SpatialMemory, text: str) -> int:
         wrong = str(error.args[0]) if error.args else f"there is no frame {text!r}"
     if text == LATEST:
         held = memory.frames()
-        if not held:
+        last = held[-1] if held else memory.single.latest()
+        if last is None:
             raise KeyError("there is no latest image: the memory holds none")
-        return held[-1].frame.stamp_ns
+        return last.frame.stamp_ns
     try:
         seconds = Decimal(text) if len(text) <= MOST_DIGITS else Decimal("nan")
     except InvalidOperation:
