@@ -13,7 +13,7 @@ from live_messages import INTERFACES, MAKE, over_the_wire
 from small_recording import SmallSource
 
 from spatial_mllm_ros.keyframes.coverage import Selection
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.diagnosis import Finding, Level

@@ -168,7 +168,9 @@ def test_an_image_without_its_transform_is_never_placed(engines: Callable[..., L
     assert told.level is Level.ERROR
     assert "tf_unknown_frame" in told.message
     assert "localiser" in told.message
-    assert "no_pose" in engine.ask(DEPTH).result(5).error_msg
+    travelled = engine.ask(Request("How far did the camera travel?")).result(5)
+    assert "no_pose" in travelled.error_msg
+    assert "set static" in travelled.error_msg
 
 
 def test_a_camera_that_dies_leaves_its_last_image(engines: Callable[..., LiveEngine], monkeypatch: Any) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
 from spatial_mllm_ros.memory.single import SingleImages
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
+from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
 from spatial_mllm_ros.scene.depth import AS_IT_IS, DepthFormat
 from spatial_mllm_ros.scene.depth_check import DepthCheck

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from spatial_mllm_ros.keyframes.coverage import Selection
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.scene.frame import Frame
 
 

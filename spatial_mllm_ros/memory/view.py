@@ -13,7 +13,7 @@ from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import StreamingSelector
 from spatial_mllm_ros.memory.agreement import PoseAgreement
 from spatial_mllm_ros.memory.single import SingleImages
-from spatial_mllm_ros.memory.stored import StoredFrame as StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.region import Region

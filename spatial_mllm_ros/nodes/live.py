@@ -30,7 +30,7 @@ from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.rgb_geometry import Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.batch import BatchAnswer, BatchRequest, SharedState, gathered
 from spatial_mllm_ros.nodes.diagnosis import (

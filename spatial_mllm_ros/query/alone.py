@@ -9,7 +9,8 @@ import numpy as np
 
 from spatial_mllm_ros.memory.single import SingleImages
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
+from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.queries.answer import ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.queries.moments import MarkMoment, Moment

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
-from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
+from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.queries.query import Query, boxes_of, points_of

@@ -226,9 +226,8 @@ class SpatialQueryEngine:
         refused = ", ".join(f"{n} {reason}" for reason, n in call.seen.refused.most_common())
         error = QueryError(
             ErrorCode.NO_FRAMES,
-            WITHOUT_POSE
-            if len(call.seen.single)
-            else "nothing has been seen yet: no frame is in memory" + (f" (refused: {refused})" if refused else ""),
+            (WITHOUT_POSE if len(call.seen.single) else "nothing has been seen yet: no frame is in memory")
+            + (f" (refused: {refused})" if refused else ""),
         )
         if not self._unplaced:
             raise error

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.models.interface import (
     Generated,
     ModelBusy,

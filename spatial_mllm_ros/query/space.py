@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from spatial_mllm_ros.memory.rgb_geometry import is_own_world
-from spatial_mllm_ros.memory.view import MemoryView, StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
+from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level, image_surfels
 from spatial_mllm_ros.scene.pose import Transform, invert
 from spatial_mllm_ros.scene.registration import register_depth

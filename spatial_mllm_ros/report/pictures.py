@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 
 BUDGET = 3_400_000
 """Bytes of base64 for all images together."""

@@ -8,8 +8,8 @@ _DAMAGED = "the file is damaged or cut off: copy or record it again"
 _FORMAT = "convert the images to an encoding that is known (rgb8, bgr8, mono8, 16UC1, 32FC1, JPEG, PNG)"
 
 HELP: dict[str, str] = {
-    "no_pose": "no pose is known for the frame, so it has no place in space and is measured alone: give poses (TF, pose files, a "
-    "tracker), or set static for a camera that does not move",
+    "no_pose": "no pose is known for the frame, so it has no place in space and is measured alone: give poses (TF, pose files, "
+    "a tracker), or set static for a camera that does not move",
     "bad_pose": "the pose is not a rigid transform: check whoever writes it",
     "invalid_pose": "the pose file holds no rigid 4x4 or 3x4 matrix: the frame came without pose; check who writes it",
     "no_camera_info": "no CameraInfo or intrinsics came with the images: record camera_info, or add intrinsics.txt",

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, Update
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.unplaced import UnplacedFrames
-from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.query.context import QueryConfig
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.query.model_backend import ModelBackend

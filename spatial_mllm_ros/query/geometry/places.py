@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.queries import operands as o
 from spatial_mllm_ros.queries.answer import Evidence
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError, ScaleSource

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries import measures as q
 from spatial_mllm_ros.queries.answer import Answer, Evidence, PoseStamped

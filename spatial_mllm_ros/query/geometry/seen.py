@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import GAP_S, GAP_STEPS
-from spatial_mllm_ros.memory.view import StoredFrame
 from spatial_mllm_ros.queries import asks
 from spatial_mllm_ros.queries import measures as q
 from spatial_mllm_ros.queries.answer import Answer, Evidence, Pixel

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from spatial_mllm_ros.memory.view import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.queries.answer import ImageBox
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.query.context import Context
