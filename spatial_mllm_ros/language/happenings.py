@@ -272,15 +272,34 @@ says("how_long", "[for|by|over] how many {unit}", "what time")(lambda unit="": u
 
 @says(
     "core",
-    f"{{arg}}* {{how_long}} (BE|DO|HAVE) {{mover}} [been] (stand still|stop|{STILL[1:-1]}|stood still|rest|spend standing still) {{arg}}*",
+    f"{{arg}}* {{how_long}} (BE|DO) {{mover}} (stand still|stop|{STILL[1:-1]}|stood still|rest|spend standing still) {{arg}}*",
 )
 def _stood(*parts: Any) -> Any:
     return _spent(parts, False)
 
 
-@says("core", "{arg}* {how_long} (BE|DO|HAVE) {mover} [been] (MOVE|TRAVEL|in motion|spend moving|spend driving) {arg}*")
+@says("core", "{arg}* {how_long} (BE|DO) {mover} (MOVE|TRAVEL|in motion|spend moving|spend driving) {arg}*", "{arg}* {how_long} HAVE {mover} (MOVE|TRAVEL) {arg}*")
 def _drove(*parts: Any) -> Any:
     return _spent(parts, True)
+
+
+@says("core", f"{{arg}}* {{how_long}} HAVE {{mover}} been {STILL} {{arg}}*")
+def _standing_since(*parts: Any) -> Any:
+    return _until_now(parts, False)
+
+
+@says("core", "{arg}* {how_long} HAVE {mover} been (MOVE|TRAVEL|in motion) {arg}*")
+def _driving_since(*parts: Any) -> Any:
+    return _until_now(parts, True)
+
+
+def _until_now(parts: tuple[Any, ...], moving: bool) -> Any:
+    """"How long have you been driving?" asks since when, unless it says in what time."""
+    spent = _spent(parts, moving)
+    if not spent or any(q.ask.of.span != WHOLE for q in spent):
+        return spent
+    now = Query(ask=Moving(), negated=not moving)
+    return Refused("this asks since when: ask whether it is so now, or for the time altogether", (*spent, now))
 
 
 def _spent(parts: tuple[Any, ...], moving: bool) -> Any:

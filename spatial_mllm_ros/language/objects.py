@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language.chart import Several
@@ -60,7 +60,19 @@ from spatial_mllm_ros.queries.measures import (
     Slope,
 )
 from spatial_mllm_ros.queries.moments import Now
-from spatial_mllm_ros.queries.operands import Box, Camera, Floor, NearestWall, Object, Operand, Pick, Robot, Room, Where
+from spatial_mllm_ros.queries.operands import (
+    Box,
+    Camera,
+    Floor,
+    NearestWall,
+    Object,
+    Operand,
+    Pick,
+    Point,
+    Robot,
+    Room,
+    Where,
+)
 from spatial_mllm_ros.queries.query import Query
 
 LEVEL_DEG = 5.0
@@ -250,12 +262,28 @@ def towards(thing: Operand, *args: Any) -> Any:
     return all_finished([Direction(of=thing, viewpoint=got[0])], got[1])
 
 
-@says("core", "{arg}* [in|to|towards|at] [what|which] (what|which) [egocentric] (direction|way|bearing) (BE|DO|should|would|must|do|does) [{mover}] [have to|need to] [LIE|turn|look|head|go|face|point|turn to|steer] [to|towards] [face|reach|see|look at|get to|hit|find|go to] {thing} [LIE|be|in] {arg}*", "{arg}* [in] (what|which) (direction|way) {thing} (is|lies|was) [in] {arg}*", "{arg}* {thing} (BE|LIE) in (what|which) (direction|way) {arg}*", "{arg}* [what is|what was|GIVE|which is] [DET] [egocentric] (direction|bearing|heading) (of|to|towards|for|at) {thing} [is|lies] {arg}*", "{arg}* point {mover} (to|towards) {thing} {arg}*", "{arg}* [in] (what|which) (direction|way) {arg}* (is|was|does|lies) {thing} [LIE] {arg}*", "{arg}* [in] (what|which) (direction|way) (do|would) {mover} (see|find|point to hit|point to) {thing} {arg}*", "{arg}* where (do|does|should|must) {mover} [have to] (go|turn|look) {arg}* to (get to|reach|see|face) {thing} {arg}*", "{arg}* {thing} direction {arg}*", "{arg}* which way BE {thing} {arg}*")  # fmt: skip
+@says("core", "{arg}* [in|to|towards|at] [what|which] (what|which) [egocentric] (direction|way|bearing) (BE|DO|should|would|must|do|does) [{mover}] [have to|need to] [LIE|turn|look|head|go|face|point|turn to|steer] [to|towards] [face|reach|see|look at|get to|hit|find|go to] {thing} [LIE|be|in] {arg}*", "{arg}* [in] (what|which) (direction|way) {thing} (is|lies|was) [in] {arg}*", "{arg}* {thing} (BE|LIE) in (what|which) (direction|way) {arg}*", "{arg}* [what is|what was|GIVE|which is] [DET] [egocentric] (direction|bearing) (of|to|towards|for|at) {thing} [is|lies] {arg}*", "{arg}* [what is|what was|GIVE] [DET] heading (to|towards) {thing} {arg}*", "{arg}* point {mover} (to|towards) {thing} {arg}*", "{arg}* [in] (what|which) (direction|way) {arg}* (is|was|does|lies) {thing} [LIE] {arg}*", "{arg}* [in] (what|which) (direction|way) (do|would) {mover} (see|find|point to hit|point to) {thing} {arg}*", "{arg}* where (do|does|should|must) {mover} [have to] (go|turn|look) {arg}* to (get to|reach|see|face) {thing} {arg}*", "{arg}* {thing} direction {arg}*", "{arg}* which way BE {thing} {arg}*")  # fmt: skip
 def _towards(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     if isinstance(thing, Camera | Robot):
         return None
     return towards(thing, *(p for p in parts if isinstance(p, tuple)))
+
+
+@says(
+    "core",
+    "{arg}* [what is|what was|GIVE] DET (heading|yaw|yaw angle|orientation) (of|at|for) {thing} {arg}*",
+    "{arg}* [what is|what was|GIVE] {thing} POSS (heading|yaw|yaw angle|orientation) {arg}*",
+)
+def _no_heading(a: Any, thing: Operand, b: Any) -> Any:
+    bag = bag_of(a, b)
+    if bag is None or not isinstance(thing, Point | Box):
+        return None
+    seen = towards(thing, a, b)
+    return Refused(
+        "a marked thing has no heading of its own: ask in which direction it is, or for the heading of the camera",
+        tuple(q for q in seen or () if isinstance(q, Query)),
+    )
 
 
 @says(
@@ -964,36 +992,41 @@ GRAMMAR.table(
 
 @says(
     "core",
-    "{arg}* [by] (how much|how far|how many {unit}) {more_adj} (BE|DO) {thing} [LIE] {arg}* {than} {arg}*",
-    "{arg}* [by] (how much|how far|how many {unit}) {more_adj} {thing} (BE|LIE) {arg}* {than} {arg}*",
-    "{arg}* [by] (how much|how far|how many {unit}) (BE|DO) {thing} [LIE] {more_adj} {arg}* {than} {arg}*",
-    "{arg}* [by] (how much|how many {unit}) {more_adj} {arg}* {than} {arg}* (BE|is) {thing} {arg}*",
+    "{arg}* [by] (how much|how far|how many {unit}) {more_adj} (BE|DO) {thing} [LIE] {arg}* {than_marked} {arg}*",
+    "{arg}* [by] (how much|how far|how many {unit}) {more_adj} {thing} (BE|LIE) {arg}* {than_marked} {arg}*",
+    "{arg}* [by] (how much|how far|how many {unit}) (BE|DO) {thing} [LIE] {more_adj} {arg}* {than_marked} {arg}*",
+    "{arg}* [by] (how much|how many {unit}) {more_adj} {arg}* {than_marked} {arg}* (BE|is) {thing} {arg}*",
+    "{arg}* [by] (how much|how many {unit}) {more_adj} {arg}* (BE|is) {thing} {arg}* {than_marked} {arg}*",
 )
 def _how_much_more(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
     adj = next(
         p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
     )
-    at = parts.index(adj)
-    than = next(
-        (
-            p
-            for p in parts[at + 1 :]
-            if isinstance(p, tuple) and len(p) == 1 and isinstance(p[0], tuple) and p[0][0] in ("subj", "from", "to")
-        ),
-        None,
-    )
+    than = next(p for p in parts if isinstance(p, Than))
     unit = next((p for p in parts if isinstance(p, str)), "")
-    bag = bag_of(
-        *(p for p in parts if isinstance(p, tuple) and p is not adj and p is not than), ("unit", unit) if unit else ()
-    )
-    return None if bag is None or than is None else differing(adj, thing, bag, than)
+    bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj), ("unit", unit) if unit else ())
+    return None if bag is None or than.of[0][0] == "time" else differing(adj, thing, bag, than.of)
+
+
+@dataclass(frozen=True)
+class Than:
+    """What stands after "than", so that it is not taken for what is added to the question ("from the robot")."""
+
+    of: tuple[tuple[str, Any], ...]
+
+
+says("than_marked", "{than}")(
+    lambda than: Than(of=than) if than and all(isinstance(x, tuple) and len(x) == 2 for x in than) else None
+)
 
 
 def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
     """By how much a scale says more (or less) of one thing than of another."""
     scale, sign = adj
     core, floats = parted(bag)
+    if "subj" in core:
+        return None
     if than[0][0] == "subj" and (
         (scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": Floor()})
     ):
@@ -1039,6 +1072,8 @@ def _compared_with(*parts: Any) -> Any:
         return None
     core, floats = parted(bag)
     scale, sign = parts[at]
+    if "subj" in core:
+        return None
     return all_finished(compared(scale, sign, {**core, "subj": thing}, (("subj", other),)), floats)
 
 

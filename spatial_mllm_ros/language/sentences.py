@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spatial_mllm_ros.language.chart import Several
+from spatial_mllm_ros.language.chart import ANYTHING, Chart, Several
 from spatial_mllm_ros.language.phrases import GRAMMAR, rebuilt, same, says, si
 from spatial_mllm_ros.language.scales import LESS, MORE, measures
 from spatial_mllm_ros.queries.asks import (
@@ -321,9 +321,18 @@ def noun_phrase(*parts: Any) -> tuple[str, tuple[Any, ...]] | None:
 says("measured", "[DET] {pre}* {scale_noun} {arg}*")(noun_phrase)
 
 
-@says("measured", "{thing} POSS {pre}* {scale_noun} {arg}*", "{thing} {pre}* {scale_noun} {arg}*")
+@says("measured", "{thing} POSS {pre}* {scale_noun} {arg}*", "{named_before} {pre}* {scale_noun} {arg}*")
 def _of_thing(thing: Operand, *rest: Any) -> Any:
     return noun_phrase(("subj", thing), *rest)
+
+
+@GRAMMAR.native("named_before", [ANYTHING])
+def _named_before(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """A thing right before a noun that measures; a bare word before a distance ("stopping distance") need not be one."""
+    for end, (thing,), cost in chart.phrase("thing", at):
+        bare = isinstance(thing, Object) and chart.tokens[chart.next[at]].text not in ("the", "my", "your", "a", "an")
+        if not bare or not any(scale == "far" for _, (scale,), _ in chart.phrase("scale_noun", end)):
+            yield end, thing, cost
 
 
 @says("measured", "[DET] {pre}* {scale_noun} {list} {arg}*", "[DET] {scale_noun} {thing} {thing} {arg}*", "[DET] {pre}* {scale_noun} {thing} to {thing} {arg}*",
