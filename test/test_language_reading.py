@@ -47,6 +47,24 @@ READ = {  # question -> the canonical sentence that it is read as
     "How much earlier is <t0> than <t1>?": "What is the time from <t0> to <t1>?",
     "What is the yaw of the camera?": "What is the heading of the camera now?",
     "How far is it from <p0> to the yard?": "What is the distance between <p0> and the yard?",
+    "How much further is <p0> from the robot than <p1>?": "By how much is the distance between <p0> and the robot now more than the distance between <p1> and the robot now?",
+    "How much further is <p0> from the robot than from <p1>?": "By how much is the distance between <p0> and the robot now more than the distance between <p0> and <p1>?",
+    "How much closer to <p1> is <p0> than <p2>?": "By how much is the distance between <p2> and <p1> more than the distance between <p0> and <p1>?",
+    "Which is closer to the picture, <p0> or <p1>?": "Which is the smallest of the distance between <p0> and the picture and the distance between <p1> and the picture?",
+    "Which point is closer to the camera at <t0>, <p0> or <p1>?": "Which is the smallest of the distance between <p0> and the camera at <t0> and the distance between <p1> and the camera at <t0>?",
+    "Which of the three points is lowest: <p0>, <p1> or <p2>?": "Which is the smallest of the height of <p0> above the floor, the height of <p1> above the floor and the height of <p2> above the floor?",
+    "Which two of <p0>, <p1> and <p2> are farthest apart?": "Which is the largest of the distance between <p0> and <p1>, the distance between <p0> and <p2> and the distance between <p1> and <p2>?",
+    "How far is <p0> from the nearest of <p1> and <p2>?": "What is the smallest of the distance between <p0> and <p1> and the distance between <p0> and <p2>?",
+    "If I stand at <p0> facing <p1>, is <p2> on my left?": "Is <p2> on the left, standing at <p0> and facing <p1>?",
+    "How long ago did you see <p0>?": "What is the time since <p0> was last seen?",
+    "How long did the drive from <t0> to <t1> take?": "What is the time from <t0> to <t1>?",
+    "How far apart were you at <t0> and <t1>?": "What is the distance between the camera at <t0> and the camera at <t1>?",
+    "How far did you drive since noon?": "What is the length of the camera's path from 12:00:00 to now?",
+    "How far did you drive in the first minute?": "What is the length of the camera's path from the start to 60 s after the start?",
+    "How do I get to <p0> from here?": "What is the route to <p0>?",
+    "route kitchen -> bedroom": "What is the route from the kitchen to the bedroom?",
+    "speed <t0>": "What is the speed of the camera at <t0>?",
+    "pose at <t0>": "Where is the camera at <t0>?",
 }
 REFUSED = (
     "How far did the object move between <t0> and <t1>?",
@@ -69,6 +87,13 @@ REFUSED = (
     "How far did the camera not move between <t0> and <t1>?",
     "Who is closest to <p0>?",
     "What is the weight above <box0>?",
+    "What is the heading of <p0> at <t0>?",
+    "What is <box0>'s yaw?",
+    "stopping distance to <p0>",
+    "How long have you been standing still?",
+    "Which two of <p0>, <p1> and <p2> are highest?",
+    "What is the distance to <p0> and to <p1>?",
+    "Did you turn left or right between <t0> and <t1>?",
 )
 
 
@@ -132,6 +157,29 @@ def test_two_questions_are_two_queries() -> None:
     assert reading.query is None
     assert len(reading.queries) == len(reading.alternatives) == 2
     assert "one by one" in reading.reason
+
+
+@pytest.mark.parametrize(
+    ("question", "each"),
+    [
+        ("How far are <p0> and <p1> each from the camera?", "What is the distance between {} and the camera?"),
+        ("How high are <p0> and <p1>?", "What is the height of {} above the floor?"),
+        ("Are both <p0> and <p1> higher than one metre?", "Is the height of {} above the floor more than 1 m?"),
+    ],
+)
+def test_a_question_about_each_of_several_is_one_for_each(question: str, each: str) -> None:
+    assert [a.words for a in reading_of(question).alternatives] == [each.format("<p0>"), each.format("<p1>")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_mark_vanishes(data: st.DataObject) -> None:
+    """Halves of two questions: what is read of them has every mark of the text."""
+    a, b = (data.draw(st.sampled_from(list(READ))).split() for _ in range(2))
+    text = " ".join([*a[: data.draw(st.integers(1, len(a)))], *b[data.draw(st.integers(0, len(b) - 1)) :]])
+    reading = reading_of(text)
+    if reading.query is not None:
+        assert set(re.findall(r"<\w+>", text)) <= set(re.findall(r"<\w+>", reading.read_as)), (text, reading.read_as)
 
 
 @pytest.mark.parametrize(("first", "second"), [(a, b) for a in list(READ)[:8] for b in list(READ)[8:16]])

@@ -151,7 +151,7 @@ def _path(*parts: Any) -> Any:
 
 
 @says("core", "{arg}* [what is|what was|what be|GIVE] [DET] [net|total|straight line|overall] [CAMERA] (displacement|movement|translation|net movement|net displacement|net translation|motion|shift|offset|displacement vector|baseline) [vector] [of {mover}] {arg}*", "{arg}* [what is|what was] {owner} [net] (displacement|translation|movement|position change) {arg}*", "{arg}* [how (large|big|much|long|far) BE|what is] [the] (magnitude|length|size|change|amount) of [the] (displacement vector|displacement|translation|position|movement|location|{owner} displacement|{owner} position|{owner} translation) [of {mover}] {arg}*", "{arg}* [what is] [the] [net] distance [that] {mover} MOVE {arg}*", "{arg}* [what is|how large is] [the] (difference|change|change in|difference in|offset) (in|of|between) {owner} (position|location|positions|locations) {arg}*", "{arg}* how (large|big|much|far) BE the change of position of {mover} {arg}*",
-      "{arg}* [what BE|how (far|wide|large|big) BE] the (distance|offset|baseline|difference) between [the two|the] [CAMERA|{owner}] (positions|locations|frames|images|poses|position|places|pose|viewpoints) {arg}*", "{arg}* how far apart BE [the [two]] [CAMERA|{owner}] (positions|locations|frames|places|poses|viewpoints) {arg}*", "{arg}* how far apart {owner} (positions|locations) {arg}* (are|were)", "{arg}* how many {unit} (lie|lies|are) between {owner} (positions|locations) {arg}*", "{arg}* the {owner} displacement {arg}*", "{arg}* {owner} displacement {arg}*")  # fmt: skip
+      "{arg}* [what BE|how (far|wide|large|big) BE] the (distance|offset|baseline|difference) between [the two|the] [CAMERA|{owner}] (positions|locations|frames|images|poses|position|places|pose|viewpoints) {arg}*", "{arg}* how far apart BE [the [two]] [CAMERA|{owner}] (positions|locations|frames|places|poses|viewpoints) {arg}*", "{arg}* how far apart {owner} (positions|locations) {arg}* (are|were)", "{arg}* how far apart (was|were) {mover} {arg}*", "{arg}* how many {unit} (lie|lies|are) between {owner} (positions|locations) {arg}*", "{arg}* the {owner} displacement {arg}*", "{arg}* {owner} displacement {arg}*")  # fmt: skip
 def _displacement(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None:
@@ -194,6 +194,7 @@ HOW_MUCH = "(how much|how far round|how big a turn|how large a turn|how many {un
     f"{{arg}}* {HOW_MUCH} has {{mover}} (spun|turned|swung|rotated) (round|around) {{arg}}*",
     f"compare {{t}} and {{t}} [,] {HOW_MUCH} did {{mover}} TURN",
     f"{{arg}}* {HOW_MUCH} {{owner}} (attitude|heading|orientation) differs {{arg}}*",
+    "[{mover}] (yaw|heading|orientation) change {t} {t}",
 )
 def _turned(*parts: Any) -> Any:
     moments = [p for p in parts if isinstance(p, Moment)]
@@ -217,6 +218,20 @@ def _turned(*parts: Any) -> Any:
     return all_finished([Value(of=Turn(about_up=about_up))], bag) if set(bag) <= {"unit", "span"} else None
 
 
+@says(
+    "core",
+    "{arg}* did {mover} TURN [to the] left or [to the] right {arg}*",
+    "{arg}* [in] (what|which) (direction|way) did {mover} TURN {arg}*",
+    "{arg}* did {mover} TURN [to the] right or [to the] left {arg}*",
+)
+def _turned_to(*parts: Any) -> Any:
+    bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
+    if bag is None or bag.keys() - {"span"}:
+        return None
+    signed = all_finished([Value(of=Turn(about_up=True))], bag)
+    return Refused("the side is the sign of the angle turned to the left: ask for that", tuple(signed))
+
+
 LOOKING = "(facing|looking|pointing|pointed|heading|headed|oriented|aimed|turned|face|look|point)"
 
 
@@ -225,6 +240,7 @@ LOOKING = "(facing|looking|pointing|pointed|heading|headed|oriented|aimed|turned
     f"{{arg}}* [in|to|into] (what|which) (way|direction) (BE|DO) {{mover}} {LOOKING} [in|to|at] {{arg}}*",
     "{arg}* where (BE|DO) {mover} (facing|looking|pointing|pointed|look|aimed) [to|at] {arg}*",
     "{arg}* what BE [the] (heading|yaw|yaw angle|orientation) [of {mover}] {arg}*",
+    "[{mover}] (heading|yaw) {at_mark}",
 )
 def _heading(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -237,6 +253,7 @@ def _heading(*parts: Any) -> Any:
     "core",
     "{arg}* (how fast|at (what|which) speed) [BE|DO|HAVE|was] {mover} [been] [MOVE|TRAVEL|turning|TURN] {arg}*",
     "{arg}* (how fast|at what speed) {mover} [HAVE|was|is] (MOVE|TRAVEL) {arg}*",
+    "[{mover}] speed {at_mark}",
 )
 def _speed(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -397,6 +414,8 @@ view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (
 view_says((f"{{arg}}* {PAST} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (did|has|have|had|did n't|has n't) {mover} [ever|already|still] (SEE|SAW|seen|got|get) {thing} [in view|in sight] {arg}*", "{arg}* did {thing} [ever] APPEAR {arg}*", "{arg}* (has|have|had) {thing} [ever|already] (been|come) VISIBLE {arg}*", "{arg}* was there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* (has|have) {thing} [ever|already] been SEEN {arg}*", "{arg}* was {mover} able to SEE {thing} {arg}*", "{arg}* did {mover} have (sight of|in view) {thing} {arg}*", "{arg}* was {thing} SEEN at any time {arg}*", "{arg}* {mover} (has|have) [ever|already] seen {thing} {arg}*"), True, False)  # fmt: skip
 view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} (HIDDEN|not VISIBLE|not SEEN|not in view|no longer VISIBLE) {{arg}}*", "{arg}* {thing} [is|be] HIDDEN {arg}*", "{arg}* (does|do) (anything|something) (hide|occlude|block|cover|obscure) {thing} {arg}*", "{arg}* is (anything|something) (hiding|occluding|blocking|covering|obscuring) [the view of|the view to] {thing} {arg}*", "{arg}* is the (view|line of sight) (of|to) {thing} (blocked|obstructed) {arg}*", "{arg}* is {thing} not {CANT} {arg}*".replace("{CANT}", "to be SEEN"), "{arg}* (does|do) {mover} not SEE {thing} {arg}*", "{arg}* can not {mover} SEE {thing} {arg}*", "{arg}* can {mover} not SEE {thing} {arg}*"), False, True)  # fmt: skip
 view_says((f"{{arg}}* {PAST} {{thing}} {NOW_STILL} (HIDDEN|not VISIBLE|not SEEN|not in view) {{arg}}*", "{arg}* did {thing} fall (outside the image|outside the view|out of view|outside the frame) {arg}*", "{arg}* had {thing} left (the view|the picture|the image|the frame) {arg}*", "{arg}* did {mover} (lose sight of|not SEE) {thing} {arg}*", "{arg}* (has|have|had) {mover} not [yet] seen {thing} {arg}*", "{arg}* (has|have|had) {mover} never seen {thing} {arg}*", "{arg}* (has|have) {thing} (never|not) [yet] been SEEN {arg}*", "{arg}* was {thing} (never|not) [yet] SEEN {arg}*"), True, True)  # fmt: skip
+says("at_mark", "[at] {moment_mark}")(lambda x: (("time", x),))
+view_says(("(visible|seen) {mark}",), False, False)
 says("moment_arg", "{moment_mark}")(lambda x: (("time", x),))
 
 WHEN = "(when|after how many seconds|how many seconds after the start|how many seconds after the beginning|what time was it when|since when|until when|up to what time|up to when|find the moment when|the moment when|at which time stamp|find when|(at|on|in) what [point in] time|at which time|what time|at (what|which) moment|which (moment|time)|how (early|late|soon|recently)|in (what|which) (image|frame)|which [image|frame]|what (was|is) the time when|at (what|which) point in time|at (what|which) stamp|what (timestamp|stamp)|at (what|which) instant|at (which|what) timestamp)"
@@ -418,7 +437,7 @@ def _seen_time(*parts: Any) -> Any:
 @says(
     "core",
     "{arg}* {how_long} ago (BE|DO|HAVE) {thing} {event} (SEEN|VISIBLE|APPEAR) {arg}*",
-    "{arg}* {how_long} ago DO {mover} {event} (SEE|SAW) {thing} {arg}*",
+    "{arg}* {how_long} ago DO {mover} [{event}] (SEE|SAW) {thing} {arg}*",
     "{arg}* {how_long} (is it|has it been) since {thing} was [{event}] (SEEN|VISIBLE) {arg}*",
     "{arg}* {how_long} (is it|has it been) since {mover} [{event}] (SAW|saw) {thing} {arg}*",
 )
@@ -537,6 +556,7 @@ def _back(*parts: Any) -> Any:
     "{arg}* where (is|are|am) {mover} {arg}*",
     "{arg}* [what is|what was|GIVE] {owner} (position|pose|location|coordinates) {arg}*",
     "{arg}* where {mover} (was|is) {arg}*",
+    "[{mover}] (pose|position) {at_mark}",
 )
 def _where_camera(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -554,6 +574,7 @@ def _where_camera(*parts: Any) -> Any:
     "core",
     "{arg}* {how_long} (passed|elapsed|went by|lies|lie|is there|was there|is it|was it|has passed|are there|passes|separates|did it take|has elapsed|does it take|lay|is|goes by|pass|did (the camera|the robot|it|we|you) take|were there|ran) {arg}*",
     "{arg}* {how_long} (DO|was) {mover} (take|need) {arg}*",
+    "{arg}* {how_long} DO DET PATH {arg}* (take|last) {arg}*",
     "{arg}* {how_long} [passed|time] {arg}*",
     "{arg}* what (amount|period|length|span|stretch|interval) of time (passed|elapsed|separates|lies|is|went by|is there) {arg}*",
     "{arg}* how (long|big|large|much) (is|was) [the] (time|interval|period|duration|gap|time span|time interval|time difference|time gap|delay|span of time) {arg}*",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from spatial_mllm_ros.language.chart import Several
 from spatial_mllm_ros.language.phrases import GRAMMAR, same, says, si
+from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.scales import LESS, MORE, distance, measures
 from spatial_mllm_ros.language.sentences import (
     OPPOSITE,
@@ -18,6 +20,7 @@ from spatial_mllm_ros.language.sentences import (
     extreme,
     over_list,
     parted,
+    values,
 )
 from spatial_mllm_ros.queries.asks import (
     AppearanceOrder,
@@ -533,7 +536,8 @@ says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([Open(
 
 @says(
     "core",
-    "[tell me] how (do|can|should) {mover} (get|go|drive|walk|come) [from {thing}] to {thing} [{radius}]",
+    "[tell me] how (do|can|should) {mover} (get|go|drive|walk|come) [from {thing}] to {thing} [from {thing_here}] [{radius}]",
+    "[the] [shortest] (route|way|path) [from] {thing} to {thing}",
     "what is the [shortest|best|fastest|quickest] (route|way|path) [from {thing}] to {thing} [{radius}]",
     "(find|plan|show) [me] (a|the) [shortest|best] (route|way|path) [from {thing}] to {thing}",
     "how to (get|go|drive) [from {thing}] to {thing}",
@@ -547,12 +551,15 @@ def _route(*parts: Any) -> Any:
 
 def _trip(parts: Any) -> tuple[Any, Any, float]:
     things = [p for p in parts if isinstance(p, Operand)]
+    if len(things) > 1 and things[-1] == Camera(at=Now()):
+        things = [things[-1], *things[:-1]]
     if len(things) > 1 and isinstance(things[0], Camera) and things[0].at in (None, Now()):
         things = things[1:]
     radius = next((p for p in parts if isinstance(p, float)), 0.0)
     return (things[0] if len(things) > 1 else None), things[-1], radius
 
 
+says("thing_here", "{thing}")(lambda thing: thing if thing == Camera(at=Now()) else None)
 HERE = Robot(at=Now())
 
 
@@ -562,6 +569,7 @@ HERE = Robot(at=Now())
     "how (long|far) is the [shortest] (route|way|path|drive|walk) [from {thing}] to {thing} [{radius}] {arg}*",
     "how far (would|does|must|do|will) {mover} have to (drive|travel|walk|go) [from {thing}] to [get to|reach] {thing} {arg}*",
     "how far (is it|is) to (drive|walk) [from {thing}] to {thing} {arg}*",
+    "how far do {mover} still have to (drive|travel|walk|go) [from {thing}] to [get to|reach] {thing} {arg}*",
     "how far (do|would|must) {mover} [need to|have to] (drive|walk) [from {thing}] to {thing} {arg}*",
     "what is the length of the (route|way) [from {thing}] to {thing} {arg}*",
 )
@@ -776,7 +784,87 @@ says(
     "which way does the surface at {thing} face {arg}*",
 )(lambda *v: all_finished([SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], Operand) else None)
 
+# ---- the same of each of several
+
+
+def each_of(things: Any, ask: Any) -> Both | None:
+    """One question for each of several things; None where one of them cannot be asked or can mean two things."""
+    asked = [list(ask(thing) or ()) for thing in things]
+    return Both(tuple(one for (one,) in asked)) if all(len(a) == 1 for a in asked) else None
+
+
+@says(
+    "core",
+    "{arg}* {how} BE {list} [each|both] {arg}*",
+    "{arg}* (what BE|GIVE) the {scale_noun} (of|to) {list} [each|both] {arg}*",
+)
+def _value_of_each(*parts: Any) -> Any:
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    scale = noun = next((p for p in parts if isinstance(p, str)), None)
+    unit = ""
+    rest = [p for p in parts if isinstance(p, tuple) and p is not things]
+    if scale is None:
+        how = next(p for p in rest if len(p) == 2 and all(isinstance(x, str) for x in p))
+        rest.remove(how)
+        scale, unit = how
+    bag = bag_of(*rest, ("unit", unit) if unit else ())
+    if bag is None or "subj" in bag or (scale == "far" and noun is None and not bag.keys() & {"from", "to"}):
+        return None  # "how far are" several asks how far they are apart
+    return each_of(things, lambda thing: values(scale, {**bag, "subj": thing}))
+
+
+@says("core", "{arg}* BE {list} [each|both] {than_adj} {arg}* {than_marked} {arg}*")
+def _more_of_each(*parts: Any) -> Any:
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    scale, sign = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str))
+    than = next(p for p in parts if isinstance(p, Than)).of
+    bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not things and p != (scale, sign)))
+    if bag is None or "subj" in bag:
+        return None
+    core, floats = parted(bag)
+    return each_of(things, lambda t: all_finished(compared(scale, sign, {**core, "subj": t}, than), floats))
+
+
 # ---- comparing several
+
+
+@says("core", "{arg}* {how} (BE|DO) {thing} [LIE] [AWAY] (from|to) {end_of} {list} {arg}*")
+def _from_extreme(*parts: Any) -> Any:
+    """How far it is to the nearest (or farthest) of several."""
+    thing = next(p for p in parts if isinstance(p, Operand))
+    how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and all(isinstance(x, str) for x in p))
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    which = next(p for p in parts if isinstance(p, Which))
+    bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not how and p is not things))
+    if bag is None or how[0] != "far" or thing in things:
+        return None
+    core, floats = parted({**bag, **({"unit": how[1]} if how[1] else {})})
+    of = tuple(distance(thing, x) for x in things)
+    if core or not all(isinstance(x, Distance) for x in of):
+        return None
+    return all_finished([Extreme(of=of, which=which, as_value=True)], floats)
+
+
+says("end_of", "the (nearest|closest) of")(lambda: Which.SMALLEST)
+says("end_of", "the (farthest|furthest) of")(lambda: Which.LARGEST)
+
+
+@says(
+    "core",
+    "{arg}* which (pair|two) of {list} BE [the] ({pair_end}) {arg}*",
+    "{arg}* which [two] of {list} BE [the] ({pair_end}) {arg}*",
+)
+def _which_pair(a: Any, things: Any, end: Which, b: Any) -> Any:
+    bag = bag_of(a, b)
+    pairs = tuple(Distance(a=x, b=y) for x, y in combinations(things, 2))
+    return None if bag is None or len(pairs) < 3 else all_finished([Extreme(of=pairs, which=end)], bag)
+
+
+GRAMMAR.table(
+    "pair_end",
+    {f"{word} {tail}": which for which, words in {Which.SMALLEST: "closest, nearest", Which.LARGEST: "farthest, furthest"}.items()
+     for word in words.split(", ") for tail in ("together", "apart", "to each other", "from each other")},
+)  # fmt: skip
 
 
 @says(
@@ -1006,19 +1094,18 @@ def _how_much_more(*parts: Any) -> Any:
     than = next(p for p in parts if isinstance(p, Than))
     unit = next((p for p in parts if isinstance(p, str)), "")
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj), ("unit", unit) if unit else ())
-    return None if bag is None or than.of[0][0] == "time" else differing(adj, thing, bag, than.of)
+    things = isinstance(than.of[0], tuple) and than.of[0][0] in ("subj", "from", "to")
+    return differing(adj, thing, bag, than.of) if bag is not None and things else None
 
 
 @dataclass(frozen=True)
 class Than:
     """What stands after "than", so that it is not taken for what is added to the question ("from the robot")."""
 
-    of: tuple[tuple[str, Any], ...]
+    of: Any
 
 
-says("than_marked", "{than}")(
-    lambda than: Than(of=than) if than and all(isinstance(x, tuple) and len(x) == 2 for x in than) else None
-)
+says("than_marked", "{than}")(lambda than: Than(of=than))
 
 
 def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
@@ -1103,8 +1190,6 @@ def _height_difference(a: Any, things: Any, b: Any) -> Any:
     "{arg}* [what is] [the] [longest|largest|greatest|shortest|smallest] {end} distance between any two of {list} {arg}*",
 )
 def _any_two(a: Any, end: Which, things: Any, b: Any) -> Any:
-    from itertools import combinations
-
     bag = bag_of(a, b)
     pairs = tuple(Distance(a=x, b=y) for x, y in combinations(things, 2))
     return None if bag is None or len(pairs) < 2 else all_finished([Extreme(of=pairs, which=end, as_value=True)], bag)

@@ -252,6 +252,7 @@ def _end() -> Moment:
     "{number} {half_day} [{day}]",
     "{number} oclock [{day}]",
     "{clock} {number} days ago",
+    "{clock_word} [{day}]",
 )
 def _clock(value: float, half: Any = None, day: Any = None) -> Moment | None:
     if isinstance(value, float):
@@ -268,6 +269,7 @@ def _clock(value: float, half: Any = None, day: Any = None) -> Moment | None:
     return ClockTime(hour=seconds // 3600, minute=seconds // 60 % 60, second=seconds % 60, days_ago=int(day or 0))
 
 
+GRAMMAR.table("clock_word", {"noon": 12.0, "midday": 12.0})
 GRAMMAR.table("half_day", {"am": "am", "pm": "pm", "a m": "am", "p m": "pm", "in the morning": "am", "in the afternoon": "pm", "in the evening": "pm"})  # fmt: skip
 GRAMMAR.table("day", {"today": 0, "yesterday": 1})
 
@@ -358,9 +360,10 @@ def _last(quantity: Any) -> Span | None:
     return Span(begin=Ago(seconds=si(value)), end=Now()) if UNITS[value[1]].kind == TIME else None
 
 
-@says("span", "(in|during|over|within) the first {quantity}")
+@says("span", "(in|during|over|within) the first {quantity}", "(in|during|over) the first {unit}")
 def _first(quantity: Any) -> Span | None:
-    return Span(begin=Start(), end=AfterStart(seconds=si(quantity))) if UNITS[quantity[1]].kind == TIME else None
+    value, unit = quantity if isinstance(quantity, tuple) else (1.0, quantity)
+    return Span(begin=Start(), end=AfterStart(seconds=si((value, unit)))) if UNITS[unit].kind == TIME else None
 
 
 @says("span", "so far", "ever", "until now", "up to now", "till now", "yet", "to date", "by now", "since the START [of the RECORDING]",
@@ -662,16 +665,31 @@ def _simple_robot() -> Operand:
 
 @says(
     "list",
-    "[both] [DET] [two|three|four|five] [POINT|boxes|THING|of] {each} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}",
+    "[{how_many}] [DET] [{how_many}] [POINT|boxes|THING|of] {first_of} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}",
 )
-def _list(first: Operand, more: tuple[Any, ...], last: Operand) -> tuple[Operand, ...] | None:
+def _list(before: Any, count: Any, first: Operand, more: tuple[Any, ...], last: Operand) -> tuple[Operand, ...] | None:
+    """Several things, as many as it says: "two of <p0>, <p1> and <p2>" is no list of three."""
     things = (first, *more, last)
-    return things if len(set(things)) == len(things) else None
+    said = {before, count} - {None}
+    return things if len(set(things)) == len(things) and said <= {len(things)} else None
+
+
+GRAMMAR.table("how_many", {"both": 2, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6})
 
 
 @says("more", "[and|or] {each}")
 def _more(thing: Operand) -> Operand:
     return thing
+
+
+says("first_of", "for {thing}", "[DET] [one|object|thing|point|spot|item] (at|in) {mark}")(lambda thing: thing)
+
+
+@GRAMMAR.native("first_of", [ANYTHING])
+def _first_of(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """The first of a list; "closer at <t0>, <p0> or <p1>" lists two things."""
+    if at < len(chart.tokens) and chart.tokens[at].text != "at":
+        yield from ((end, thing, cost) for end, (thing,), cost in chart.phrase("thing", at))
 
 
 @says(

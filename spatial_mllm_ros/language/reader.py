@@ -18,6 +18,7 @@ from spatial_mllm_ros.language.tokens import Token, normalise, tokens_of
 from spatial_mllm_ros.queries.asks import Property
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.queries.measures import Distance
+from spatial_mllm_ros.queries.moments import MarkedMoment
 from spatial_mllm_ros.queries.operands import Box, Operand, Point
 from spatial_mllm_ros.queries.query import Query, terms
 from spatial_mllm_ros.queries.term import InvalidQuery
@@ -322,9 +323,21 @@ def _parsed(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any,
     found: dict[Any, int] = {}
     for reading, cost in chart.whole("question").items():
         resolved = _resolved(reading, tokens, given)
-        if resolved is not None:
+        if resolved is not None and _keeps_marks(resolved, tokens):
             found[resolved] = min(cost, found.get(resolved, cost))
     return found, chart.farthest
+
+
+_MARKS = {"p": Point, "box": Box, "t": MarkedMoment}
+
+
+def _keeps_marks(reading: Any, tokens: tuple[Token, ...]) -> bool:
+    """Whether every mark that the text names is in the query: one that vanished was misread."""
+    queries = reading.queries if isinstance(reading, Both) else (reading,) if isinstance(reading, Query) else ()
+    if not queries:
+        return True
+    asked = {part for query in queries for part in terms(query)}
+    return all(_MARKS[t.kind](index=int(t.value)) in asked for t in tokens if t.kind in _MARKS)
 
 
 def _resolved(reading: Any, tokens: tuple[Token, ...], given: dict[str, int]) -> Any:

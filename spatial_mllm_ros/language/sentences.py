@@ -969,7 +969,7 @@ WHICH = "[to] WHICHEVER"
 @says("core", f"{{arg}}* {WHICH} [[of] {{list}}] [HAVING|BE] {{superlative}} {{arg}}* [of {{list}}]", f"{{arg}}* {WHICH} [[of] {{list}}] [HAVING|BE] {{comparative}} {{arg}}*",
       f"{{arg}}* {WHICH} [HAVING|BE] {{superlative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* {WHICH} [HAVING|BE] {{comparative}} {{arg}}* {{list}} {{arg}}*", f"{{arg}}* [(of|among|between|given|from|out of|considering|comparing|compare|take)] {{list}} {WHICH} [of them|one|of the two|of these] [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*",
       "[compare|comparing] [the {scale_noun}] [of] {list} WHICHEVER (is|has) ({superlative}|{comparative})", "{arg}* to WHICHEVER is it ({superlative}|{comparative}) {arg}* {list}", "{arg}* to WHICHEVER of {list} is the {scale_noun} (larger|greater|bigger)", "is it {mark} or is it {mark} that [is|has] ({comparative}|{superlative}) {arg}*", "{arg}* WHICHEVER of {list} would {mover} reach first", "{arg}* of {list} WHICHEVER would {mover} reach first", "{arg}* PICK [ONE] [of {list}] [HAVING|BE] ({superlative}|{comparative}) {arg}* [of {list}] {arg}*", "{arg}* PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}* {list} {arg}*", "{arg}* PICK ONE of {list} [that] [HAVING|BE] ({superlative}|{comparative}) {arg}*", "(given|of|considering) {list} PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}*",
-      f"{{arg}}* {WHICH} (of these|of the following) (points|objects|things|spots|boxes) {{list}} [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*", "{arg}* the ({superlative}|{comparative}) of {list} {arg}*", "{arg}* what is the ({superlative}|{comparative}) [one|point|object] of {list} {arg}*", "{arg}* ({superlative}|{comparative}) {arg}* {list} {arg}*")  # fmt: skip
+      f"{{arg}}* {WHICH} of [DET] [two|three|four|five] (points|objects|things|spots|boxes) [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}* {{list}} {{arg}}*", f"{{arg}}* {WHICH} (of these|of the following) (points|objects|things|spots|boxes) {{list}} [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*", "{arg}* the ({superlative}|{comparative}) of {list} {arg}*", "{arg}* what is the ({superlative}|{comparative}) [one|point|object] of {list} {arg}*", "{arg}* ({superlative}|{comparative}) {arg}* {list} {arg}*")  # fmt: skip
 def _which(*parts: Any) -> Any:
     lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
     how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
@@ -1066,7 +1066,7 @@ def _direction(*parts: Any) -> Any:
 says(
     "arg",
     "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}",
-    "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} and [am] (facing|looking at|face|look at|looking towards) {thing}",
+    "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} [and] [am] (facing|looking at|face|look at|looking towards) {thing}",
 )(lambda at, facing: ("view", Viewpoint(at=at, facing=facing)))
 says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(
     lambda facing, at: ("view", Viewpoint(at=at, facing=facing))
