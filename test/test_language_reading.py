@@ -94,6 +94,14 @@ REFUSED = (
     "Which two of <p0>, <p1> and <p2> are highest?",
     "What is the distance to <p0> and to <p1>?",
     "Did you turn left or right between <t0> and <t1>?",
+    "What is the distance between <p0> and the middle of <box0>?",
+    "How high is the top of <box0>?",
+    "How big is the space under <box0>?",
+    "What is the gap at <p0>?",
+    "How fast did you turn at <t0>?",
+    "Was <p0> ever out of view?",
+    "What is the difference between <p0> and <p1>?",
+    "Is <p0> closer to the camera than <p1> was at <t0>?",
 )
 
 

@@ -800,6 +800,8 @@ def each_of(things: Any, ask: Any) -> Both | None:
 )
 def _value_of_each(*parts: Any) -> Any:
     things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    if len({type(x) for x in things}) > 1:
+        return None
     scale = noun = next((p for p in parts if isinstance(p, str)), None)
     unit = ""
     rest = [p for p in parts if isinstance(p, tuple) and p is not things]
@@ -839,8 +841,8 @@ def _from_extreme(*parts: Any) -> Any:
     if bag is None or how[0] != "far" or thing in things:
         return None
     core, floats = parted({**bag, **({"unit": how[1]} if how[1] else {})})
-    of = tuple(distance(thing, x) for x in things)
-    if core or not all(isinstance(x, Distance) for x in of):
+    of = tuple(d for x in things if isinstance(d := distance(thing, x), Distance))
+    if core or len(of) < len(things):
         return None
     return all_finished([Extreme(of=of, which=which, as_value=True)], floats)
 
@@ -1166,7 +1168,7 @@ def _compared_with(*parts: Any) -> Any:
 
 @says(
     "core",
-    "{arg}* [what is|GIVE] [the] (difference|height difference|difference in height|vertical difference|elevation difference|difference in heights|vertical distance|vertical gap|vertical separation|vertical offset|elevation change) [in height|in elevation|in heights|between the heights] (between|of|for|in height between|in height of) {list} {arg}*",
+    "{arg}* [what is|GIVE] [the] (height difference|difference in height|difference between the heights|vertical difference|elevation difference|difference in heights|vertical distance|vertical gap|vertical separation|vertical offset|elevation change) [in height|in elevation|in heights|between the heights] (between|of|for|in height between|in height of) {list} {arg}*",
     "{arg}* how (big|large|much|great) is the (height difference|difference in height|difference between the heights|vertical difference|vertical gap|vertical offset|elevation difference|difference in elevation) (between|of) {list} {arg}*",
     "{arg}* how much do {list} differ in (height|elevation) {arg}*",
     "{arg}* how much do the heights of {list} differ {arg}*",

@@ -391,7 +391,7 @@ def _mark_point(*values: Any) -> Operand | None:
 
 
 @says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING ENCLOSED [DET] [box] {box}", "[DET] {label} ENCLOSED {box}", "DET {labelled_box}", "[DET] THING {box}", "[DET] THING [that|which] (is|lies) (in|inside|within) {box}",
-      "what [is|lies] (in|inside|within) [the box] {box}", "whatever is (in|inside|within) {box}", "what [the box] {box} ENCLOSES", "[DET] {label} that {box} ENCLOSES", "[DET] THING [that|which] {box} ENCLOSES", "[DET] contents of [the box] {box}", "the box 's (content|contents) {box}", "the one in {box}", "[DET] bounding box {box}", "[DET] {label} ENCLOSED the box {box}", "{box} 's (content|contents|object)", "whatever {box} ENCLOSES", "the box labelled {box}", "what is ENCLOSED {box}")  # fmt: skip
+      "what [is|lies] (in|inside|within) [the box] {box}", "whatever is (in|inside|within) {box}", "what [the box] {box} ENCLOSES", "[DET] {label} that {box} ENCLOSES", "[DET] THING [that|which] {box} ENCLOSES", "[DET] THING of [the|DET] [box] {box}", "[DET] contents of [the box] {box}", "the box 's (content|contents) {box}", "the one in {box}", "[DET] bounding box {box}", "[DET] {label} ENCLOSED the box {box}", "{box} 's (content|contents|object)", "whatever {box} ENCLOSES", "the box labelled {box}", "what is ENCLOSED {box}")  # fmt: skip
 def _mark_box(*values: Any) -> Operand | None:
     return values[-1]
 

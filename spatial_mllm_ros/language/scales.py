@@ -138,7 +138,8 @@ SUPERLATIVES = (
 NOUNS = {
     word.strip(): scale
     for scale, words in {
-        "far": "distance, distance value, separation, gap, spacing, range, distances, slant range, space, offset, separation distance, range value, ray length, radial distance, slant distance, clearance, dist, length of the ray, length of the viewing ray, line of sight distance, length of the line of sight, line, length of the line, length of the straight line, length of the segment, length of a straight line, straight line, distance along the ray, interval",
+        "gap": "separation, gap, spacing, space, offset, separation distance, clearance, interval",
+        "far": "distance, distance value, range, distances, slant range, range value, ray length, radial distance, slant distance, dist, length of the ray, length of the viewing ray, line of sight distance, length of the line of sight, line, length of the line, length of the straight line, length of the segment, length of a straight line, straight line, distance along the ray",
         "height": "height, heights, clear height, tallness, mounting height, vertical space, vertical extent, vertical size, vertical dimension, vertical measurement, real height",
         "up": "elevation, floor clearance, altitude, vertical position, height level, z height, height above the floor, height above ground, height coordinate, vertical coordinate, elevations",
         "wide": "width, breadth, widths, shorter side, shortest side, shorter dimension, horizontal width, wideness, shorter horizontal side, shortest dimension",
@@ -194,6 +195,10 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
     if "of" in roles and "subj" not in roles:
         roles["subj"] = roles.pop("of")
     keys, subject = frozenset(roles), roles.get("subj")
+    if scale == "gap":
+        if keys <= {"subj", "to"} and len(keys) == 1 and isinstance(roles[next(iter(keys))], Operand):
+            return  # the gap or space at one thing is not how far it is away
+        scale = "far"
     if any(
         isinstance(x, Object) and x.pick is Pick.ALL
         for v in roles.values()

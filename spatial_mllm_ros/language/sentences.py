@@ -313,7 +313,7 @@ def noun_phrase(*parts: Any) -> tuple[str, tuple[Any, ...]] | None:
         return None
     bag.pop("", None)
     exact = bag.get("metric")
-    if exact is Metric.STRAIGHT and scale not in ("far", "in"):
+    if exact is Metric.STRAIGHT and scale not in ("far", "in", "gap"):
         bag.pop("metric")
     return scale, tuple(bag.items())
 
@@ -331,7 +331,7 @@ def _named_before(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     """A thing right before a noun that measures; a bare word before a distance ("stopping distance") need not be one."""
     for end, (thing,), cost in chart.phrase("thing", at):
         bare = isinstance(thing, Object) and chart.tokens[chart.next[at]].text not in ("the", "my", "your", "a", "an")
-        if not bare or not any(scale == "far" for _, (scale,), _ in chart.phrase("scale_noun", end)):
+        if not bare or not any(scale in ("far", "gap") for _, (scale,), _ in chart.phrase("scale_noun", end)):
             yield end, thing, cost
 
 
@@ -537,9 +537,15 @@ def all_finished(found: Iterable[Ask], floats: dict[str, Any], negated: bool = F
     return Several(q for q in (finished(a, floats, negated) for a in found) if q is not None)
 
 
-@says("than", "than {thing} [BE|DO]")
+@says("than", "than {thing} [is|are|am|do|does|would be|'s]")
 def _than(thing: Operand) -> Any:
     return (("subj", thing),)
+
+
+@says("than", "than {thing} (was|were|did|has been|had been)")
+def _than_was(thing: Operand) -> Any:
+    """ "than <p1> was at <t0>" is of that moment alone, which no comparison says; the camera's moment is its own."""
+    return (("subj", thing),) if isinstance(thing, Camera | Robot) else None
 
 
 says("than", "than {quantity}")(same)
