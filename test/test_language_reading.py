@@ -221,6 +221,21 @@ def test_no_text_raises(text: str) -> None:
     assert (read(text, points=2, boxes=1, times=2).query is None) or text.strip()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wie " * 24 + "weit ist <p0> von <p1> entfernt?",
+        "Is <p0> exactly " + "1 " * 44 + "m high?",
+        "obstacles " * 60 + "within 1 m?",
+        "Which " + "way " * 44 + "was the camera facing at <t1>?",
+    ],
+)
+def test_a_word_said_over_and_over_is_refused_and_does_not_hang(text: str) -> None:
+    reading = reading_of(text)
+    assert reading.query is None
+    assert reading.reason
+
+
 @pytest.mark.skipif(SHARED is None, reason="the questions that people asked are not here")
 def test_no_question_that_was_misread_is_read_as_what_it_was() -> None:
     assert SHARED is not None

@@ -24,6 +24,14 @@ MOST_BEGUN = 20_000
 _PART = re.compile(r"[\[\]()|*]|\{\w+\}|[^\s\[\]()|*{}]+")
 
 
+MOST_READINGS = 20_000
+"""Readings of parts of patterns in one chart; an ordinary question has under 8,000, a word said over and over doubles them."""
+
+
+class Tangled(Exception):
+    """More readings of the parts of a text than can be followed."""
+
+
 class Several(tuple[Any, ...]):
     """What an action returns for several readings."""
 
@@ -148,6 +156,7 @@ class Chart:
         self.grammar, self.tokens = grammar, tokens
         self.memo: dict[tuple[str, int], Found] = {}
         self.farthest = 0
+        self.spent = 0
         n = len(tokens)
         self.next = list(range(n + 1))  # the first place from here that is no comma
         for i in range(n - 1, -1, -1):
@@ -217,6 +226,7 @@ class Chart:
                 ]
                 if not found:
                     break
+                self._spend(len(found))
             return found
         if kind == "opt":
             (part,) = node.parts
@@ -248,11 +258,18 @@ class Chart:
         found, reached = [(at, (), 0)], [(at, (), 0)]
         while reached:
             reached = [(e2, (*v, *v2), c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e]
+            self._spend(len(reached))
             found += reached
         out = [(e, (v,) if part.values else (), c) for e, v, c in found]
         if part.key:
             self.memo[part.key + "*", at] = out
         return out
+
+    def _spend(self, readings: int) -> None:
+        """Tangled if there have been too many."""
+        self.spent += readings
+        if self.spent > MOST_READINGS:
+            raise Tangled
 
     def whole(self, name: str) -> dict[Any, int]:
         """The readings of a phrase that use every token, with their costs."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from spatial_mllm_ros.language import happenings, objects  # noqa: F401  they bring their part of the grammar
 from spatial_mllm_ros.language.canonical import Unspeakable, read_canonical, words
-from spatial_mllm_ros.language.chart import Chart
+from spatial_mllm_ros.language.chart import Chart, Tangled
 from spatial_mllm_ros.language.phrases import GRAMMAR, IT, ORDINARY, SILENT, rebuilt
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.sentences import Refused, unit_fits
@@ -168,6 +168,14 @@ _YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|could|wil
 
 def read(text: str, *, points: int = 0, boxes: int = 0, times: int = 0, choices: Sequence[str] = ()) -> Reading:
     """Read a question about a request that has so many points, boxes and times, and these choices. Never raises."""
+    try:
+        return _read(text, points, boxes, times, choices)
+    except Tangled:
+        why = "the words can be put together in too many ways: ask in fewer words"
+        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
+
+
+def _read(text: str, points: int, boxes: int, times: int, choices: Sequence[str]) -> Reading:
     given = {"p": points, "box": boxes, "t": times}
     tokens = tokens_of(text, points=points, boxes=boxes, times=times)
     for token in tokens:
