@@ -25,6 +25,9 @@ _BEYOND_SHARE = 0.01
 _TILT = 0.004
 _USUAL_WIDTH = 320
 _TILT_OF_FIT = 0.001
+_ANOTHER_M = 0.08
+_PARTS = 4
+"""Independent estimates of a height: so many stretches of time, and quarters of its area."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,9 +250,44 @@ def _refined(
     cumulative = np.cumsum(weights[order]) / weights.sum()
     middle = float(medians[order][np.searchsorted(cumulative, 0.5)])
     scatter = 1.4826 * float(np.median(np.abs(medians - middle)))
-    stddev = float(np.hypot(0.002, scatter / np.sqrt(max(len(medians) / 2, 1))))
+    # what is a little off the layer is another estimate of it, rather than something else
+    near = flat[np.abs(s.points[flat] @ up - middle) < _ANOTHER_M]
+    seen = [m for i in np.unique(s.image[near]) if len(m := near[s.image[near] == i]) >= 5]
+    heights = np.array([np.median(s.points[m] @ up) for m in seen])
+    apart = max(
+        _disagreement(np.array_split(heights, _PARTS), scatter), _disagreement(_by_region(s, up, seen), scatter)
+    )
+    stddev = float(np.linalg.norm((0.002, scatter / np.sqrt(max(len(medians) / 2, 1)), apart)))
     _, first = _first_per_cell(s.points[members])
     return _Layer(middle, stddev, len(first) * CELL_M**2, members)
+
+
+def _by_region(
+    s: _Surfels, up: NDArray[np.float64], images: list[NDArray[np.int64]]
+) -> list[NDArray[np.float64]]:
+    """Heights of a layer as each image shows it, in its quarters as seen from above."""
+    across = _upright(up, 0.0)[:2, :3]
+    places = s.points @ across.T
+    if not images:
+        return []
+    middle = np.median(places[np.concatenate(images)], axis=0)
+    quarter = (places > middle) @ (1, 2)
+    parts = [[m[quarter[m] == q] for m in images] for q in range(_PARTS)]
+    return [np.array([np.median(s.points[m] @ up) for m in part if len(m) >= 5]) for part in parts]
+
+
+def _disagreement(parts: list[NDArray[np.float64]], scatter: float) -> float:
+    """By how much independent estimates of one height differ beyond what ``scatter`` between images explains (metres).
+
+    parts: heights by image, of each estimate. A floor is not everywhere as high, and poses drift: what is above it is so
+    for the place and the time where it stands.
+    """
+    parts = [part for part in parts if len(part) >= 2]
+    if len(parts) < 2:
+        return 0.0
+    medians = np.array([np.median(part) for part in parts])
+    explained = float(np.mean([(1.25 * scatter) ** 2 / len(part) for part in parts]))  # of a median
+    return float(np.sqrt(max(float(np.var(medians, ddof=1)) - explained, 0.0)))
 
 
 def _plane_normal(s: _Surfels, members: NDArray[np.int64], up: NDArray[np.float64]) -> NDArray[np.float64]:
