@@ -13,6 +13,7 @@ import numpy as np
 
 from spatial_mllm_ros.bench.perturbed import Perturbation, PerturbedSource, SamePoint, same_points
 from spatial_mllm_ros.queries.codes import AnswerType
+from spatial_mllm_ros.scene.measure import PointMeasurement
 from spatial_mllm_ros.session.questions import Asked, MarkedPoint, Question, ask, parse_questions, read_questions
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
@@ -21,6 +22,8 @@ from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import Source
 
 Progress = Callable[[str, int, int | None], None]
+FEATURE_PX = 0.5
+"""How precisely a feature is found again in another image, px."""
 FACTS = "facts"
 """Family of questions whose id names none."""
 
@@ -36,8 +39,8 @@ class Family:
     stddevs: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
 
-    def add(self, asked: Asked) -> None:
-        """One answer, whose truth is known."""
+    def add(self, asked: Asked, truth_stddev: float = 0.0) -> None:
+        """One answer, whose truth is known, with that deviation in the unit of the answer."""
         verdict = asked.verdict
         assert verdict is not None
         self.right += verdict.outcome == Outcome.RIGHT
@@ -45,7 +48,7 @@ class Family:
         self.refused += verdict.outcome == Outcome.REFUSED
         self.latencies_ms.append(asked.latency_ms)
         if asked.answer.answer_type == AnswerType.NUMBER and verdict.off is not None and verdict.stddev:
-            self.ratios.append(abs(verdict.off) / verdict.stddev)
+            self.ratios.append(abs(verdict.off) / math.hypot(verdict.stddev, truth_stddev))
             self.stddevs.append(verdict.stddev)
 
     def row(self, source: str, name: str) -> dict[str, Any]:
@@ -104,8 +107,8 @@ def run(
         for done, question in enumerate(asked):
             progress(f"{spec}: questions", done, len(asked))
             families[_family(question)].add(ask(session, question))
-        for name, question in _twice_seen(session, points):
-            families[name].add(ask(session, question))
+        for name, question, stddev in _twice_seen(session, points):
+            families[name].add(ask(session, question), stddev)
         for name, family in families.items():
             rows.append(family.row(source.info.name, name))
             whole[name] += family
@@ -149,8 +152,8 @@ def _model(session: Session) -> dict[str, Any]:
     }
 
 
-def _twice_seen(session: Session, count: int) -> Iterable[tuple[str, Question]]:
-    """Questions about places that two images show; their truth needs no pose.
+def _twice_seen(session: Session, count: int) -> Iterable[tuple[str, Question, float]]:
+    """Questions about places that two images show, with the deviation of their truth (metres), which needs no pose.
 
     same_point: the two are no distance apart. same_range: how far from the second camera is what the first image marks.
     same_distance: as far from a third point, marked in the first image, as in that image itself.
@@ -164,14 +167,20 @@ def _twice_seen(session: Session, count: int) -> Iterable[tuple[str, Question]]:
         for k, same in enumerate(points):
             a, b = same.a, same.b
             mark_a, mark_b = MarkedPoint(name_a, a.u, a.v), MarkedPoint(name_b, b.u, b.v)
-            yield "same_point", _asked("How far apart are <p0> and <p1>?", (mark_a, mark_b), (), 0.0, 3.0)
+            slip = math.hypot(_slip(a), _slip(b))
+            yield "same_point", _asked("How far apart are <p0> and <p1>?", (mark_a, mark_b), (), 0.0, 3.0), slip
             away = float(np.linalg.norm(b.camera_point({})))
-            yield "same_range", _asked("How far is <p0> from the camera at <t0>?", (mark_a,), (name_b,), away, 3.0)
+            yield "same_range", _asked("How far is <p0> from the camera at <t0>?", (mark_a,), (name_b,), away, 3.0), b.z_stddev
             other = points[(k + 1) % len(points)].a
             apart = float(np.linalg.norm(a.camera_point({}) - other.camera_point({})))
             if apart > 0.2:
                 third = MarkedPoint(name_a, other.u, other.v)
-                yield "same_distance", _asked("How far apart are <p0> and <p1>?", (mark_b, third), (), apart, 3.0)
+                yield "same_distance", _asked("How far apart are <p0> and <p1>?", (mark_b, third), (), apart, 3.0), slip
+
+
+def _slip(point: PointMeasurement) -> float:
+    """How far a feature may lie from where it was found, metres across the line of sight."""
+    return FEATURE_PX * point.z * float(np.linalg.norm(point.ray_per_px[:, 0]))
 
 
 def _asked(text: str, points: tuple[MarkedPoint, ...], times: tuple[str, ...], truth: float, within: float) -> Question:
