@@ -103,9 +103,10 @@ def test_a_tum_folder_in_millimetres_is_told_without_motion(tmp_path):
     stamps = [line.split()[0] for line in (tmp_path / "rgb.txt").read_text().splitlines()]
     (tmp_path / "groundtruth.txt").write_text("\n".join(" ".join((stamp, *first)) for stamp in stamps))
     session = streamed(open_source(str(tmp_path)))
-    assert kinds(session) == ["depth_scale"]
-    assert "cameras of this format measure nothing" in session.doubts[0].text
-    assert "set depth_unit_m" in session.doubts[0].remedy
+    (scale,) = (doubt for doubt in session.doubts if doubt.kind == "depth_scale")
+    assert set(kinds(session)) <= {"depth_scale", "poses", "poses_disagree"}  # the images were not taken from one place
+    assert "cameras of this format measure nothing" in scale.text
+    assert "set depth_unit_m" in scale.remedy
     answer = ask_depth(session)
     assert answer.confidence < 0.5
     assert "doubtful" in answer.answer
