@@ -9,6 +9,7 @@ import click
 
 from spatial_mllm_ros.commands import common, geometry, models
 from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
+from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.session.questions import ask
 from spatial_mllm_ros.session.reasons import COLOUR_ONLY
 from spatial_mllm_ros.session.verdict import Outcome
@@ -71,6 +72,7 @@ def ask_command(
     with geometry.loaded(chosen) as from_colour, models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
         session = common.open_session(spec, stream, report_folder is not None, query, backend, from_colour, inputs)
+        session.engine.reader = ConversationReader(own_words=asking.own_words)
         if not as_json:
             common.say_chosen(session.source)
         if backend is not None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.language.own_words import OwnWords, OwnWordsError, load_own_words
 from spatial_mllm_ros.language.tokens import check_text
 from spatial_mllm_ros.queries.codes import QueryError
 from spatial_mllm_ros.session.answers import (
@@ -52,6 +53,19 @@ class Mark(click.ParamType):
         return MarkedPoint(frame, *numbers) if self.count == 2 else MarkedBox(frame, *numbers)
 
 
+def _own_words(ctx: click.Context, param: click.Parameter, path: Path | None) -> OwnWords:
+    try:
+        return OwnWords() if path is None else load_own_words(path)
+    except (OSError, OwnWordsError) as error:
+        raise common.Failure(common.printable(f"--own-words cannot be used: {error}")) from error
+
+
+own_words_option = click.option(
+    "--own-words", type=click.Path(path_type=Path), metavar="FILE", callback=_own_words,
+    help="Your own words and sentences, a YAML file (docs/questions.md).",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Asking:
     """What the options say of questions. file: of questions; without one there is one question, whose text is the
@@ -65,6 +79,7 @@ class Asking:
     window_end: str
     frame_id: str
     file: Path | None
+    own_words: OwnWords
 
     def questions(self, text: str) -> list[Question]:
         """Those to ask. Raises click.UsageError, and QuestionsError for a file that holds none."""
@@ -118,6 +133,7 @@ def question_options(command: Command) -> Command:
                 "--questions", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
                 help="Ask all questions of a JSON file instead (docs/questions-file.md).",
             ),
+            own_words_option,
         )
     ):  # fmt: skip
         decorated = option(decorated)

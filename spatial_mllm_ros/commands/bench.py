@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ Examples:
   spatial-mllm bench answers --source my_recording --perturb-position 0.03
   spatial-mllm bench ingest --seconds 10
   spatial-mllm bench service --json
+  spatial-mllm bench reading --file questions.txt
   spatial-mllm bench query
   spatial-mllm bench query --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
   spatial-mllm bench encoder --size base
@@ -128,6 +130,29 @@ def service_command(ctx: click.Context, *, as_json: bool, questions: int, each: 
     print_result(result, as_json)
     if result["lost"]:
         ctx.exit(1)
+
+
+@bench_group.command(name="reading")
+@common.json_option
+@click.option(
+    "--file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Questions to read too: one a line, or a JSON list of objects with question.",
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each is read.")
+def reading_command(*, as_json: bool, file: Path | None, rounds: int) -> None:
+    """Read questions without answering them: the canonical sentence of every kind of question, and those of a file.
+
+    How many the grammar reads as a whole, and the median, 99th percentile and longest time in ms. Whether they are read
+    right this cannot tell: "spatial-mllm explain" shows how.
+    """
+    from spatial_mllm_ros.bench import reading
+
+    try:
+        with common.task_progress(quiet=as_json) as progress:
+            result = reading.run(file, rounds, progress)
+    except (OSError, reading.FileError) as error:
+        raise common.Failure(common.printable(str(error))) from error
+    print_result(result, as_json)
 
 
 @bench_group.command(name="query")

@@ -13,6 +13,7 @@ import click
 
 from spatial_mllm_ros.commands import common, models, wire
 from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
+from spatial_mllm_ros.language.own_words import OwnWords
 from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.queries.answer import Answer
@@ -87,7 +88,7 @@ def call_command(
 
     An answer says its deviation, its confidence and the images that it rests on; where there is none, a code says why.
     """
-    questions, one = asking.questions(text), asking.file is None
+    questions, one = [in_known_words(q, asking.own_words) for q in asking.questions(text)], asking.file is None
     source = open_source(spec, inputs) if spec else None
     with SpatialQueryClient(service, wait_s=wait_s, ros_args=ros_args) as client:
         session = Session(Remote(client, source), record_coverage=False)
@@ -108,6 +109,15 @@ def call_command(
     refused = any(a.answer.error_code and a.verdict is None for a in asked)
     if refused or any(a.verdict is not None and a.verdict.outcome is not Outcome.RIGHT for a in asked):
         ctx.exit(1)
+
+
+def in_known_words(question: Question, own_words: OwnWords) -> Question:
+    """As the node can read it, which has only the own words of its parameter; what was put for what goes to stderr."""
+    marks = {"points": len(question.points), "boxes": len(question.boxes), "times": len(question.times)}
+    text, remarks = own_words.rewritten(question.text, **marks)
+    for remark in remarks:
+        common.say(f"{question.id}: {remark}")
+    return replace(question, text=text)
 
 
 def put(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from enum import Enum
 from typing import Any
@@ -12,6 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.commands.asking import own_words_option
+from spatial_mllm_ros.language.own_words import OwnWords
+from spatial_mllm_ros.language.tokens import marks_in
 from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.queries.serialization import to_json
 from spatial_mllm_ros.queries.term import Term
@@ -21,6 +23,7 @@ EPILOG = """
 Examples:
   spatial-mllm explain "How far is <p0> from <p1>, in feet?"
   spatial-mllm explain "Is <p0> within 80 cm of the table?" --json | jq .query
+  spatial-mllm explain "Where is the droid?" --own-words words.yaml
 
 The request is taken to have the marks that the question names.
 """
@@ -30,16 +33,11 @@ The request is taken to have the marks that the question names.
     name="explain", epilog=EPILOG, short_help="Show how a question is read: its parts, alternatives, remarks."
 )
 @click.argument("question")
+@own_words_option
 @common.json_option
-def explain_command(*, question: str, as_json: bool) -> None:
+def explain_command(*, question: str, own_words: OwnWords, as_json: bool) -> None:
     """Show what a question is read as, the parts of its query as a tree, and what else it can mean."""
-    from spatial_mllm_ros.language.reader import read
-
-    points, boxes, times = (
-        max((int(n) + 1 for n in re.findall(rf"<\s*{kind}\s*(\d+)\s*>", question.lower())), default=0)
-        for kind in ("p", "box", "t")
-    )
-    reading = read(question, points=points, boxes=boxes, times=times)
+    reading = own_words.read(question, **marks_in(question))
     if as_json:
         common.print_json(
             {

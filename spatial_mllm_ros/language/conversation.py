@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from spatial_mllm_ros.language.endpoint import ReaderUnavailable
-from spatial_mllm_ros.language.reader import Reading, read, said
+from spatial_mllm_ros.language.own_words import OwnWords
+from spatial_mllm_ros.language.reader import Reading, said
 from spatial_mllm_ros.language.translation import MAX_TURNS, Exchange, Translation
 from spatial_mllm_ros.queries.answer import Request
 from spatial_mllm_ros.queries.codes import ErrorCode
@@ -49,7 +50,8 @@ class Translator(Protocol):
 class ConversationReader:
     """Reads the words of requests. Safe to use from several threads. translator None: the grammar alone."""
 
-    def __init__(self, translator: Translator | None = None) -> None:
+    def __init__(self, translator: Translator | None = None, own_words: OwnWords = OwnWords()) -> None:
+        self.own_words = own_words
         self._translator = translator
         self._conversations: OrderedDict[str, list[Exchange]] = OrderedDict()
         self._lock = threading.Lock()
@@ -64,12 +66,12 @@ class ConversationReader:
     ) -> tuple[Reading, str]:
         """What a request's words ask, and the name of the reader that says so. Never raises."""
         marks = {"points": len(request.points), "boxes": len(request.boxes), "times": len(request.times)}
-        reading, name = read(request.question, **marks, choices=request.choices), GRAMMAR
+        reading, name = self.own_words.read(request.question, **marks, choices=request.choices), GRAMMAR
         if self._translator is not None and reading.code in (ErrorCode.AMBIGUOUS, ErrorCode.NOT_UNDERSTOOD):
             history = self._history(request.conversation_id)
             try:
                 found = self._translator.translate(
-                    request.question,
+                    self.own_words.rewritten(request.question, **marks)[0],
                     **marks,
                     choices=request.choices,
                     history=history,

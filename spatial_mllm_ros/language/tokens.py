@@ -97,6 +97,14 @@ def normalise(text: str) -> str:
     return text
 
 
+def marks_in(text: str) -> dict[str, int]:
+    """How many points, boxes and times a request has that holds the marks which a text names: ``<p2>`` is the third point."""
+    return {
+        name: max((int(n) + 1 for n in re.findall(rf"<\s*{kind}\s*(\d{{1,4}})\s*>", text.lower())), default=0)
+        for kind, name in (("p", "points"), ("box", "boxes"), ("t", "times"))
+    }
+
+
 def tokens_of(text: str, *, points: int, boxes: int, times: int) -> tuple[Token, ...]:
     """The tokens of a text. ``p0``, ``P 0`` and ``point 0`` are marks where the request has that mark."""
     given = {"p": points, "box": boxes, "t": times}

@@ -31,6 +31,8 @@ TOPIC = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 FRAME = re.compile(r"[^\s]*")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 UNCALIBRATED = "none"
+RENAMED = {"question_table": "own_words now, for files of another form: see docs/questions.md"}
+"""Parameters that there were, and what there is instead."""
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -372,6 +374,9 @@ class Settings:
     time_zone: str = _is(
         "", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine."
     )
+    own_words: str = _is(
+        "", "A YAML file with words and sentences of your own for what can be asked (docs/questions.md); empty: none."
+    )
     model: str = _is(
         "",
         "Checkpoint for questions that geometry cannot answer: a folder, or the id of one that `spatial-mllm download` "
@@ -679,6 +684,8 @@ def without_effect(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _did_you_mean(name: str) -> str:
+    if name in RENAMED:
+        return f"; it is {RENAMED[name]}"
     close = get_close_matches(name, PARAMETERS, 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

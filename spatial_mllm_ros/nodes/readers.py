@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.language.endpoint import EndpointReader, ReaderUnavailable
+from spatial_mllm_ros.language.own_words import OwnWords, OwnWordsError, load_own_words
 from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.model import ConfigurationError
 from spatial_mllm_ros.nodes.parameters import Settings
@@ -17,8 +19,12 @@ API_KEY = "SPATIAL_MLLM_READER_API_KEY"
 
 def make_reader(settings: Settings, model: SpatialModel | None) -> ConversationReader:
     """The reader that ``settings`` name; model: the one that is loaded. Raises ConfigurationError."""
+    try:
+        own_words = load_own_words(Path(settings.own_words).expanduser()) if settings.own_words else OwnWords()
+    except (OSError, OwnWordsError) as error:
+        raise ConfigurationError(f"own_words cannot be used: {error}") from error
     if settings.reader == "grammar":
-        return ConversationReader()
+        return ConversationReader(own_words=own_words)
     if settings.reader != "model":
         try:
             return ConversationReader(
@@ -27,7 +33,8 @@ def make_reader(settings: Settings, model: SpatialModel | None) -> ConversationR
                     model=settings.reader_model,
                     api_key=os.environ.get(API_KEY, ""),
                     timeout_s=settings.reader_timeout_s,
-                )
+                ),
+                own_words,
             )
         except ReaderUnavailable as error:
             raise ConfigurationError(f"reader cannot be used: {error}") from error
@@ -38,4 +45,4 @@ def make_reader(settings: Settings, model: SpatialModel | None) -> ConversationR
             "reader is model, but allow_random_weights is set: a checkpoint that nobody trained would put questions that "
             "nobody asked"
         )
-    return ConversationReader(CheckpointReader(model))
+    return ConversationReader(CheckpointReader(model), own_words)

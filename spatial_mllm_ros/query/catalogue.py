@@ -143,6 +143,41 @@ and the fields `query` of the messages a third. The answer says what was underst
 """
 
 
+OWN_WORDS = """\
+synonyms:
+  droid: robot
+  remoteness: distance
+wordings:
+  "is <p0> in reach": "Is the distance between <p0> and the robot now less than 80 cm?"
+  "range check <p0> vs <p1>": "How far is <p0> from <p1>?"
+  "how far is the dock": "What is the distance between the origin of map and the robot now?"
+"""
+"""A file of own words, as the page shows it."""
+
+_TAIL = f"""
+## Words of your own
+
+A YAML file adds words and sentences to those that are read: parameter `own_words` of the node, `--own-words FILE` of
+`spatial-mllm ask`, `call` and `explain`.
+
+```yaml
+{OWN_WORDS}```
+
+- `synonyms`: words to a phrase that the grammar knows. One of the words must be new to the grammar: what it knows keeps its
+  meaning.
+- `wordings`: a whole sentence to one that is read. Its marks stand for any marks of their kind, and both sides have the
+  same ones. A sentence that is read already is refused, unless it names an object or a room (`how far is the dock`).
+- Every row is checked when the file is loaded, and an error names file and line. What was put for what stands in
+  `read_as`, and in the reason where a question is still not understood. `call` puts the words in before it asks and says
+  so on stderr.
+
+## How much is read
+
+`spatial-mllm bench reading --file questions.txt` reads questions (one a line, or a JSON list of objects with `question`)
+and the canonical sentences of this page, and tells how many are read and in which time.
+"""
+
+
 def page() -> str:
     """The page as Markdown."""
     measured = [kind for kind in kinds() if not kind.needs]
@@ -153,6 +188,7 @@ def page() -> str:
         + _table(measured, [f"{k.answer_type} {k.unit}".strip() for k in measured], "Answer")
         + "\n## Understood, and answered once there is what they need\n\n"
         + _table(later, [k.needs for k in later], "Needs")
+        + _TAIL
     )
 
 

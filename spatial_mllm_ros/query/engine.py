@@ -177,9 +177,10 @@ class SpatialQueryEngine:
         """
         if self.model is None and not self.reader.translates:
             return False
+        grammar = ConversationReader(own_words=self.reader.own_words)
         try:
             _check(request)
-            understood = understand(request, _GRAMMAR, math.inf, lambda: False, self.model is not None)
+            understood = understand(request, grammar, math.inf, lambda: False, self.model is not None)
         except QueryError as error:
             return self.reader.translates and error.code in (ErrorCode.NOT_UNDERSTOOD, ErrorCode.AMBIGUOUS)
         return self.model is not None and is_for_a_model(request, understood.query)
@@ -334,9 +335,6 @@ class SpatialQueryEngine:
             log.exception("the model failed at %r", call.request.question[:200])
             return unchecked(measured, f"internal error, see the log: {error!r}")
         return together or unchecked(measured, f"it says {judged.answer!r}")
-
-
-_GRAMMAR = ConversationReader()
 
 
 def _asked_unit(call: _Call) -> str:
