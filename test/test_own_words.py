@@ -26,7 +26,7 @@ from spatial_mllm_ros.query.catalogue import OWN_WORDS, kinds, page
 from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.session.questions import MarkedPoint, Question
 
-POINTS = (ImagePoint(stamp_ns=0, u=1, v=1), ImagePoint(stamp_ns=0, u=2, v=2))
+POINTS = (ImagePoint(stamp_ns=0, camera_frame="", u=1, v=1), ImagePoint(stamp_ns=0, camera_frame="", u=2, v=2))
 
 
 def load(folder: Path, text: str) -> OwnWords:
@@ -72,7 +72,10 @@ def test_a_sentence_that_is_almost_a_wording_is_not_it(documented: OwnWords) -> 
 
 
 def test_a_part_of_a_word_is_no_synonym(documented: OwnWords) -> None:
-    assert documented.rewritten("Where are the droids and the android?") == ("Where are the droids and the android?", ())
+    assert documented.rewritten("Where are the droids and the android?") == (
+        "Where are the droids and the android?",
+        (),
+    )
 
 
 def test_a_refusal_says_what_was_put_for_what(documented: OwnWords) -> None:
@@ -160,7 +163,8 @@ class Unused:
 
 def test_what_own_words_make_readable_waits_for_no_model(documented: OwnWords) -> None:
     with_words, without = (
-        SpatialQueryEngine(SpatialMemory(), reader=ConversationReader(Unused(), words)) for words in (documented, OwnWords())
+        SpatialQueryEngine(SpatialMemory(), reader=ConversationReader(Unused(), words))
+        for words in (documented, OwnWords())
     )
     request = Request("range check <p0> vs <p1>", points=POINTS)
     assert not with_words.needs_model(request)

@@ -41,10 +41,12 @@ def questions_of(file: Path) -> list[str]:
     """The questions of a file: one a line, or a JSON list of texts or of objects that have ``question``."""
     try:
         text = file.read_text(encoding="utf-8-sig")
-        rows: Any = json.loads(text) if text.lstrip()[:1] == "[" else [line for line in text.splitlines() if line.strip()]
+        rows: Any = (
+            json.loads(text) if text.lstrip()[:1] == "[" else [line for line in text.splitlines() if line.strip()]
+        )
     except (ValueError, RecursionError) as error:
         raise FileError(f"{file} is neither lines in UTF-8 nor a JSON list: {error}") from error
-    questions = [row.get("question") if isinstance(row, dict) else row for row in rows]
+    questions: list[Any] = [row.get("question") if isinstance(row, dict) else row for row in rows]
     for number, question in enumerate(questions, 1):
         if not isinstance(question, str):
             raise FileError(f"{file}: entry {number} is neither a text nor an object with the text question")

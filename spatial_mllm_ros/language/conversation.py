@@ -50,8 +50,8 @@ class Translator(Protocol):
 class ConversationReader:
     """Reads the words of requests. Safe to use from several threads. translator None: the grammar alone."""
 
-    def __init__(self, translator: Translator | None = None, own_words: OwnWords = OwnWords()) -> None:
-        self.own_words = own_words
+    def __init__(self, translator: Translator | None = None, own_words: OwnWords | None = None) -> None:
+        self.own_words = own_words or OwnWords()
         self._translator = translator
         self._conversations: OrderedDict[str, list[Exchange]] = OrderedDict()
         self._lock = threading.Lock()

@@ -65,8 +65,8 @@ class OwnWords:
         for wording in self.wordings:
             if (means := wording.bound(tokens)) is not None:
                 return means, (f'"{text.strip()}" was read as "{means}", by your own words',)
-        normal, out, remarks = normalise(text), "", {}
-        i = done = 0
+        normal, out, i, done = normalise(text), "", 0, 0
+        remarks: dict[str, None] = {}
         while i < len(tokens):
             for words, means in self.synonyms:  # the longest first
                 part = tokens[i : i + len(words)]
@@ -163,7 +163,11 @@ def _wording(said: str, means: str, others: Sequence[Wording]) -> Wording:
         raise OwnWordsError(f"{differ} must be in both {said!r} and {means!r}, or in neither")
     reading = read(means, **given)
     if reading.query is None:
-        near = "; what can be asked: " + " | ".join(a.words for a in reading.alternatives[:3]) if reading.alternatives else ""
+        near = (
+            "; what can be asked: " + " | ".join(a.words for a in reading.alternatives[:3])
+            if reading.alternatives
+            else ""
+        )
         raise OwnWordsError(f"{means!r} is not read: {reading.reason}{near}")
     before = read(said, **given)
     open_noun = before.query is not None and any(isinstance(t, Object | Room) for t in terms(before.query))

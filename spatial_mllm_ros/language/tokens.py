@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 
@@ -48,6 +49,14 @@ _TOKEN = re.compile(
 _BARE_MARK = re.compile(r"(p|box|t)(\d{1,4})")
 _MARK_WORDS = {"p": ("p", "point"), "box": ("box",), "t": ("t", "time", "moment")}
 _OTHER = {"&": "and", "->": "to", "→": "to", "@": "at"}
+
+
+class Marks(TypedDict):
+    """How many marks of each kind a request has."""
+
+    points: int
+    boxes: int
+    times: int
 
 
 @dataclass(frozen=True)
@@ -97,12 +106,13 @@ def normalise(text: str) -> str:
     return text
 
 
-def marks_in(text: str) -> dict[str, int]:
-    """How many points, boxes and times a request has that holds the marks which a text names: ``<p2>`` is the third point."""
-    return {
-        name: max((int(n) + 1 for n in re.findall(rf"<\s*{kind}\s*(\d{{1,4}})\s*>", text.lower())), default=0)
-        for kind, name in (("p", "points"), ("box", "boxes"), ("t", "times"))
-    }
+def marks_in(text: str) -> Marks:
+    """The marks of a request that has just those which a text names: ``<p2>`` is the third point."""
+    found = [
+        max((int(n) + 1 for n in re.findall(rf"<\s*{k}\s*(\d{{1,4}})\s*>", text.lower())), default=0)
+        for k in _MARK_WORDS
+    ]
+    return Marks(points=found[0], boxes=found[1], times=found[2])
 
 
 def tokens_of(text: str, *, points: int, boxes: int, times: int) -> tuple[Token, ...]:
