@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shared_data import shared_folder
 
-from spatial_mllm_ros.nodes.dds import domain
+from spatial_mllm_ros.dds import domain
 
 # A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
 os.environ.update(domain.private())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from spatial_mllm_ros.models.interface import (
+from spatial_mllm_ros.serving.interface import (
     Generated,
     ModelCancelled,
     ModelError,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from spatial_mllm_ros.models.interface import (
+from spatial_mllm_ros.serving.interface import (
     Generated,
     ModelCancelled,
     ModelError,

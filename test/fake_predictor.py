@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.models.geometry_process import GeometryOptions
-from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions
+from spatial_mllm_ros.serving.interface import ModelUnavailable
 
 GEOMETRY, NONSENSE, ERROR, DEATH, STUCK = range(5)
 LOADED = "loaded"

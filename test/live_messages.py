@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from spatial_mllm_ros.dds.interfaces import Interfaces
 from spatial_mllm_ros.nodes.convert import RosbagsMaker
-from spatial_mllm_ros.nodes.dds.interfaces import Interfaces
 
 INTERFACES = Interfaces()
 MAKE = RosbagsMaker(INTERFACES.message)

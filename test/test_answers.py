@@ -9,6 +9,9 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
+from spatial_mllm_ros.answering.comparisons import chance_of
+from spatial_mllm_ros.answering.context import QueryConfig, TransformLookup
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
@@ -17,9 +20,6 @@ from spatial_mllm_ros.queries import operands as o
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.queries.query import Query
-from spatial_mllm_ros.query.comparisons import chance_of
-from spatial_mllm_ros.query.context import QueryConfig, TransformLookup
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import Transform, make_transform
@@ -163,7 +163,9 @@ MEASURES: list[tuple[m.Measure, float, float]] = [
 
 
 @pytest.mark.parametrize(("measure", "truth", "within"), MEASURES)
-def test_every_measure_is_what_it_says(engine: SpatialQueryEngine, measure: m.Measure, truth: float, within: float) -> None:
+def test_every_measure_is_what_it_says(
+    engine: SpatialQueryEngine, measure: m.Measure, truth: float, within: float
+) -> None:
     answer = ask(engine, measure)
     assert number(answer) == pytest.approx(truth, abs=max(within, 3 * answer.stddev)), answer.answer
     assert abs(answer.value - truth) <= within + 1e-9, (answer.answer, truth)
@@ -454,7 +456,9 @@ def test_words_and_query_must_agree(engine: SpatialQueryEngine) -> None:
     ],
     ids=lambda x: x.type_name,
 )
-def test_what_is_not_there_yet_says_so_and_answers_nothing_else(engine: SpatialQueryEngine, asked: a.Ask | m.Measure) -> None:
+def test_what_is_not_there_yet_says_so_and_answers_nothing_else(
+    engine: SpatialQueryEngine, asked: a.Ask | m.Measure
+) -> None:
     answer = ask(engine, asked)
     assert answer.error_code == ErrorCode.NOT_AVAILABLE
     assert answer.error_msg

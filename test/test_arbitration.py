@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from spatial_mllm_ros.answering.arbitration import both, in_one_line, is_for_a_model, is_marked, unchecked
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImagePoint, PoseStamped, Request
 from spatial_mllm_ros.queries.asks import Dimensions, Exists, Extreme, Locate, MotionDirection, Reachable, Value, Which
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, ScaleSource
@@ -16,7 +17,6 @@ from spatial_mllm_ros.queries.measures import Distance, PathLength, UnseenFracti
 from spatial_mllm_ros.queries.moments import MarkedMoment, Now, Span
 from spatial_mllm_ros.queries.operands import Camera, Object, Point, Room
 from spatial_mllm_ros.queries.query import Query
-from spatial_mllm_ros.query.arbitration import both, in_one_line, is_for_a_model, is_marked, unchecked
 
 POINT = ImagePoint(1, "", 2.0, 3.0)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,22 +20,26 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("cli",),
     ("commands",),
-    ("report", "bench"),
+    ("visualisation", "bench"),
+    ("clients",),
     ("nodes",),
     ("session",),
-    ("sources",),
-    ("query",),
+    ("answering",),
+    ("perception",),
+    ("simulation",),
     ("memory",),
-    ("keyframes",),
+    ("sources",),
     ("models",),
+    ("serving",),
     ("language",),
     ("queries",),
     ("scene",),
+    ("dds",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN = {  # where a library may be imported, at module level or later: in modules whose path starts so
     "rclpy": "nodes/ros",
-    "cyclonedds": "nodes/dds",
+    "cyclonedds": "dds/",
 }
 # Where it is not the distribution's own name.
 IMPORTED_AS = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "backports.zstd": "backports"}
@@ -43,6 +48,7 @@ FROM_ROS = {  # what a sourced ROS 2 environment has, and pip has not
     *("lifecycle_msgs", "message_filters", "nav_msgs", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs"),
     *("tf2_geometry_msgs", "tf2_msgs", "tf2_ros", "visualization_msgs"),
 }
+WITH_TORCH = ("models", "bench")  # rooms whose modules may import torch and transformers when they are imported
 GENERATED = {"msg", "srv", "action"}  # rooms that colcon adds
 
 
@@ -79,6 +85,12 @@ def imports_in(source: str, file: Path) -> list[Import]:
     return list(_walk(ast.parse(source), file, early=True))
 
 
+def is_module(name: str) -> bool:
+    """Whether the package has a module of this dotted name."""
+    path = ROOT.joinpath(*name.split("."))
+    return name.startswith(PACKAGE + ".") and (path.is_dir() or path.with_suffix(".py").is_file())
+
+
 def _walk(node: ast.AST, file: Path, early: bool) -> Iterator[Import]:
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         for child in node.orelse:
@@ -89,10 +101,10 @@ def _walk(node: ast.AST, file: Path, early: bool) -> Iterator[Import]:
     elif isinstance(node, ast.ImportFrom):
         base = [PACKAGE, *file.parent.parts][: len(file.parent.parts) + 2 - node.level] if node.level else []
         module = ".".join([*base, *([node.module] if node.module else [])])
-        if module == PACKAGE:  # from spatial_mllm_ros import scene
-            yield from (Import(file, node.lineno, f"{module}.{alias.name}", early) for alias in node.names)
-        else:
-            yield Import(file, node.lineno, module, early)
+        # from spatial_mllm_ros.scene import pose, Pose: a module of that room, and what its __init__ offers
+        names = [f"{module}.{alias.name}" for alias in node.names]
+        modules = {name if module == PACKAGE or is_module(name) else module for name in names}
+        yield from (Import(file, node.lineno, name, early) for name in sorted(modules))
     inside_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     for child in ast.iter_child_nodes(node):
         yield from _walk(child, file, early and not inside_function)
@@ -134,6 +146,41 @@ def test_imports_go_down(imports: list[Import]) -> None:
     assert not wrong, f"imports that do not go down the house:\n{broken(wrong)}"
 
 
+def test_dds_knows_nothing_of_the_package(imports: list[Import]) -> None:
+    """ROS 2 on the wire is of use to others, too."""
+    wrong = [f for f in imports if f.room == "dds" and f.imported_room not in ("", "dds")]
+    assert not wrong, f"dds imports nothing else of the package:\n{broken(wrong)}"
+
+
+def test_serving_never_imports_torch(imports: list[Import]) -> None:
+    wrong = [f for f in imports if f.room == "serving" and f.library in ("torch", "transformers")]
+    assert not wrong, f"serving talks to a process that has torch:\n{broken(wrong)}"
+
+
+def test_models_import_one_direction(imports: list[Import]) -> None:
+    order = ("weights", "vggt", "onnx", "mllm", "worker")
+    rank = {name: number for number, name in enumerate(order)}
+    wrong = [
+        f
+        for f in imports
+        if f.room == "models" and len(f.file.parts) > 2 and f.imported_room == "models" and len(f.module.split(".")) > 3
+        if rank[f.module.split(".")[2]] > rank[f.file.parts[1]]
+    ]
+    assert not wrong, f"arrows up among {order}:\n{broken(wrong)}"
+
+
+def test_files_form_no_circles(imports: list[Import]) -> None:
+    """What a module needs to be imported must not need that module."""
+    modules = {found.file.with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__") for found in imports}
+    needs: dict[str, set[str]] = {module: set() for module in modules}
+    for found in (f for f in imports if f.early):
+        target = found.module.removeprefix(PACKAGE + ".")
+        source = found.file.with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        if target in modules and target != source:
+            needs[source].add(target)
+    TopologicalSorter(needs).prepare()  # its CycleError names the files
+
+
 def test_scene_uses_numpy_and_scipy_only(imports: list[Import]) -> None:
     allowed = {PACKAGE, "numpy", "scipy", *sys.stdlib_module_names}
     wrong = [found for found in imports if found.room == "scene" and found.library not in allowed]
@@ -157,8 +204,8 @@ def test_middleware_stays_in_its_shell(imports: list[Import], library: str, modu
 @pytest.mark.parametrize("library", ["torch", "transformers"])
 def test_models_are_loaded_late(imports: list[Import], library: str) -> None:
     """A node without a model must not wait for these, nor need them."""
-    wrong = [f for f in imports if f.library == library and f.early and f.room != "models"]
-    assert not wrong, f"{library} at module level outside models:\n{broken(wrong)}"
+    wrong = [f for f in imports if f.library == library and f.early and f.room not in WITH_TORCH]
+    assert not wrong, f"{library} at module level outside {WITH_TORCH}:\n{broken(wrong)}"
 
 
 def test_every_library_is_declared(imports: list[Import]) -> None:
@@ -171,10 +218,10 @@ def test_every_library_is_declared(imports: list[Import]) -> None:
 
 def test_the_engine_starts_light() -> None:
     """Importing the engine loads no model library, no image library and no middleware."""
-    code = f"import {PACKAGE}.query.engine, sys; print(*sorted({{'torch', 'cv2', 'rclpy'}} & set(sys.modules)))"
+    code = f"import {PACKAGE}.answering.engine, sys; print(*sorted({{'torch', 'cv2', 'rclpy'}} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == [], f"importing {PACKAGE}.query.engine loads {run.stdout}"
+    assert run.stdout.split() == [], f"importing {PACKAGE}.answering.engine loads {run.stdout}"
 
 
 @pytest.mark.parametrize(
@@ -182,15 +229,15 @@ def test_the_engine_starts_light() -> None:
     [
         ("scene", "import spatial_mllm_ros.queries.answer", True),
         ("scene", "from spatial_mllm_ros.memory import track", True),
-        ("scene", "from spatial_mllm_ros import query", True),
-        ("scene", "from ..query import answer", True),
+        ("scene", "from spatial_mllm_ros import answering", True),
+        ("scene", "from ..answering import answer", True),
         ("scene", "from . import pose", False),
         ("scene", "def f():\n    from spatial_mllm_ros.memory import track", True),
-        ("query", "from spatial_mllm_ros.scene.pose import Pose", False),
-        ("report", "import spatial_mllm_ros.bench", True),
-        ("query", "from spatial_mllm_ros.msg import Keyframe", True),
+        ("answering", "from spatial_mllm_ros.scene.pose import Pose", False),
+        ("visualisation", "import spatial_mllm_ros.bench", True),
+        ("answering", "from spatial_mllm_ros.msg import Keyframe", True),
         ("nodes", "from spatial_mllm_ros.msg import Keyframe", False),
-        ("query", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import spatial_mllm_ros.cli", False),
+        ("answering", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import spatial_mllm_ros.cli", False),
     ],
 )
 def test_this_test_sees_what_goes_up(room: str, source: str, up: bool) -> None:
@@ -199,4 +246,4 @@ def test_this_test_sees_what_goes_up(room: str, source: str, up: bool) -> None:
 
 def test_this_test_tells_early_from_late() -> None:
     source = "import torch\nclass A:\n    import torch\n    def f(self):\n        import torch\n"
-    assert [found.early for found in imports_in(source, Path("query/module.py"))] == [True, True, False]
+    assert [found.early for found in imports_in(source, Path("answering/module.py"))] == [True, True, False]

@@ -21,8 +21,8 @@ from fake_model import FakeModel, Said
 
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.commands import models
-from spatial_mllm_ros.models.interface import ModelOptions, ModelQuestion, ModelUnavailable
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.serving.interface import ModelOptions, ModelQuestion, ModelUnavailable
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.writers import write_folder
 
 RECORDING: list[str] = []

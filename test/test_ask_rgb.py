@@ -18,18 +18,18 @@ from fake_model import FakeModel
 from stand_in_predictor import StandInPredictor
 from test_ask_model import ROOM, LoadingModel
 
+from spatial_mllm_ros.answering.model_backend import ModelBackend
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.commands import geometry, models
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig
 from spatial_mllm_ros.memory.unplaced import UnplacedFrames
-from spatial_mllm_ros.models.interface import ModelUnavailable
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometry, RgbGeometryConfig
 from spatial_mllm_ros.queries.answer import Request
 from spatial_mllm_ros.queries.codes import ErrorCode, ScaleSource
-from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
+from spatial_mllm_ros.serving.interface import ModelUnavailable
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import SourceInfo
 
 COUNT = 21

@@ -15,9 +15,9 @@ from small_recording import CAMERA, START_NS, Changed, SmallSource, assert_same_
 from spatial_mllm_ros.scene.frame import depth_to_metres
 from spatial_mllm_ros.scene.inputs import InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.bag import BagSource
 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.topics import CameraTopics, is_rectified
 
@@ -609,7 +609,9 @@ def test_what_is_read_and_what_is_not_is_told(tmp_path):
 def test_why_frames_lack_something_is_kept_in_figures(tmp_path, lacking, reason, words):
     with Robot(tmp_path / "bag") as robot:
         for ms in range(1_700_000_000_000, 1_700_000_003_000, 100):
-            robot.tf(ms % 10**8 if lacking == "clock" else ms, "map", "link" if lacking == "frame" else "optical", at=ms)
+            robot.tf(
+                ms % 10**8 if lacking == "clock" else ms, "map", "link" if lacking == "frame" else "optical", at=ms
+            )
             robot.info(ms + 10**8 if lacking == "info clock" else ms, at=ms)
             robot.depth(ms + 50 if lacking == "pairs" else ms)
             robot.colour(ms)

@@ -17,10 +17,10 @@ from rosbags.typesys import Stores, get_typestore
 from small_recording import SmallSource, assert_same_frames
 
 from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.bag import ROS1, BagSource
 from spatial_mllm_ros.sources.bag_files import BagFiles
 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 
 if sys.version_info >= (3, 14):
@@ -149,7 +149,9 @@ def test_a_damaged_chunk_does_not_take_the_rest_with_it(tmp_path):
     assert files.remarks
 
 
-@pytest.mark.parametrize("content", [b"", b"hello" * 100, b"\x89MCAP0\r\n", b"SQLite format 3\0" * 10, b"#ROSBAG V2.0\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello" * 100, b"\x89MCAP0\r\n", b"SQLite format 3\0" * 10, b"#ROSBAG V2.0\n"]
+)
 def test_a_file_that_is_no_bag(tmp_path, content):
     for name in ("file.mcap", "file.db3", "file.bag"):
         (tmp_path / name).write_bytes(content)
@@ -216,7 +218,9 @@ def test_without_the_wal_the_half_that_is_left_is_told_by_metadata(db3):
 # ---- metadata.yaml
 
 
-@pytest.mark.parametrize("content", ["", ": : :", "[1, 2]", *("rosbag2_bagfile_information: " + x for x in ("3", "{v: 5}"))])
+@pytest.mark.parametrize(
+    "content", ["", ": : :", "[1, 2]", *("rosbag2_bagfile_information: " + x for x in ("3", "{v: 5}"))]
+)
 def test_a_broken_metadata_beside_a_whole_file(bag, content):
     (bag / "metadata.yaml").write_text(content)
     source = open_source(str(bag))
@@ -251,7 +255,9 @@ def test_a_bag_split_into_several_files(tmp_path, metadata):
     names = [f"split_{number}.db3" for number in range(11)]
     if metadata != "lost":
         listed = [f"  - {name}\n" for name in names]
-        text = "rosbag2_bagfile_information:\n  version: 5\n  message_count: 0\n  relative_file_paths:\n" + "".join(listed)
+        text = "rosbag2_bagfile_information:\n  version: 5\n  message_count: 0\n  relative_file_paths:\n" + "".join(
+            listed
+        )
         (folder / "metadata.yaml").write_text(text)
     if metadata == "one file missing":
         (folder / "split_5.db3").unlink()
@@ -297,7 +303,9 @@ def test_types_without_msg_in_their_name(tmp_path, storage):
         for channel, log_ns, data in files.messages(list(files.counts)):
             if channel not in connections:
                 name = channel.type.replace("/msg/", "/")
-                connections[channel] = writer.add_connection(channel.topic, name, msgdef="?", rihs01="RIHS01_" + "0" * 64)
+                connections[channel] = writer.add_connection(
+                    channel.topic, name, msgdef="?", rihs01="RIHS01_" + "0" * 64
+                )
             writer.write(connections[channel], log_ns, data)
         odd = writer.add_connection("/odd", "acme/Odd", msgdef="?", rihs01="RIHS01_" + "0" * 64)
         writer.write(odd, 0, b"\0\1\0\0?")

@@ -6,7 +6,7 @@ import pytest
 from spatial_mllm_ros.bench import answers
 from spatial_mllm_ros.bench.perturbed import Perturbation, PerturbedSource, rigid_motion
 from spatial_mllm_ros.scene.pose import from_quaternion
-from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.session.open_source import open_source
 
 pytest.importorskip("embreex")
 HOUSE = "rendered:seed=1,rooms=1,frames=40,size=160x120"
@@ -35,7 +35,10 @@ def test_a_drift_is_slow():
     source = open_source(HOUSE)
     drifting = PerturbedSource(source, Perturbation(drift_position_m=0.05, drift_time_s=100.0))
     off = np.array(
-        [a.T_world_camera[:3, 3] - b.T_world_camera[:3, 3] for a, b in zip(drifting.frames(), source.frames(), strict=True)]
+        [
+            a.T_world_camera[:3, 3] - b.T_world_camera[:3, 3]
+            for a, b in zip(drifting.frames(), source.frames(), strict=True)
+        ]
     )
     assert np.abs(np.diff(off, axis=0)).max() < 0.01
     assert np.linalg.norm(off[0]) > 0

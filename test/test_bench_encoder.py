@@ -20,9 +20,9 @@ from spatial_mllm_ros.bench import encoder
 from spatial_mllm_ros.bench.encoder_process import Pass, Ready, Runtime, matrix_peak
 from spatial_mllm_ros.bench.processes import Failed
 from spatial_mllm_ros.cli import main
-from spatial_mllm_ros.models.export.onnx_file import ExportError
 from spatial_mllm_ros.models.vggt.aggregator import Aggregator
 from spatial_mllm_ros.models.vggt.config import VGGTConfig
+from spatial_mllm_ros.serving.onnx_file import ExportError
 
 EAGER = Runtime("torch", "cpu", "float32")
 TINY = encoder.Wanted("tiny", (28, 42), (1, 2), limit_s=2.0, kinds=("torch",), precisions=("float32",), threads=1)
@@ -107,11 +107,11 @@ def test_a_run_measures_in_processes_of_their_own() -> None:
 
 
 def test_what_is_compared_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spatial_mllm_ros.models.runtime.providers.available", lambda: ("cpu",))
-    monkeypatch.setattr("spatial_mllm_ros.models.runtime.providers.version", lambda: "1.2")
+    monkeypatch.setattr("spatial_mllm_ros.models.onnx.providers.available", lambda: ("cpu",))
+    monkeypatch.setattr("spatial_mllm_ros.models.onnx.providers.version", lambda: "1.2")
     monkeypatch.setattr(encoder, "_can_compile", lambda: True)
     for auto, compared in (("bfloat16", ("float32", "bfloat16")), ("float32", ("float32",))):
-        monkeypatch.setattr("spatial_mllm_ros.models.precision.choose_precision", lambda *_, auto=auto: auto)
+        monkeypatch.setattr("spatial_mllm_ros.models.weights.precision.choose_precision", lambda *_, auto=auto: auto)
         eager, others, absent = encoder.runtimes(encoder.Wanted(), "cpu")
         assert eager == EAGER
         assert [str(other) for other in others] == [
@@ -128,7 +128,7 @@ def test_a_gpu_has_kernels_of_attention_to_compare(monkeypatch: pytest.MonkeyPat
     def absent_library() -> tuple[str, ...]:
         raise ExportError("onnxruntime does not import")
 
-    monkeypatch.setattr("spatial_mllm_ros.models.runtime.providers.available", absent_library)
+    monkeypatch.setattr("spatial_mllm_ros.models.onnx.providers.available", absent_library)
     monkeypatch.setattr(encoder, "_can_compile", lambda: False)
     eager, others, absent = encoder.runtimes(encoder.Wanted(), "cuda")
     assert str(eager) == "torch eager cuda bfloat16"

@@ -11,10 +11,9 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="the extra 'model' is not installed")
 pytest.importorskip("transformers", reason="the extra 'model' is not installed")
 
-from spatial_mllm_ros.bench import query  # noqa: E402
+from spatial_mllm_ros.bench import measured, query  # noqa: E402
 from spatial_mllm_ros.cli import main  # noqa: E402
-from spatial_mllm_ros.models import measured  # noqa: E402
-from spatial_mllm_ros.models.interface import ModelOptions  # noqa: E402
+from spatial_mllm_ros.serving.interface import ModelOptions  # noqa: E402
 
 TINY = {"vggt_layers": 1, "vggt_dim": 32, "vggt_heads": 2, "dino_layers": 1, "vision_layers": 1}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from spatial_mllm_ros.answering.catalogue import kinds
 from spatial_mllm_ros.bench import reading
 from spatial_mllm_ros.cli import main
-from spatial_mllm_ros.query.catalogue import kinds
 
 QUESTIONS = ["How far is <p0> from <p1>?", "Why is the sky blue?", "How <p0> the of?"]
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from spatial_mllm_ros.bench import selection
 from spatial_mllm_ros.cli import main
-from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.session.open_source import open_source
 
 
 def quiet(what: str, done: int, total: int | None) -> None:

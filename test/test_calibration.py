@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from test_geometry_rendered import engine_for
 
+from spatial_mllm_ros.answering.context import QueryConfig
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.queries import asks, measures, operands
 from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.queries.asks import Ask
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.queries.query import Query, points_of
-from spatial_mllm_ros.query.context import QueryConfig
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.rooms.witness import Point, Witness
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.simulation.witness import Point, Witness
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
 
@@ -86,9 +86,7 @@ class House:
             truth = float(points[0].xyz[2] - points[1].xyz[2])
         else:
             ask = asks.Difference(a=measures.Distance(a=p[0], b=p[1]), b=measures.Distance(a=p[0], b=p[2]))
-            truth = float(
-                np.linalg.norm(points[1].xyz - points[0].xyz) - np.linalg.norm(points[2].xyz - points[0].xyz)
-            )
+            truth = float(np.linalg.norm(points[1].xyz - points[0].xyz) - np.linalg.norm(points[2].xyz - points[0].xyz))
         answer = self.ask(ask, points)
         off = (answer.value - truth) / answer.stddev
         return Told(answer, bool(abs(off) < 4), off)
@@ -140,7 +138,9 @@ def small() -> dict[str, list[Told]]:
 
 
 def test_nothing_is_confidently_wrong(small: dict[str, list[Told]]) -> None:
-    wrong = [t.answer.answer for told in small.values() for t in told if not t.right and t.answer.confidence > CONFIDENT]
+    wrong = [
+        t.answer.answer for told in small.values() for t in told if not t.right and t.answer.confidence > CONFIDENT
+    ]
     assert len(wrong) <= 1, wrong  # one in a hundred of what is 99 % sure may be wrong
     assert all(len(told) >= 0.8 * count for told, count in zip(small.values(), (40, 40, 80), strict=True))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spatial_mllm_ros.answering.catalogue import ASKS, MEASURES, kinds, page
 from spatial_mllm_ros.queries.asks import Ask, Value
 from spatial_mllm_ros.queries.measures import Measure
 from spatial_mllm_ros.queries.serialization import concrete
-from spatial_mllm_ros.query.catalogue import ASKS, MEASURES, kinds, page
 
 
 def test_everything_that_can_be_asked_has_an_example() -> None:
@@ -17,6 +17,6 @@ def test_everything_that_can_be_asked_has_an_example() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    """It is made from the dataclasses: python -m spatial_mllm_ros.query.catalogue docs/questions.md."""
+    """It is made from the dataclasses: python -m spatial_mllm_ros.answering.catalogue docs/questions.md."""
     written = (Path(__file__).parents[1] / "docs" / "questions.md").read_text(encoding="utf-8")
     assert written == page()

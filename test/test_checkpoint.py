@@ -15,18 +15,18 @@ pytest.importorskip("transformers", reason="models need transformers (the extra 
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from spatial_mllm_ros.models.checkpoint import (  # noqa: E402
+from spatial_mllm_ros.models.mllm.config import V1_0_ARCHITECTURE, SpatialMLLMConfig  # noqa: E402
+from spatial_mllm_ros.models.mllm.random_weights import make_checkpoint  # noqa: E402
+from spatial_mllm_ros.models.mllm.spatial_mllm import SpatialMLLMForConditionalGeneration  # noqa: E402
+from spatial_mllm_ros.models.vggt.config import TrackerSizes, VGGTConfig  # noqa: E402
+from spatial_mllm_ros.models.vggt.track_head import TrackHead  # noqa: E402
+from spatial_mllm_ros.models.weights.checkpoint import (  # noqa: E402
     CheckpointError,
     module_name,
     published_name,
     read_checkpoint,
 )
-from spatial_mllm_ros.models.config import V1_0_ARCHITECTURE, SpatialMLLMConfig  # noqa: E402
-from spatial_mllm_ros.models.interface import ModelUnavailable  # noqa: E402
-from spatial_mllm_ros.models.random_weights import make_checkpoint  # noqa: E402
-from spatial_mllm_ros.models.spatial_mllm import SpatialMLLMForConditionalGeneration  # noqa: E402
-from spatial_mllm_ros.models.vggt.config import TrackerSizes, VGGTConfig  # noqa: E402
-from spatial_mllm_ros.models.vggt.track_head import TrackHead  # noqa: E402
+from spatial_mllm_ros.serving.interface import ModelUnavailable  # noqa: E402
 
 HEADS = ("camera", "depth", "point")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from spatial_mllm_ros.answering.checkpoint_reader import CheckpointReader
 from spatial_mllm_ros.language.endpoint import ReaderUnavailable
-from spatial_mllm_ros.models.interface import Generated, ModelBusy, ModelError, ModelQuestion
 from spatial_mllm_ros.queries.asks import Value
 from spatial_mllm_ros.queries.measures import Distance
 from spatial_mllm_ros.queries.operands import Point
 from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.queries.serialization import to_json
-from spatial_mllm_ros.query.checkpoint_reader import CheckpointReader
+from spatial_mllm_ros.serving.interface import Generated, ModelBusy, ModelError, ModelQuestion
 
 DISTANCE = Query(ask=Value(of=Distance(a=Point(index=0), b=Point(index=1))))
 SAID = Generated(json.dumps({"query": to_json(DISTANCE), "reason": ""}), (1,), (1.0,), (), True, (), "warm", 0, 1, 1)
@@ -39,7 +39,9 @@ class Model:
 
 def translate(says: Generated | ModelError) -> tuple[Any, Model]:
     model: Any = Model(says)
-    return CheckpointReader(model).translate("Wie weit ist <p0> von <p1>?", points=2, boxes=0, times=0, timeout_s=3), model
+    return CheckpointReader(model).translate(
+        "Wie weit ist <p0> von <p1>?", points=2, boxes=0, times=0, timeout_s=3
+    ), model
 
 
 def test_the_model_is_asked_without_frames_and_held_to_the_schema() -> None:

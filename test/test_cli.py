@@ -273,7 +273,7 @@ def test_doctor_names_execution_providers() -> None:
 
 def test_doctor_finds_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is downloaded, what is not complete, and what they need of the devices; no model is loaded."""
-    from spatial_mllm_ros.models.hub import HubFile, Record, models_folder
+    from spatial_mllm_ros.serving.checkpoints.hub import HubFile, Record, models_folder
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "spatial-mllm download" in doctor_parts()["checkpoints"]["remark"]
@@ -294,7 +294,7 @@ def doctor_parts() -> dict[str, dict[str, str]]:
 def test_doctor_says_what_a_checkpoint_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="the extra model is not installed")
     from spatial_mllm_ros.models import make_checkpoint
-    from spatial_mllm_ros.models.hub import HubFile, Record, models_folder
+    from spatial_mllm_ros.serving.checkpoints.hub import HubFile, Record, models_folder
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = make_checkpoint(models_folder() / "some--model")
@@ -305,7 +305,7 @@ def test_doctor_says_what_a_checkpoint_needs(tmp_path: Path, monkeypatch: pytest
     assert needed is not None, remark
     assert 1.0 < float(needed[1]) < 2.0, "the caches' bound above all, for so small a model"
     assert re.search(r"with the spatial encoder exported in int8 \d\.\d GB", remark)
-    monkeypatch.setattr("spatial_mllm_ros.models.preflight.free_memory", lambda device: 10_000_000)
+    monkeypatch.setattr("spatial_mllm_ros.models.weights.preflight.free_memory", lambda device: 10_000_000)
     assert "(too much)" in doctor_parts()["some/model"]["remark"]
 
 

@@ -13,17 +13,17 @@ torch = pytest.importorskip("torch", reason="the extra 'model' is not installed"
 pytest.importorskip("transformers", reason="the extra 'model' is not installed")
 
 from spatial_mllm_ros.language.translation import BadReply, instructions, messages, reply_schema, translation_of
-from spatial_mllm_ros.models import engine as engines
-from spatial_mllm_ros.models.constrained import JsonSchema
-from spatial_mllm_ros.models.encoder import VideoEncoder
-from spatial_mllm_ros.models.engine import ModelEngine
-from spatial_mllm_ros.models.interface import ModelError, ModelOptions, ModelQuestion, ModelTimeout
-from spatial_mllm_ros.models.local import LocalModel
-from spatial_mllm_ros.models.processing import frame_format
-from spatial_mllm_ros.models.prompts import Prompts
-from spatial_mllm_ros.models.random_weights import build_random_model, make_config, make_tokenizer
+from spatial_mllm_ros.models.mllm import engine as engines
+from spatial_mllm_ros.models.mllm.constrained import JsonSchema
+from spatial_mllm_ros.models.mllm.encoder import VideoEncoder
+from spatial_mllm_ros.models.mllm.engine import ModelEngine
+from spatial_mllm_ros.models.mllm.prompts import Prompts
+from spatial_mllm_ros.models.mllm.random_weights import build_random_model, make_config, make_tokenizer
+from spatial_mllm_ros.models.vggt.processing import frame_format
+from spatial_mllm_ros.models.worker.local import LocalModel
 from spatial_mllm_ros.queries.serialization import from_json, json_schema
 from spatial_mllm_ros.queries.term import InvalidQuery
+from spatial_mllm_ros.serving.interface import ModelError, ModelOptions, ModelQuestion, ModelTimeout
 
 pytest.importorskip("llguidance", reason="the extra 'reader' is not installed")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from live_messages import INTERFACES, MAKE, over_the_wire
 from small_recording import SmallSource
 
-from spatial_mllm_ros.keyframes.coverage import Selection
+from spatial_mllm_ros.memory.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.batch import BatchAnswer

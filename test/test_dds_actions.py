@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.nodes.dds import (
+from spatial_mllm_ros.dds import (
     DdsNode,
     GoalStatus,
     ServiceNotAvailable,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.nodes.dds.interfaces import MalformedPayload, UnknownType, interfaces
+from spatial_mllm_ros.dds.interfaces import MalformedPayload, UnknownType, interfaces
 
 # As ROS 2 Jazzy's own generators make them, and `ros2 topic info -v` shows them.
 HASHES = {

@@ -22,11 +22,11 @@ from click.testing import CliRunner, Result
 from small_recording import CAMERA, START_NS
 
 from spatial_mllm_ros.cli import main
+from spatial_mllm_ros.clients.client import SpatialQueryClient
+from spatial_mllm_ros.dds import DdsNode, QosProfile, ServiceNotAvailable, State, domain, is_installed
+from spatial_mllm_ros.dds import library as dds
+from spatial_mllm_ros.dds.parameters import value_message, value_of
 from spatial_mllm_ros.nodes import convert, dds_node
-from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import DdsNode, QosProfile, ServiceNotAvailable, State, domain, is_installed
-from spatial_mllm_ros.nodes.dds import library as dds
-from spatial_mllm_ros.nodes.dds.parameters import value_message, value_of
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.player import Player, PlayerOptions
@@ -37,8 +37,8 @@ from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.session.questions import ask, parse_questions
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.rooms.truth import demo_questions
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.simulation.truth import demo_questions
 from spatial_mllm_ros.sources.source import SourceInfo
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
@@ -298,7 +298,7 @@ def test_a_client_vanishes(make: Nodes, company: Company) -> None:
     show(node, company)
     code = """
 import os
-from spatial_mllm_ros.nodes.client import SpatialQueryClient
+from spatial_mllm_ros.clients.client import SpatialQueryClient
 client = SpatialQueryClient(ros_args=[], wait_s=20)
 assert client.wait_for_service()
 for _ in range(20):
@@ -445,15 +445,19 @@ def test_a_topic_of_another_type_and_one_that_is_only_compressed_are_named(make:
         lambda: company.diagnosis("input: depth"),
     )
     wait_for(
-        lambda: "only /camera/color/image_raw/compressed: set colour_transport to compressed"
-        in company.diagnosis("input: colour"),
+        lambda: (
+            "only /camera/color/image_raw/compressed: set colour_transport to compressed"
+            in company.diagnosis("input: colour")
+        ),
         lambda: company.diagnosis("input: colour"),
     )
 
 
 def test_a_pose_topics_type_is_found_once_it_is_published(make: Nodes, company: Company) -> None:
     node = make(pose_topic="/tracker/pose")
-    wait_for(lambda: "nobody publishes /tracker/pose" in company.diagnosis("input: pose"), lambda: str(company.diagnoses))
+    wait_for(
+        lambda: "nobody publishes /tracker/pose" in company.diagnosis("input: pose"), lambda: str(company.diagnoses)
+    )
     engine = node.engine
     assert engine is not None
     company.node.create_publisher("geometry_msgs/msg/PoseStamped", "/tracker/pose")
@@ -739,11 +743,13 @@ def test_the_environment_cannot_bring_a_demonstration_into_a_robots_domain(monke
 
 def test_nodes_of_another_tag_are_not_found(company: Company, tmp_path: Path) -> None:
     """Two that have chosen one domain by chance."""
-    program = "from spatial_mllm_ros.nodes.dds import DdsNode; import time; n = DdsNode('x', ros_args=[])\n" "time.sleep(1.5); "
+    program = "from spatial_mllm_ros.dds import DdsNode; import time; n = DdsNode('x', ros_args=[])\ntime.sleep(1.5); "
     program += f"print([e.topic for e in n.endpoints() if e.topic == '/{COLOUR}'])"
     company.node.create_publisher(IMAGE, COLOUR)
     same, other = (
-        subprocess.run([sys.executable, "-c", program], env={**os.environ, **more}, capture_output=True, text=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, **more}, capture_output=True, text=True, check=True
+        )
         for more in ({}, {"CYCLONEDDS_URI": os.environ["CYCLONEDDS_URI"].replace("private_", "other_")})
     )
     assert COLOUR in same.stdout

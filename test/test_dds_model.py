@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from test_dds_live import COMMAND, SCENE, line_with, running, wait_for
 
-from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable
-from spatial_mllm_ros.models.process import ProcessModel
+from spatial_mllm_ros.clients.client import SpatialQueryClient
+from spatial_mllm_ros.dds import DdsNode, ServiceTimeout, is_installed
 from spatial_mllm_ros.nodes import convert
-from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import DdsNode, ServiceTimeout, is_installed
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.serving.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable
+from spatial_mllm_ros.serving.process import ProcessModel
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 pytest.importorskip("torch", reason="models need torch: pip install 'spatial_mllm_ros[model]'")
 pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")

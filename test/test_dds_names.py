@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spatial_mllm_ros.nodes.dds import domain, names
-from spatial_mllm_ros.nodes.dds.names import InvalidName, NodeName
-from spatial_mllm_ros.nodes.dds.ros_args import RosArgumentError, RosArguments
+from spatial_mllm_ros.dds import domain, names
+from spatial_mllm_ros.dds.names import InvalidName, NodeName
+from spatial_mllm_ros.dds.ros_args import RosArgumentError, RosArguments
 
 NODE = NodeName("spatial_mllm", "/robot")
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.nodes.dds import (
+from spatial_mllm_ros.dds import (
     DdsNode,
     DeclaredParameters,
     Descriptor,
@@ -37,10 +37,10 @@ from spatial_mllm_ros.nodes.dds import (
     WorkerPool,
     is_installed,
 )
-from spatial_mllm_ros.nodes.dds import library as dds
-from spatial_mllm_ros.nodes.dds.endpoints import Writer
-from spatial_mllm_ros.nodes.dds.parameters import value_message, value_of
-from spatial_mllm_ros.nodes.dds.qos import DEFAULT
+from spatial_mllm_ros.dds import library as dds
+from spatial_mllm_ros.dds.endpoints import Writer
+from spatial_mllm_ros.dds.parameters import value_message, value_of
+from spatial_mllm_ros.dds.qos import DEFAULT
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
 

@@ -10,9 +10,9 @@ from chat_server import chat_server, says
 from small_recording import START_NS, SmallSource
 from test_endpoint import reply
 
+from spatial_mllm_ros.clients.client import SpatialQueryClient
+from spatial_mllm_ros.dds import is_installed
 from spatial_mllm_ros.language.canonical import words
-from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import is_installed
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.queries.answer import ImagePoint, Request
 from spatial_mllm_ros.queries.asks import Reachable, Value
@@ -47,7 +47,9 @@ def client() -> Iterator[SpatialQueryClient]:
     node.close()
 
 
-@pytest.mark.parametrize("query", [DISTANCE, Query(ask=Value(of=Depth(of=P0)), unit="cm"), Query(ask=Value(of=PathLength()))])
+@pytest.mark.parametrize(
+    "query", [DISTANCE, Query(ask=Value(of=Depth(of=P0)), unit="cm"), Query(ask=Value(of=PathLength()))]
+)
 def test_a_typed_query_and_the_words_for_it_give_equal_answers(client: SpatialQueryClient, query: Query) -> None:
     typed = client.ask(Request(points=MARKS, query=query))
     spoken = client.ask(Request(question=words(query), points=MARKS))
@@ -97,7 +99,10 @@ def test_a_batch_of_words_tells_of_each_what_is_wrong_with_it(client: SpatialQue
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        (Request("What is the depth of <p0>?", points=MARKS[1:]), r"points of requests\[1\] are not those of the others"),
+        (
+            Request("What is the depth of <p0>?", points=MARKS[1:]),
+            r"points of requests\[1\] are not those of the others",
+        ),
         (Request("How far did the camera travel?", points=MARKS, window_start=START_NS), "window_start"),
         (Request("How far did the camera travel?", points=MARKS, timeout=10**9), "timeout"),
         (Request("Which?", points=MARKS, choices=("a", "b")), "choices, which a batch does not take"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.nodes.dds import (
+from spatial_mllm_ros.dds import (
     DdsNode,
     DeclaredParameters,
     Descriptor,

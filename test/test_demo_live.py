@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spatial_mllm_ros.nodes.dds import is_installed
+from spatial_mllm_ros.dds import is_installed
 
 
 @pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed (the extra dds)")

@@ -19,9 +19,9 @@ from spatial_mllm_ros.scene.depth_check import DepthCheck
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import from_quaternion
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import Source
 from spatial_mllm_ros.sources.writers import write_folder
 
@@ -199,7 +199,9 @@ def wall(z_m: float, yaw: float = 0.0, height_m: float = 1.0, x_m: float = 0.0) 
     depth = np.minimum(ahead, floor) * 1000
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, (x_m, 0, z_m)
-    return Frame(int(1e9 * (z_m + yaw + x_m + 10)), "camera", WALL, None, np.where(depth < 60e3, depth, 0).astype(np.uint16), T)
+    return Frame(
+        int(1e9 * (z_m + yaw + x_m + 10)), "camera", WALL, None, np.where(depth < 60e3, depth, 0).astype(np.uint16), T
+    )
 
 
 def looked_at(frames: list[Frame]) -> tuple[list[Frame], tuple[Doubt, ...]]:
@@ -230,7 +232,9 @@ def turned(quarters: int) -> np.ndarray:
 def test_a_still_camera_tells_of_a_plateau_that_only_its_user_can_explain():
     frames = [replace(wall(0), stamp_ns=i) for i in range(40)]
     for i, frame in enumerate(frames):
-        depth = np.where(frame.depth == 3000, 2990 + np.random.default_rng(i).integers(0, 20, frame.depth.shape), frame.depth)
+        depth = np.where(
+            frame.depth == 3000, 2990 + np.random.default_rng(i).integers(0, 20, frame.depth.shape), frame.depth
+        )
         depth[:30] = 10_000
         frames[i] = replace(frame, depth=depth.astype(np.uint16))
     out, doubts = looked_at(frames)

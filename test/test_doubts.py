@@ -15,9 +15,9 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, invert
 from spatial_mllm_ros.session.stream import Session
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.bag import BagSource
 from spatial_mllm_ros.sources.bag_writer import BagFormat, write_bag
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
 
 QUESTION = Request(question="How long is the path that the camera travelled?")
 
@@ -27,7 +27,9 @@ class Simulated(RenderedSource):
 
     def frames(self) -> Iterator[Frame]:
         for frame in super().frames():
-            yield replace(frame, T_world_camera=frame.T_world_camera @ invert(T_BODY_OPTICAL), camera_frame="sim_camera")
+            yield replace(
+                frame, T_world_camera=frame.T_world_camera @ invert(T_BODY_OPTICAL), camera_frame="sim_camera"
+            )
 
 
 @pytest.fixture(scope="module")

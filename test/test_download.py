@@ -20,9 +20,17 @@ from click.testing import CliRunner, Result
 from hub_server import COMMIT, LARGE, REPO, HubServer
 
 from spatial_mllm_ros.cli import main
-from spatial_mllm_ros.models import hub as hub_folders
-from spatial_mllm_ros.models.hub import HubId, Record, checkpoints, folder_of, licence_of, problem_of, resolve_model
-from spatial_mllm_ros.models.interface import ModelUnavailable
+from spatial_mllm_ros.serving.checkpoints import hub as hub_folders
+from spatial_mllm_ros.serving.checkpoints.hub import (
+    HubId,
+    Record,
+    checkpoints,
+    folder_of,
+    licence_of,
+    problem_of,
+    resolve_model,
+)
+from spatial_mllm_ros.serving.interface import ModelUnavailable
 
 if importlib.util.find_spec("huggingface_hub") is None:
     pytest.skip("huggingface_hub is not installed (extra: model)", allow_module_level=True)
@@ -60,7 +68,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("spatial_mllm_ros.models.download.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("spatial_mllm_ros.serving.checkpoints.download.PAUSES_S", (0.0, 0.0))
     return tmp_path / "cache"
 
 
@@ -319,14 +327,14 @@ def test_offline_by_choice(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> N
 def test_full_disks(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=2_000_000)
     with monkeypatch.context() as little:
-        little.setattr("spatial_mllm_ros.models.download.shutil.disk_usage", lambda path: usage)
+        little.setattr("spatial_mllm_ros.serving.checkpoints.download.shutil.disk_usage", lambda path: usage)
         assert "make room" in download(REPO, code=2).stderr
     assert set(hub.sent) == set(), "found out before anything is fetched"
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spatial_mllm_ros.models.download._Transfer._connect", full)
+    monkeypatch.setattr("spatial_mllm_ros.serving.checkpoints.download._Transfer._connect", full)
     assert "the disk is full" in download(REPO, code=2).stderr
 
 

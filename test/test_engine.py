@@ -17,24 +17,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_queries import terms_of
 
+from spatial_mllm_ros.answering.context import QueryConfig
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
+from spatial_mllm_ros.answering.handlers import ASKS, NEEDS_MORE
+from spatial_mllm_ros.answering.measures import MEASURES
+from spatial_mllm_ros.answering.model_backend import ModelBackend
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
-from spatial_mllm_ros.models.interface import ModelBusy, ModelError, ModelUnavailable
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.asks import Ask
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, QueryError
 from spatial_mllm_ros.queries.measures import Depth, Extent, Measure, UnseenFraction
 from spatial_mllm_ros.queries.query import Query, answer_type
 from spatial_mllm_ros.queries.serialization import concrete
-from spatial_mllm_ros.query.context import QueryConfig
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
-from spatial_mllm_ros.query.handlers import ASKS, NEEDS_MORE
-from spatial_mllm_ros.query.measures import MEASURES
-from spatial_mllm_ros.query.model_backend import ModelBackend
+from spatial_mllm_ros.serving.interface import ModelBusy, ModelError, ModelUnavailable
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import ask, read_questions
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 SOURCE = RenderedSource(seed=1, rooms=1, frames=60, rate_hz=10.0, width=160, height=120)
 CAMERA = "camera_color_optical_frame"

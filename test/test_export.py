@@ -18,13 +18,13 @@ ort = pytest.importorskip("onnxruntime", reason="export is checked with onnxrunt
 pytest.importorskip("onnxscript", reason="export needs onnxscript (the extra `onnx`)")
 
 from spatial_mllm_ros.commands.export import export_group  # noqa: E402
-from spatial_mllm_ros.models.export import export  # noqa: E402
-from spatial_mllm_ros.models.export.graph import _resizing  # noqa: E402
-from spatial_mllm_ros.models.export.onnx_file import ExportError, data_file, describe  # noqa: E402
-from spatial_mllm_ros.models.load_vggt import load_vggt  # noqa: E402
-from spatial_mllm_ros.models.random_weights import fill_random  # noqa: E402
+from spatial_mllm_ros.models.mllm.random_weights import fill_random  # noqa: E402
+from spatial_mllm_ros.models.onnx import export  # noqa: E402
+from spatial_mllm_ros.models.onnx.graph import _resizing  # noqa: E402
 from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig  # noqa: E402
+from spatial_mllm_ros.models.vggt.loading import load_vggt  # noqa: E402
 from spatial_mllm_ros.models.vggt.vggt import VGGT  # noqa: E402
+from spatial_mllm_ros.serving.onnx_file import ExportError, data_file, describe  # noqa: E402
 
 SIZES = [(3, 56, 70), (1, 42, 56), (5, 84, 42), (2, 56, 56)]
 """Frames, height and width: those of the export were 3 frames of 42x56."""

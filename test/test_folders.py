@@ -19,9 +19,9 @@ from test_layouts import CASES, COUNT, FRAMES, Case, colmap_text, png, put, scan
 
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.scene.frame import depth_to_metres
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.sources.bag_writer import write_bag
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import NS, natural_key, stamps_in_names, table_stamps
 from spatial_mllm_ros.sources.video import VideoSource
@@ -470,7 +470,9 @@ def test_images_and_poses_with_stamps_need_no_lists(tmp_path):
 def test_a_colmap_model_without_empty_lines_loses_no_image(tmp_path):
     root = colmap_text(tmp_path / "c")
     path = root / "sparse" / "0" / "images.txt"
-    path.write_text("\n".join(line for line in path.read_text().splitlines() if line.strip() and not line.startswith("10.0")))
+    path.write_text(
+        "\n".join(line for line in path.read_text().splitlines() if line.strip() and not line.startswith("10.0"))
+    )
     assert len(list(open_source(str(root)).frames())) == COUNT
 
 

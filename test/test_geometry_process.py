@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.models.geometry_process import GeometryOptions, PredictorLost, ProcessPredictor
-from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.scene.window import InvalidWindow
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions, PredictorLost, ProcessPredictor
+from spatial_mllm_ros.serving.interface import ModelUnavailable
 
 LONG_S = 60.0
 """More than anything here takes, on any machine."""
@@ -158,7 +158,7 @@ def test_a_python_that_is_not_there(start: Start) -> None:
 
 
 def test_the_node_s_process_stays_light() -> None:
-    code = "import spatial_mllm_ros.models.geometry_process, sys; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import spatial_mllm_ros.serving.geometry_process, sys; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
 
@@ -180,7 +180,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_vggt_in_its_process_is_vggt(checkpoint: Path) -> None:
-    from spatial_mllm_ros.models.geometry_predictor import load_predictor
+    from spatial_mllm_ros.models.worker.geometry_predictor import load_predictor
 
     options = GeometryOptions(str(checkpoint), "float32", "cpu", width=56, threads=1)
     predictor = ProcessPredictor(options)
@@ -198,7 +198,7 @@ def test_vggt_in_its_process_is_vggt(checkpoint: Path) -> None:
 
 
 def test_reading_the_weights_is_told_in_bytes(checkpoint: Path) -> None:
-    from spatial_mllm_ros.models.geometry_worker import load_predictor
+    from spatial_mllm_ros.models.worker.geometry_worker import load_predictor
 
     told: list[tuple[str, int, int]] = []
     load_predictor(GeometryOptions(str(checkpoint), device="cpu", width=56, threads=1), lambda *each: told.append(each))
@@ -207,7 +207,8 @@ def test_reading_the_weights_is_told_in_bytes(checkpoint: Path) -> None:
 
 
 def test_memory_is_counted_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spatial_mllm_ros.models import geometry_worker, preflight
+    from spatial_mllm_ros.models.weights import preflight
+    from spatial_mllm_ros.models.worker import geometry_worker
 
     options = GeometryOptions(str(checkpoint), device="cpu")
     needed = geometry_worker.needed_bytes(options)
@@ -220,7 +221,7 @@ def test_memory_is_counted_before_loading(checkpoint: Path, monkeypatch: pytest.
 def test_a_checkpoint_without_the_heads_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from spatial_mllm_ros.models.geometry_worker import load_predictor
+    from spatial_mllm_ros.models.worker.geometry_worker import load_predictor
 
     kept = {k: v for k, v in load_file(checkpoint / "model.safetensors").items() if not k.startswith("depth_head.")}
     save_file(kept, tmp_path / "model.safetensors")
@@ -231,8 +232,8 @@ def test_a_checkpoint_without_the_heads_is_refused(checkpoint: Path, tmp_path: P
 
 def test_doctor_knows_what_it_is_for(checkpoint: Path) -> None:
     from spatial_mllm_ros.commands.doctor import fit
-    from spatial_mllm_ros.models.hub import Checkpoint
-    from spatial_mllm_ros.models.machine import Device
+    from spatial_mllm_ros.models.worker.machine import Device
+    from spatial_mllm_ros.serving.checkpoints.hub import Checkpoint
 
     words = fit(Checkpoint("somebody/VGGT", checkpoint, 1000), Device("cpu", "a CPU", 1000, 1000, False))
     assert "for geometry from colour (rgb_geometry): needs 0." in words

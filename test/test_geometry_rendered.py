@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.queries.serialization import from_json
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.rooms.truth import make_questions
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.simulation.truth import make_questions
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
 

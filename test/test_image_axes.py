@@ -10,7 +10,7 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.inputs import BODY, OPTICAL
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, invert
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def test_poses_that_are_right_are_not_doubted(tour):
 
 def test_a_body_frame_taken_for_an_optical_one_is_doubted_with_the_remedy(tour):
     """As a simulator stamps its images: the frame's x is forward."""
-    body = [replace(f, T_world_camera=f.T_world_camera @ invert(T_BODY_OPTICAL), camera_frame="camera_link") for f in tour]
+    body = [
+        replace(f, T_world_camera=f.T_world_camera @ invert(T_BODY_OPTICAL), camera_frame="camera_link") for f in tour
+    ]
     doubt = checked(body, OPTICAL).doubt()
     assert doubt is not None
     assert doubt.remedy == "set image_frame to body"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatial_mllm_ros.bench.published import select_with_sets
-from spatial_mllm_ros.keyframes.coverage import greedy_max_coverage
-from spatial_mllm_ros.keyframes.offline import median, select_offline
-from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
+from spatial_mllm_ros.memory.keyframes.coverage import greedy_max_coverage
+from spatial_mllm_ros.memory.keyframes.offline import median, select_offline
+from spatial_mllm_ros.memory.keyframes.streaming import SelectorConfig, StreamingSelector
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.region import Region
 from spatial_mllm_ros.scene.voxels import voxel_keys

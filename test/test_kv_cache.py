@@ -16,7 +16,7 @@ pytest.importorskip("transformers", reason="the extra 'model' is not installed")
 
 from transformers import DynamicCache, Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
-from spatial_mllm_ros.models.cache import FeatureCache, RoomyCache
+from spatial_mllm_ros.models.mllm.cache import FeatureCache, RoomyCache
 
 VOCABULARY = 97
 

@@ -24,7 +24,7 @@ from spatial_mllm_ros.scene.backproject import camera_points
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.pose import apply, invert, make_transform, to_quaternion
-from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.writers import write_folder
 

@@ -16,6 +16,7 @@ import pytest
 from live_messages import MAKE, over_the_wire
 from small_recording import START_NS, SmallSource
 
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.nodes import convert, live
 from spatial_mllm_ros.nodes.diagnosis import REMEDIES, Finding, Level, findings
@@ -26,7 +27,6 @@ from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import from_quaternion, to_quaternion
 from spatial_mllm_ros.sources.topics import POSE_TYPES
@@ -109,7 +109,7 @@ def test_answers_are_those_of_a_recording(engines: Callable[..., LiveEngine]) ->
 
 
 def test_compressed_colour(engines: Callable[..., LiveEngine], tmp_path: Path) -> None:
-    from spatial_mllm_ros.sources.open_source import open_source
+    from spatial_mllm_ros.session.open_source import open_source
     from spatial_mllm_ros.sources.writers import write_folder
 
     write_folder(SmallSource(3), tmp_path / "r", png=True)
@@ -578,7 +578,9 @@ def test_a_camera_that_stands_still_needs_no_pose(engines: Callable[..., LiveEng
         ({"min_depth_m": 2.5}, None),
     ],
 )
-def test_depth_is_read_as_set(engines: Callable[..., LiveEngine], settings: dict[str, Any], depth_m: float | None) -> None:
+def test_depth_is_read_as_set(
+    engines: Callable[..., LiveEngine], settings: dict[str, Any], depth_m: float | None
+) -> None:
     engine = engines(replace(BASIC, **settings))
     play(engine, [replace(f, depth=np.full((24, 32), 2000, np.uint16)) for f in small(3)])
     wait_for(lambda: len(engine.memory) == 3)

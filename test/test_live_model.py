@@ -12,7 +12,6 @@ import pytest
 from fake_model import FakeModel, Said
 from test_live import BASIC, DEPTH, finding, play, small, wait_for
 
-from spatial_mllm_ros.models.interface import ModelError, ModelFrame, ModelQuestion
 from spatial_mllm_ros.nodes import model as node_model
 from spatial_mllm_ros.nodes.diagnosis import Level
 from spatial_mllm_ros.nodes.live import LiveEngine
@@ -20,6 +19,7 @@ from spatial_mllm_ros.nodes.model import ConfigurationError
 from spatial_mllm_ros.nodes.parameters import Settings
 from spatial_mllm_ros.queries.answer import Request
 from spatial_mllm_ros.queries.codes import AnswerSource, ErrorCode
+from spatial_mllm_ros.serving.interface import ModelError, ModelFrame, ModelQuestion
 
 WITH_MODEL = replace(BASIC, model="somebody/something", model_context_period_s=0.05, cross_check=False)
 FREE = Request("What colour is the sofa?")

@@ -19,8 +19,6 @@ from stand_in_predictor import StandInPredictor
 from test_live import finding, play, wait_for
 
 from spatial_mllm_ros.commands.up import status_line
-from spatial_mllm_ros.models.geometry_process import GeometryOptions, PredictorLost, ProcessPredictor
-from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes import model as node_model
 from spatial_mllm_ros.nodes.diagnosis import Level
 from spatial_mllm_ros.nodes.live import LiveEngine
@@ -33,7 +31,9 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.metric_scale import MetreSource, pose_source
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.window import WindowGeometry
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions, PredictorLost, ProcessPredictor
+from spatial_mllm_ros.serving.interface import ModelStatus
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.keyframes.streaming import SelectorConfig
+from spatial_mllm_ros.memory.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, Revision, SpatialMemory
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.camera import CameraModel
@@ -169,7 +169,9 @@ def test_a_snapshot_stays_as_it_was_while_the_memory_goes_on() -> None:
     seen = memory.snapshot()
     assert memory.snapshot() is seen
     before = (seen.frames(), seen.keyframes(4), seen.seen_points(), seen.track().arrays()[1], seen.version)  # type: ignore[union-attr]
-    memory.revise([Revision(frame(i).stamp_ns, "camera", make_transform(np.eye(3), (9.0, 0, 0)), 2.0) for i in range(5)], None)
+    memory.revise(
+        [Revision(frame(i).stamp_ns, "camera", make_transform(np.eye(3), (9.0, 0, 0)), 2.0) for i in range(5)], None
+    )
     for i in range(5, 15):
         memory.add(frame(i))
     assert memory.snapshot() is not seen

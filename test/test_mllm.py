@@ -19,13 +19,13 @@ pytest.importorskip("transformers", reason="models need transformers (the extra 
 from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: E402
 
 from spatial_mllm_ros import models  # noqa: E402
-from spatial_mllm_ros.models.checkpoint import module_name, shapes_of  # noqa: E402
-from spatial_mllm_ros.models.config import MERGE_ORDERS, SpatialMLLMConfig  # noqa: E402
-from spatial_mllm_ros.models.connector import merge_blocks  # noqa: E402
-from spatial_mllm_ros.models.positions import rope_index, text_positions, video_positions  # noqa: E402
-from spatial_mllm_ros.models.processing import frames_of_patches, patches_of_pair  # noqa: E402
-from spatial_mllm_ros.models.random_weights import build_random_model, make_config  # noqa: E402
-from spatial_mllm_ros.models.spatial_mllm import SpatialMLLMForConditionalGeneration  # noqa: E402
+from spatial_mllm_ros.models.mllm.config import MERGE_ORDERS, SpatialMLLMConfig  # noqa: E402
+from spatial_mllm_ros.models.mllm.connector import merge_blocks  # noqa: E402
+from spatial_mllm_ros.models.mllm.positions import rope_index, text_positions, video_positions  # noqa: E402
+from spatial_mllm_ros.models.mllm.random_weights import build_random_model, make_config  # noqa: E402
+from spatial_mllm_ros.models.mllm.spatial_mllm import SpatialMLLMForConditionalGeneration  # noqa: E402
+from spatial_mllm_ros.models.vggt.processing import frames_of_patches, patches_of_pair  # noqa: E402
+from spatial_mllm_ros.models.weights.checkpoint import module_name, shapes_of  # noqa: E402
 
 IMAGE, VIDEO = 501, 502
 

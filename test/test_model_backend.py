@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 from fake_model import FakeModel, Said
 
+from spatial_mllm_ros.answering.context import QueryConfig
+from spatial_mllm_ros.answering.model_backend import ModelBackend
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
-from spatial_mllm_ros.models.interface import (
+from spatial_mllm_ros.queries.answer import Answer, Request
+from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
+from spatial_mllm_ros.scene.frame import Frame
+from spatial_mllm_ros.scene.images import EncodedImage
+from spatial_mllm_ros.serving.interface import (
     ModelBusy,
     ModelCancelled,
     ModelError,
     ModelTimeout,
     ModelUnavailable,
 )
-from spatial_mllm_ros.queries.answer import Answer, Request
-from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
-from spatial_mllm_ros.query.context import QueryConfig
-from spatial_mllm_ros.query.model_backend import ModelBackend
-from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 SOURCE = RenderedSource(seed=1, rooms=1, frames=40, rate_hz=10.0, width=96, height=72)
 ROOM = Request("Describe the room.")

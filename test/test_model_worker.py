@@ -19,7 +19,8 @@ import fake_engine
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.models.interface import (
+from spatial_mllm_ros.models.worker.local import LocalModel
+from spatial_mllm_ros.serving.interface import (
     Generated,
     ModelBusy,
     ModelCancelled,
@@ -30,9 +31,8 @@ from spatial_mllm_ros.models.interface import (
     ModelTimeout,
     ModelUnavailable,
 )
-from spatial_mllm_ros.models.local import LocalModel
-from spatial_mllm_ros.models.process import ProcessModel
-from spatial_mllm_ros.models.wire import Channel, HeldFrames, SentFrames
+from spatial_mllm_ros.serving.process import ProcessModel
+from spatial_mllm_ros.serving.wire import Channel, HeldFrames, SentFrames
 
 LONG_S = 60.0
 """More than anything here takes, on any machine."""
@@ -558,7 +558,7 @@ def test_memory_that_runs_out_takes_the_model_not_the_node(tmp_path: Path) -> No
 
 def test_the_client_is_light() -> None:
     """A node starts without torch, whatever its model takes."""
-    code = "import spatial_mllm_ros.models.process, sys; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import spatial_mllm_ros.serving.process, sys; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
 
@@ -605,7 +605,7 @@ def test_images_of_any_layout_pass_the_channel() -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Spatial-MLLM with random weights."""
     pytest.importorskip("torch", reason="models need torch: pip install 'spatial_mllm_ros[model]'")
-    from spatial_mllm_ros.models.random_weights import make_checkpoint
+    from spatial_mllm_ros.models.mllm.random_weights import make_checkpoint
 
     return make_checkpoint(tmp_path_factory.mktemp("tiny"))
 

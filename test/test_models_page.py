@@ -34,18 +34,18 @@ def lines() -> dict[str, str]:
 def test_the_memory_table_is_up_to_date(lines: dict[str, str]) -> None:
     """A few lines, as the large ones take seconds."""
     pytest.importorskip("transformers", reason="the extra model is not installed")
-    from spatial_mllm_ros.models.memory_table import MODELS, row
+    from spatial_mllm_ros.models.mllm.memory_table import MODELS, row
 
     assert set(lines) == {"Checkpoint", *MODELS}
     for name in (SPATIAL_MLLM, "InternVL3-1B"):
-        assert lines[name] == row(name), "run python -m spatial_mllm_ros.models.memory_table docs/models.md"
+        assert lines[name] == row(name), "run python -m spatial_mllm_ros.models.mllm.memory_table docs/models.md"
 
 
 def test_figures_in_its_text(lines: dict[str, str]) -> None:
     """What is said of small machines follows from the same arithmetic."""
     pytest.importorskip("transformers", reason="the extra model is not installed")
-    from spatial_mllm_ros.models.interface import ModelOptions
-    from spatial_mllm_ros.models.memory_table import estimate
+    from spatial_mllm_ros.models.mllm.memory_table import estimate
+    from spatial_mllm_ros.serving.interface import ModelOptions
 
     small = estimate(SPATIAL_MLLM, "int4", ModelOptions("", max_context_frames=8, cache_mib=256))
     assert f"({small.needed / 1e9:.1f} GB)" in PAGE

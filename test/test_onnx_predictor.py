@@ -26,19 +26,16 @@ from test_vggt_predictor import SMALL, images, small  # noqa: E402
 
 from spatial_mllm_ros.cli import main  # noqa: E402
 from spatial_mllm_ros.commands import doctor  # noqa: E402
-from spatial_mllm_ros.models import geometry_worker, main_memory  # noqa: E402
-from spatial_mllm_ros.models.export import export  # noqa: E402
-from spatial_mllm_ros.models.export.onnx_file import PREFIX, ExportError, data_file, describe, fingerprint  # noqa: E402
-from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPredictor  # noqa: E402
-from spatial_mllm_ros.models.interface import ModelUnavailable  # noqa: E402
-from spatial_mllm_ros.models.processing import resize_frame  # noqa: E402
-from spatial_mllm_ros.models.runtime import providers  # noqa: E402
-from spatial_mllm_ros.models.runtime.onnx_predictor import PROFILE, OnnxPredictor  # noqa: E402
-from spatial_mllm_ros.models.runtime.parts import parts  # noqa: E402
-from spatial_mllm_ros.models.runtime.sessions import Sessions  # noqa: E402
+from spatial_mllm_ros.models.onnx import export, providers  # noqa: E402
+from spatial_mllm_ros.models.onnx.onnx_predictor import PROFILE, OnnxPredictor  # noqa: E402
+from spatial_mllm_ros.models.onnx.parts import parts  # noqa: E402
+from spatial_mllm_ros.models.onnx.sessions import Sessions  # noqa: E402
 from spatial_mllm_ros.models.vggt.pose_encoding import cameras  # noqa: E402
-from spatial_mllm_ros.models.vggt_predictor import VGGTPredictor  # noqa: E402
-from spatial_mllm_ros.models.vggt_window import resized, window_geometry  # noqa: E402
+from spatial_mllm_ros.models.vggt.predictor import VGGTPredictor  # noqa: E402
+from spatial_mllm_ros.models.vggt.processing import resize_frame  # noqa: E402
+from spatial_mllm_ros.models.vggt.window import resized, window_geometry  # noqa: E402
+from spatial_mllm_ros.models.weights import main_memory  # noqa: E402
+from spatial_mllm_ros.models.worker import geometry_worker  # noqa: E402
 from spatial_mllm_ros.nodes.live import ConfigurationError, LiveEngine  # noqa: E402
 from spatial_mllm_ros.nodes.model import geometry_options  # noqa: E402
 from spatial_mllm_ros.nodes.parameters import Settings  # noqa: E402
@@ -46,6 +43,9 @@ from spatial_mllm_ros.scene.camera import CameraModel  # noqa: E402
 from spatial_mllm_ros.scene.frame import Frame  # noqa: E402
 from spatial_mllm_ros.scene.pose import make_transform  # noqa: E402
 from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry  # noqa: E402
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions, ProcessPredictor  # noqa: E402
+from spatial_mllm_ros.serving.interface import ModelUnavailable  # noqa: E402
+from spatial_mllm_ros.serving.onnx_file import PREFIX, ExportError, data_file, describe, fingerprint  # noqa: E402
 
 LONG_S = 60.0
 Images = NDArray[np.uint8]
@@ -218,8 +218,8 @@ class NotInstalled:
 
 sys.meta_path.insert(0, NotInstalled())
 import numpy as np
-from spatial_mllm_ros.models.geometry_process import GeometryOptions
-from spatial_mllm_ros.models.geometry_worker import load_predictor
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions
+from spatial_mllm_ros.models.worker.geometry_worker import load_predictor
 predictor = load_predictor(GeometryOptions(sys.argv[1], width=56, threads=1, engine_folder=sys.argv[2]))
 np.save(sys.argv[3], predictor.predict(np.load(sys.argv[3])).depth)
 print(predictor.name)
@@ -246,7 +246,7 @@ def test_the_export_tells_how_near_it_is(told: dict[str, Any], cache: Path, monk
     built = CliRunner().invoke(main, ["export", "build", told["file"], "--engine-folder", str(cache), "--json"])
     assert built.exit_code == 0, built.output
     assert json.loads(built.stdout)["passed"]
-    monkeypatch.setattr("spatial_mllm_ros.models.runtime.engine_cache.default_folder", lambda: cache)
+    monkeypatch.setattr("spatial_mllm_ros.models.onnx.engine_cache.default_folder", lambda: cache)
     names = [part.version for part in doctor.engine_parts()]
     assert f"geometry of small, onnxruntime {providers.version()} cpu float32" in names
 

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spatial_mllm_ros.answering.catalogue import OWN_WORDS, kinds, page
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.commands.call import in_known_words
 from spatial_mllm_ros.language.conversation import ConversationReader
@@ -22,8 +24,6 @@ from spatial_mllm_ros.nodes.parameters import Settings, without_effect
 from spatial_mllm_ros.nodes.readers import make_reader
 from spatial_mllm_ros.queries.answer import ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.catalogue import OWN_WORDS, kinds, page
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.session.questions import MarkedPoint, Question
 
 POINTS = (ImagePoint(stamp_ns=0, camera_frame="", u=1, v=1), ImagePoint(stamp_ns=0, camera_frame="", u=2, v=2))

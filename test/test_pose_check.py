@@ -13,7 +13,7 @@ from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, invert
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 Change = Callable[[Frame], Frame]
 

@@ -15,19 +15,20 @@ import pytest
 torch = pytest.importorskip("torch", reason="models need torch (the extra `model`)")
 pytest.importorskip("transformers", reason="models need transformers (the extra `model`)")
 
-from spatial_mllm_ros.models import attention, precision, preflight  # noqa: E402
-from spatial_mllm_ros.models.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
-from spatial_mllm_ros.models.interface import ModelOptions, ModelUnavailable  # noqa: E402
-from spatial_mllm_ros.models.loading import load_model  # noqa: E402
-from spatial_mllm_ros.models.preflight import estimate_memory  # noqa: E402
-from spatial_mllm_ros.models.random_weights import (  # noqa: E402
+from spatial_mllm_ros.models.mllm import attention  # noqa: E402
+from spatial_mllm_ros.models.mllm.loading import load_model  # noqa: E402
+from spatial_mllm_ros.models.mllm.random_weights import (  # noqa: E402
     FAMILIES,
     build_random_model,
     make_checkpoint,
     make_config,
     make_tokenizer,
 )
-from spatial_mllm_ros.models.spatial_mllm import SpatialMLLMForConditionalGeneration, config_of  # noqa: E402
+from spatial_mllm_ros.models.mllm.spatial_mllm import SpatialMLLMForConditionalGeneration, config_of  # noqa: E402
+from spatial_mllm_ros.models.weights import precision, preflight  # noqa: E402
+from spatial_mllm_ros.models.weights.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
+from spatial_mllm_ros.models.weights.preflight import estimate_memory  # noqa: E402
+from spatial_mllm_ros.serving.interface import ModelOptions, ModelUnavailable  # noqa: E402
 
 needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="int4 needs torchao")
 QUANTISED = ["int8", pytest.param("int4", marks=needs_torchao)]

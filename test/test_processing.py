@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelUnavailable
+from spatial_mllm_ros.serving.interface import ModelFrame, ModelOptions, ModelUnavailable
 
 torch = pytest.importorskip("torch", reason="torch is not installed (the extra spatial_mllm_ros[model])")
 
-from spatial_mllm_ros.models import processing  # noqa: E402
+from spatial_mllm_ros.models.vggt import processing  # noqa: E402
 
 OPTIONS = ModelOptions("none")
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.models.interface import ModelOptions, ModelQuestion, ModelUnavailable
+from spatial_mllm_ros.serving.interface import ModelOptions, ModelQuestion, ModelUnavailable
 
 pytest.importorskip("torch", reason="torch is not installed (the extra spatial_mllm_ros[model])")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 
-from spatial_mllm_ros.models import processing, prompts  # noqa: E402
+from spatial_mllm_ros.models.mllm import prompts  # noqa: E402
+from spatial_mllm_ros.models.vggt import processing  # noqa: E402
 
 SPECIAL = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spatial_mllm_ros.answering.reading import answer_confidence, asked_unit, is_yes_no, read_answer, spoken
 from spatial_mllm_ros.queries.codes import AnswerType
 from spatial_mllm_ros.queries.units import UNITS, convert, format_measure
-from spatial_mllm_ros.query.reading import answer_confidence, asked_unit, is_yes_no, read_answer, spoken
 
 COUNT = "How many chair(s) are in this room?"
 METRES = "What is the distance between the sofa and the stove (in meters)?"

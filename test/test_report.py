@@ -15,18 +15,18 @@ import pytest
 
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.report.charts import coverage_chart, error_strip, nice_ticks
-from spatial_mllm_ros.report.floorplan import floor_plan_svg
-from spatial_mllm_ros.report.pictures import Pictures
-from spatial_mllm_ros.report.report import render_report, write_report
-from spatial_mllm_ros.report.templates import placeholders
-from spatial_mllm_ros.report.topdown import top_down
-from spatial_mllm_ros.report.views import frames_meant, views_of
 from spatial_mllm_ros.session.coverage_record import CoverageCurve, CoverageRecord
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import Asked, MarkedBox, MarkedPoint, Question, ask
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.visualisation.report.charts import coverage_chart, error_strip, nice_ticks
+from spatial_mllm_ros.visualisation.report.floorplan import floor_plan_svg
+from spatial_mllm_ros.visualisation.report.pictures import Pictures
+from spatial_mllm_ros.visualisation.report.report import render_report, write_report
+from spatial_mllm_ros.visualisation.report.templates import placeholders
+from spatial_mllm_ros.visualisation.report.topdown import top_down
+from spatial_mllm_ros.visualisation.report.views import frames_meant, views_of
 
 HOSTILE = "<script>alert(1)</script> \"'><img src=x onerror=alert(2)> {{ 7 * 7 }} how high is <p0>?"
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -16,31 +16,31 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from stand_in_predictor import StandInPredictor, fingerprint
 
-from spatial_mllm_ros.memory.colour.anchors import MAX_ANCHORS, small_image
-from spatial_mllm_ros.memory.colour.loops import LoopSearch
-from spatial_mllm_ros.memory.colour.warning_limit import WarningLimit
-from spatial_mllm_ros.memory.rgb_geometry import (
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
+from spatial_mllm_ros.memory.spatial_memory import Revision, SpatialMemory
+from spatial_mllm_ros.perception.rgb.anchors import MAX_ANCHORS, small_image
+from spatial_mllm_ros.perception.rgb.loops import LoopSearch
+from spatial_mllm_ros.perception.rgb.rgb_geometry import (
     PREDICTED_DEPTH,
     RgbGeometry,
     RgbGeometryConfig,
     RgbGeometryThread,
     Update,
 )
-from spatial_mllm_ros.memory.spatial_memory import Revision, SpatialMemory
+from spatial_mllm_ros.perception.rgb.warning_limit import WarningLimit
 from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.metric_scale import MetreSource
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.sim3 import umeyama
 from spatial_mllm_ros.scene.window import WindowGeometry
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import ask, read_questions
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
 

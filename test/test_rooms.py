@@ -18,15 +18,15 @@ from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import apply, invert, rotation_angle
 from spatial_mllm_ros.scene.sensor import SensorModel
-from spatial_mllm_ros.sources.rooms.layout import House, Room, Thing, make_house, overlap
-from spatial_mllm_ros.sources.rooms.materials import Material
-from spatial_mllm_ros.sources.rooms.noise import DepthCamera, exact_depth
-from spatial_mllm_ros.sources.rooms.raycast import RayCaster, View
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.rooms.solids import Mesh, ball, box, cylinder, quad
-from spatial_mllm_ros.sources.rooms.tour import START_NS, camera_pose, make_tour
-from spatial_mllm_ros.sources.rooms.truth import WORDINGS, demo_questions, make_questions
-from spatial_mllm_ros.sources.rooms.typed import TYPED
+from spatial_mllm_ros.simulation.layout import House, Room, Thing, make_house, overlap
+from spatial_mllm_ros.simulation.materials import Material
+from spatial_mllm_ros.simulation.noise import DepthCamera, exact_depth
+from spatial_mllm_ros.simulation.raycast import RayCaster, View
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.simulation.solids import Mesh, ball, box, cylinder, quad
+from spatial_mllm_ros.simulation.tour import START_NS, camera_pose, make_tour
+from spatial_mllm_ros.simulation.truth import WORDINGS, demo_questions, make_questions
+from spatial_mllm_ros.simulation.typed import TYPED
 from spatial_mllm_ros.sources.source import SourceError
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
@@ -458,7 +458,9 @@ class Solver:
                 return index
             case asks.Order(of=of):
                 return np.argsort([self.measure(m, points, t) for m in of]).tolist()
-            case asks.Threshold(of=of, comparison=comparison, value=limit) if not isinstance(of, measures.ClosestApproach):
+            case asks.Threshold(of=of, comparison=comparison, value=limit) if not isinstance(
+                of, measures.ClosestApproach
+            ):
                 return float((self.measure(of, points, t) > limit) == (comparison is asks.Comparison.MORE))
             case asks.Value(of=measures.Distance() | measures.Height() | measures.Angle() as of):
                 return self.measure(of, points, t)

@@ -22,21 +22,25 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime (the extra `onnx`)"
 pytest.importorskip("onnxscript", reason="export needs onnxscript (the extra `onnx`)")
 pytest.importorskip("filelock", reason="engines need filelock (the extra `onnx`)")
 
-from spatial_mllm_ros.models.export import export  # noqa: E402
-from spatial_mllm_ros.models.export.onnx_file import ExportError, data_file, describe  # noqa: E402
-from spatial_mllm_ros.models.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable  # noqa: E402
-from spatial_mllm_ros.models.load_vggt import load_vggt  # noqa: E402
-from spatial_mllm_ros.models.local import load_engine  # noqa: E402
-from spatial_mllm_ros.models.random_weights import fill_random, make_checkpoint  # noqa: E402
-from spatial_mllm_ros.models.runtime import parts, providers, sessions  # noqa: E402
-from spatial_mllm_ros.models.runtime.engine_cache import MANIFEST, EngineCache  # noqa: E402
-from spatial_mllm_ros.models.runtime.gate import choose_encoder, compare  # noqa: E402
-from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder  # noqa: E402
-from spatial_mllm_ros.models.runtime.sessions import Profile, Sessions  # noqa: E402
-from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder, finish, fixed_frames  # noqa: E402
+from spatial_mllm_ros.models.mllm.random_weights import fill_random, make_checkpoint  # noqa: E402
+from spatial_mllm_ros.models.mllm.warm import out_of_memory  # noqa: E402
+from spatial_mllm_ros.models.onnx import (  # noqa: E402
+    export,
+    parts,
+    providers,
+    sessions,
+)
+from spatial_mllm_ros.models.onnx.engine_cache import MANIFEST, EngineCache  # noqa: E402
+from spatial_mllm_ros.models.onnx.onnx_encoder import OnnxEncoder  # noqa: E402
+from spatial_mllm_ros.models.onnx.sessions import Profile, Sessions  # noqa: E402
 from spatial_mllm_ros.models.vggt.config import VGGTConfig  # noqa: E402
+from spatial_mllm_ros.models.vggt.loading import load_vggt  # noqa: E402
+from spatial_mllm_ros.models.vggt.spatial_encoder import TorchEncoder, finish, fixed_frames  # noqa: E402
 from spatial_mllm_ros.models.vggt.vggt import VGGT  # noqa: E402
-from spatial_mllm_ros.models.warm import out_of_memory  # noqa: E402
+from spatial_mllm_ros.models.worker.gate import choose_encoder, compare  # noqa: E402
+from spatial_mllm_ros.models.worker.local import load_engine  # noqa: E402
+from spatial_mllm_ros.serving.interface import ModelFrame, ModelOptions, ModelQuestion, ModelUnavailable  # noqa: E402
+from spatial_mllm_ros.serving.onnx_file import ExportError, data_file, describe  # noqa: E402
 
 IMAGES = torch.rand(2, 3, 56, 42, generator=torch.Generator().manual_seed(0))
 

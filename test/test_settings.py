@@ -14,8 +14,8 @@ from test_bag import Robot
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.commands.common import _INPUT_OPTIONS
 from spatial_mllm_ros.scene.inputs import InputSettings
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.bag_writer import write_bag
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.settings import FILE, settings_of
 from spatial_mllm_ros.sources.source import SourceError
 

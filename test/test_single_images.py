@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_agreement import CAMERA, depth_at, walk
 
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.single import SingleImages
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.queries.answer import ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.sensor import SensorModel
 

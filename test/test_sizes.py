@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import Transform, make_transform
@@ -16,11 +16,11 @@ from spatial_mllm_ros.scene.sensor import SensorModel
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
 
-from spatial_mllm_ros.sources.rooms.layout import House, Room, Thing
-from spatial_mllm_ros.sources.rooms.materials import Material
-from spatial_mllm_ros.sources.rooms.noise import DepthCamera
-from spatial_mllm_ros.sources.rooms.raycast import RayCaster
-from spatial_mllm_ros.sources.rooms.solids import Mesh, box, quad
+from spatial_mllm_ros.simulation.layout import House, Room, Thing
+from spatial_mllm_ros.simulation.materials import Material
+from spatial_mllm_ros.simulation.noise import DepthCamera
+from spatial_mllm_ros.simulation.raycast import RayCaster
+from spatial_mllm_ros.simulation.solids import Mesh, box, quad
 
 PLAIN = Material("plain", (200, 100, 50))
 CAMERA = CameraModel(320, 240, 262.0, 262.0, 159.5, 119.5)

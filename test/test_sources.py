@@ -17,8 +17,8 @@ from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import from_quaternion, to_quaternion
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.layouts.tum import CAMERAS
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.pacing import paced
 from spatial_mllm_ros.sources.source import SourceError
 from spatial_mllm_ros.sources.stamps import ns_to_seconds, seconds_to_ns
@@ -155,7 +155,9 @@ def test_depth_beyond_what_millimetres_can_count_gets_a_coarser_unit(tmp_path):
     written = write_folder(Changed({2: {"depth": depth}}), tmp_path / "out")
     frames = list(open_source(str(tmp_path / "out")).frames())
     assert_allclose(frames[2].depth, depth, atol=0.001)
-    assert_allclose(depth_to_metres(frames[0].depth), depth_to_metres(next(iter(SmallSource().frames())).depth), atol=0.0011)
+    assert_allclose(
+        depth_to_metres(frames[0].depth), depth_to_metres(next(iter(SmallSource().frames())).depth), atol=0.0011
+    )
     assert "recording.yaml" in written.notes[0]
 
 

@@ -10,17 +10,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="VGGT needs torch (the extra `model`)")
 
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig  # noqa: E402
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory  # noqa: E402
-from spatial_mllm_ros.models.geometry_predictor import load_predictor  # noqa: E402
-from spatial_mllm_ros.models.interface import ModelUnavailable  # noqa: E402
-from spatial_mllm_ros.models.random_weights import make_checkpoint  # noqa: E402
+from spatial_mllm_ros.models.mllm.random_weights import make_checkpoint  # noqa: E402
 from spatial_mllm_ros.models.vggt.config import VGGTConfig  # noqa: E402
+from spatial_mllm_ros.models.vggt.predictor import VGGTPredictor  # noqa: E402
 from spatial_mllm_ros.models.vggt.vggt import VGGT  # noqa: E402
-from spatial_mllm_ros.models.vggt_predictor import VGGTPredictor  # noqa: E402
+from spatial_mllm_ros.models.worker.geometry_predictor import load_predictor  # noqa: E402
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometry, RgbGeometryConfig  # noqa: E402
 from spatial_mllm_ros.scene.frame import Frame  # noqa: E402
 from spatial_mllm_ros.scene.pose import make_transform  # noqa: E402
 from spatial_mllm_ros.scene.window import InvalidWindow  # noqa: E402
+from spatial_mllm_ros.serving.interface import ModelUnavailable  # noqa: E402
 
 SMALL = {
     "img_size": 42,
@@ -84,7 +84,7 @@ def test_matrices_are_what_a_window_means_by_them() -> None:
 
 
 def _resized(frames: Any, size: tuple[int, int]) -> Any:
-    from spatial_mllm_ros.models.processing import resize_frame
+    from spatial_mllm_ros.models.vggt.processing import resize_frame
 
     return [resize_frame(frame, size).numpy() for frame in frames]
 

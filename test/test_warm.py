@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="the extra 'model' is not installed")
 pytest.importorskip("transformers", reason="the extra 'model' is not installed")
 
-from spatial_mllm_ros.models import warm
-from spatial_mllm_ros.models.encoder import VideoEncoder
-from spatial_mllm_ros.models.engine import ModelEngine
-from spatial_mllm_ros.models.generate import Limits, TextStream, Writer, choose
-from spatial_mllm_ros.models.interface import (
+from spatial_mllm_ros.models.mllm import warm
+from spatial_mllm_ros.models.mllm.encoder import VideoEncoder
+from spatial_mllm_ros.models.mllm.engine import ModelEngine
+from spatial_mllm_ros.models.mllm.generate import Limits, TextStream, Writer, choose
+from spatial_mllm_ros.models.mllm.prompts import Prompts
+from spatial_mllm_ros.models.mllm.random_weights import FAMILIES, build_random_model, make_config, make_tokenizer
+from spatial_mllm_ros.models.vggt.processing import FrameFormat, frame_format, video_inputs
+from spatial_mllm_ros.serving.interface import (
     Generated,
     ModelCancelled,
     ModelError,
@@ -33,9 +36,6 @@ from spatial_mllm_ros.models.interface import (
     ModelQuestion,
     ModelTimeout,
 )
-from spatial_mllm_ros.models.processing import FrameFormat, frame_format, video_inputs
-from spatial_mllm_ros.models.prompts import Prompts
-from spatial_mllm_ros.models.random_weights import FAMILIES, build_random_model, make_config, make_tokenizer
 
 OPTIONS = ModelOptions("random", min_pixels=60 * 60, max_pixels=120 * 120, max_new_tokens=10)
 QUESTIONS = ("How far is the chair from the table?", "Is there a sofa?", "Which is it?")
@@ -250,7 +250,7 @@ def test_a_changed_pair_alone_is_encoded_again(spatial: Model, monkeypatch: pyte
 def test_without_a_spatial_branch_unchanged_pairs_need_no_prefill(
     models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spatial_mllm_ros.models.encoder.PREFIX_PIECE", 16)
+    monkeypatch.setattr("spatial_mllm_ros.models.mllm.encoder.PREFIX_PIECE", 16)
     model = models["qwen2_5_vl"]
     language_model = model.model.model.language_model
     forward, fed = language_model.forward, []

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from spatial_mllm_ros.perception.rgb.overlap import detail, overlap, supported
+from spatial_mllm_ros.perception.rgb.window_chain import NOMINAL_DEPTH, ChainConfig, Link, WindowChain, link_windows
 from spatial_mllm_ros.scene.metric_scale import (
     NoScale,
     ScaleConfig,
@@ -16,11 +18,9 @@ from spatial_mllm_ros.scene.metric_scale import (
     scale_from_poses,
     smoothed_scales,
 )
-from spatial_mllm_ros.scene.overlap import detail, overlap, supported
 from spatial_mllm_ros.scene.pose import make_transform
 from spatial_mllm_ros.scene.sim3 import NotAligned, Sim3
 from spatial_mllm_ros.scene.window import InvalidWindow, WindowGeometry, resized_depth, without_specks
-from spatial_mllm_ros.scene.window_chain import NOMINAL_DEPTH, ChainConfig, Link, WindowChain, link_windows
 
 SIZE = (24, 32)
 K = np.array([[28.0, 0, 15.5], [0, 28.0, 11.5], [0, 0, 1]])

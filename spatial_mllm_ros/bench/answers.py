@@ -14,11 +14,11 @@ import numpy as np
 from spatial_mllm_ros.bench.perturbed import Perturbation, PerturbedSource, SamePoint, same_points
 from spatial_mllm_ros.queries.codes import AnswerType
 from spatial_mllm_ros.scene.measure import PointMeasurement
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import Asked, MarkedPoint, Question, ask, parse_questions, read_questions
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import Source
 
 Progress = Callable[[str, int, int | None], None]
@@ -124,7 +124,7 @@ def run(
 
 def _questions(spec: str, source: Source, count: int) -> list[Question]:
     if isinstance(source, RenderedSource):
-        from spatial_mllm_ros.sources.rooms.truth import make_questions
+        from spatial_mllm_ros.simulation.truth import make_questions
 
         return parse_questions(make_questions(source, count)) if count else []
     file = Path(spec).expanduser() / "questions.json"
@@ -170,7 +170,11 @@ def _twice_seen(session: Session, count: int) -> Iterable[tuple[str, Question, f
             slip = math.hypot(_slip(a), _slip(b))
             yield "same_point", _asked("How far apart are <p0> and <p1>?", (mark_a, mark_b), (), 0.0, 3.0), slip
             away = float(np.linalg.norm(b.camera_point({})))
-            yield "same_range", _asked("How far is <p0> from the camera at <t0>?", (mark_a,), (name_b,), away, 3.0), b.z_stddev
+            yield (
+                "same_range",
+                _asked("How far is <p0> from the camera at <t0>?", (mark_a,), (name_b,), away, 3.0),
+                b.z_stddev,
+            )
             other = points[(k + 1) % len(points)].a
             apart = float(np.linalg.norm(a.camera_point({}) - other.camera_point({})))
             if apart > 0.2:

@@ -28,8 +28,8 @@ from spatial_mllm_ros.bench.encoder_process import (
     serve,
 )
 from spatial_mllm_ros.bench.processes import Failed, ends_tidily, process, receive
-from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.models.vggt.config import PATCH_START, VGGTConfig
+from spatial_mllm_ros.serving.interface import ModelUnavailable
 
 Progress = Callable[[str, int, int | None], None]
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -135,7 +135,7 @@ def counted_flops(config: VGGTConfig, heads: tuple[str, ...], frames: int, image
 
 def runtimes(wanted: Wanted, device: str) -> tuple[Runtime, list[Runtime], list[dict[str, Any]]]:
     """Torch eager as a model would run it, what to compare with it, and rows that say what is not here and why."""
-    from spatial_mllm_ros.models.precision import choose_device, choose_precision
+    from spatial_mllm_ros.models.weights.precision import choose_device, choose_precision
 
     native = "bfloat16" if device == "cuda" else "float32"
     eager = Runtime("torch", device, native)
@@ -171,7 +171,7 @@ def runtimes(wanted: Wanted, device: str) -> tuple[Runtime, list[Runtime], list[
 
 def _of_onnx(wanted: Wanted, device: str, leave_out: Callable[[str, str], None]) -> list[Runtime]:
     try:
-        from spatial_mllm_ros.models.runtime import providers
+        from spatial_mllm_ros.models.onnx import providers
 
         there = providers.available()
     except (ImportError, ModelUnavailable) as error:
@@ -391,6 +391,6 @@ def _can_compile() -> bool:
 def _device_name(device: str) -> str:
     import torch
 
-    from spatial_mllm_ros.models.runtime.providers import cpu_name
+    from spatial_mllm_ros.models.onnx.providers import cpu_name
 
     return str(torch.cuda.get_device_name()) if device == "cuda" else cpu_name()

@@ -100,7 +100,7 @@ class Pass:
 
 def export(pipe: Connection, part: str, size: str, file: Path) -> None:
     """Write the part with random weights, in the precision that the file is called after."""
-    from spatial_mllm_ros.models.export.export import export_encoder, export_geometry, to_int8
+    from spatial_mllm_ros.models.onnx.export import export_encoder, export_geometry, to_int8
 
     precision, float32 = file.stem, file.with_name("float32.onnx")
     if precision == "int8" and float32.exists():
@@ -197,7 +197,7 @@ def _of_fixed_frames(compute: Callable[[Any], Outputs], size: str) -> Outputs:
     import numpy as np
     import torch
 
-    from spatial_mllm_ros.models.runtime.spatial_encoder import fixed_frames
+    from spatial_mllm_ros.models.vggt.spatial_encoder import fixed_frames
 
     with torch.inference_mode():
         found = compute(fixed_frames(2, SIZES[size].patch_size))
@@ -233,11 +233,11 @@ def _on_onnx(job: Job) -> Callable[[Any], Outputs]:
         "threads": job.threads,
     }
     if job.part == "encoder":
-        from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
+        from spatial_mllm_ros.models.onnx.onnx_encoder import OnnxEncoder
 
         encoder = OnnxEncoder.load(job.file, **how)
         return lambda frames: {"tokens": encoder.encode(frames)}
-    from spatial_mllm_ros.models.runtime.onnx_predictor import OnnxPredictor
+    from spatial_mllm_ros.models.onnx.onnx_predictor import OnnxPredictor
 
     predictor = OnnxPredictor.load(job.file, **how)
     return lambda frames: predictor.outputs(frames.cpu().numpy())
@@ -245,7 +245,7 @@ def _on_onnx(job: Job) -> Callable[[Any], Outputs]:
 
 def _on_torch(part: str, vggt: Any) -> Callable[[Any], Outputs]:
     if part == "encoder":
-        from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder
+        from spatial_mllm_ros.models.vggt.spatial_encoder import TorchEncoder
 
         encoder = TorchEncoder(vggt.aggregator)
         return lambda frames: {"tokens": encoder.encode(frames)}

@@ -18,7 +18,7 @@ from spatial_mllm_ros.bench import wire
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import SourceInfo
 
 Progress = Callable[[str, int, int | None], None]
@@ -96,8 +96,8 @@ def measure(streams: int, seconds: float, progress: Progress) -> dict[str, Any]:
 
 def in_process(seconds: float, progress: Progress) -> dict[str, Any]:
     """The same messages offered to a LiveEngine without anything in between, as fast as it takes them."""
+    from spatial_mllm_ros.dds.interfaces import interfaces
     from spatial_mllm_ros.nodes.convert import RosbagsMaker
-    from spatial_mllm_ros.nodes.dds.interfaces import interfaces
     from spatial_mllm_ros.nodes.live import LiveEngine
     from spatial_mllm_ros.nodes.player import FrameMessages
 
@@ -197,7 +197,7 @@ class _Looped:
 
 def _camera(number: int, seconds: float) -> None:
     """A publisher as a process."""
-    from spatial_mllm_ros.nodes.dds import DdsNode
+    from spatial_mllm_ros.dds import DdsNode
     from spatial_mllm_ros.nodes.player import Player, PlayerOptions
 
     with DdsNode(f"camera{number}", ros_args=[]) as node:

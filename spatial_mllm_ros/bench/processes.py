@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from spatial_mllm_ros.models.parent import end_with, go_first
+from spatial_mllm_ros.models.worker.parent import end_with, go_first
 
 END_S = 10.0
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from spatial_mllm_ros.models.engine import ModelEngine
-from spatial_mllm_ros.models.interface import ModelError, ModelFrame, ModelQuestion
-from spatial_mllm_ros.models.measured import Answered, Measured
+from spatial_mllm_ros.bench.measured import Answered, Measured
+from spatial_mllm_ros.models.mllm.engine import ModelEngine
+from spatial_mllm_ros.serving.interface import ModelError, ModelFrame, ModelQuestion
 
 Progress = Callable[[str, int, int | None], None]
 MIB = 1 << 20

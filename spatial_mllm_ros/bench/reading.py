@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from spatial_mllm_ros.answering.catalogue import kinds
 from spatial_mllm_ros.language.reader import Reading, read
 from spatial_mllm_ros.language.tokens import check_text, marks_in
 from spatial_mllm_ros.queries.codes import QueryError
-from spatial_mllm_ros.query.catalogue import kinds
 
 Progress = Callable[[str, int, int | None], None]
 

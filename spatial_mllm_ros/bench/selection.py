@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.bench.published import select_with_sets
-from spatial_mllm_ros.keyframes.coverage import greedy_max_coverage
-from spatial_mllm_ros.keyframes.offline import select_offline
+from spatial_mllm_ros.memory.keyframes.coverage import greedy_max_coverage
+from spatial_mllm_ros.memory.keyframes.offline import select_offline
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.pose import apply
 from spatial_mllm_ros.scene.voxels import Lattice, shortest_side_edge, voxel_keys
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.session.open_source import open_source
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import Source
 
 K = 16

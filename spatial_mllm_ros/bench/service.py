@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from spatial_mllm_ros.bench import wire
-from spatial_mllm_ros.nodes.client import SpatialQueryClient
+from spatial_mllm_ros.clients.client import SpatialQueryClient
 from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 
 Progress = Callable[[str, int, int | None], None]
 FRAMES, WIDTH, HEIGHT = 60, 320, 240
@@ -91,7 +91,7 @@ def in_process(count: int, progress: Progress) -> dict[str, Any]:
 
 def at_once(each: int, progress: Progress) -> dict[str, Any]:
     """CLIENTS clients, each with endpoints and a thread of its own."""
-    from spatial_mllm_ros.nodes.dds import DdsNode
+    from spatial_mllm_ros.dds import DdsNode
 
     counts: Counter[str] = Counter()
     trips: list[float] = []

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from spatial_mllm_ros.nodes.dds import domain
+from spatial_mllm_ros.dds import domain
 
 
 @contextlib.contextmanager

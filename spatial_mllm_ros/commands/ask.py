@@ -105,7 +105,7 @@ def ask_command(
     if warning and (as_json or file is not None):
         common.say(warning)
     if report_folder is not None:
-        from spatial_mllm_ros.report.report import write_report
+        from spatial_mllm_ros.visualisation.report.report import write_report
 
         common.say(f"report: {write_report(session, asked, report_folder)}")
     if any(a.verdict is not None and a.verdict.outcome is Outcome.WRONG for a in asked):

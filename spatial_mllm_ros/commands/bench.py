@@ -11,7 +11,7 @@ from rich.text import Text
 
 from spatial_mllm_ros.commands import common, wire
 from spatial_mllm_ros.commands.models import NOT_INSTALLED
-from spatial_mllm_ros.models.interface import PRECISIONS, ModelError, ModelOptions
+from spatial_mllm_ros.serving.interface import PRECISIONS, ModelError, ModelOptions
 
 EPILOG = """
 \b
@@ -56,17 +56,25 @@ def selection_command(*, as_json: bool, quick: bool, sources: tuple[str, ...]) -
 
 @bench_group.command(name="answers", epilog=EPILOG)
 @common.json_option
-@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="A recording, with questions.json if it has.")
-@click.option("--seed", "seeds", multiple=True, type=int, metavar="N", help="A rendered house.  [default: 0, no source]")
+@click.option(
+    "--source", "sources", multiple=True, metavar="SOURCE", help="A recording, with questions.json if it has."
+)
+@click.option(
+    "--seed", "seeds", multiple=True, type=int, metavar="N", help="A rendered house.  [default: 0, no source]"
+)
 @click.option("--questions", type=click.IntRange(0, 5000), default=120, show_default=True, help="Of a rendered house.")
 @click.option("--points", type=click.IntRange(0, 5000), default=200, show_default=True, help="Places seen twice.")
 @click.option("--frames", type=click.IntRange(2), default=300, show_default=True, help="Of a rendered house.")
 @click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Of its images.")
 @click.option("--perturb-position", "position_m", **_ERROR, metavar="M", help="Put on every pose: one deviation.")
 @click.option("--perturb-rotation", "rotation_deg", **_ERROR, metavar="DEG", help="The same for the rotation.")
-@click.option("--drift-position", "drift_position_m", **_ERROR, metavar="M", help="A slow error instead of a white one.")
+@click.option(
+    "--drift-position", "drift_position_m", **_ERROR, metavar="M", help="A slow error instead of a white one."
+)
 @click.option("--drift-rotation", "drift_rotation_deg", **_ERROR, metavar="DEG", help="The same for the rotation.")
-@click.option("--drift-time", "drift_time_s", type=click.FloatRange(min=0.1), default=20.0, show_default=True, metavar="S")
+@click.option(
+    "--drift-time", "drift_time_s", type=click.FloatRange(min=0.1), default=20.0, show_default=True, metavar="S"
+)
 def answers_command(
     *,
     as_json: bool,
@@ -135,7 +143,9 @@ def service_command(ctx: click.Context, *, as_json: bool, questions: int, each: 
 @bench_group.command(name="reading")
 @common.json_option
 @click.option(
-    "--file", type=click.Path(path_type=Path), metavar="FILE",
+    "--file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="Questions to read too: one a line, or a JSON list of objects with question.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="How often each is read.")
@@ -207,8 +217,7 @@ def query_command(
         threads=threads,
     )
     try:
-        from spatial_mllm_ros.bench import query
-        from spatial_mllm_ros.models import measured
+        from spatial_mllm_ros.bench import measured, query
     except ImportError as error:
         raise common.Failure(f"{NOT_INSTALLED} ({error})") from error
     try:

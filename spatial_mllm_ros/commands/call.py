@@ -11,20 +11,20 @@ from typing import Any
 
 import click
 
+from spatial_mllm_ros.clients.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.commands import common, models, wire
 from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
+from spatial_mllm_ros.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.language.own_words import OwnWords
-from spatial_mllm_ros.nodes.client import SERVICE, SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.names import LATEST, frame_name
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import Asked, Question
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome, judge
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import Source, SourceInfo
 
 EPILOG = f"""

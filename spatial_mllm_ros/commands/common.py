@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry
+from spatial_mllm_ros.answering.context import QueryConfig
+from spatial_mllm_ros.answering.model_backend import ModelBackend
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig
-from spatial_mllm_ros.query.context import QueryConfig
-from spatial_mllm_ros.query.model_backend import ModelBackend
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometry
 from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES, Doubt
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import QuestionsError
 from spatial_mllm_ros.session.reasons import what_to_do
 from spatial_mllm_ros.session.stream import Session, StreamReport
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.source import Source, SourceError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.reasons import what_to_do
-from spatial_mllm_ros.sources.open_source import open_source
 from spatial_mllm_ros.sources.writers import write_folder
 
 EPILOG = """

@@ -18,18 +18,18 @@ from rich.text import Text
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.commands.asking import STYLES, closing_line
 from spatial_mllm_ros.commands.replay import watch
-from spatial_mllm_ros.nodes.dds import is_installed
-from spatial_mllm_ros.report.report import write_report
+from spatial_mllm_ros.dds import is_installed
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.answers import stddev_words
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import Asked, Question, ask, parse_questions
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.session.verdict import Outcome
-from spatial_mllm_ros.sources.open_source import open_source
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.rooms.truth import demo_questions
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.simulation.truth import demo_questions
 from spatial_mllm_ros.sources.writers import write_folder
+from spatial_mllm_ros.visualisation.report.report import write_report
 
 EPILOG = """
 \b

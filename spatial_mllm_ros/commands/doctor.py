@@ -20,9 +20,10 @@ from rich.text import Text
 from spatial_mllm_ros import __version__
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.commands.models import gigabytes
-from spatial_mllm_ros.models import hub, machine
-from spatial_mllm_ros.models.interface import PRECISIONS, ModelUnavailable
-from spatial_mllm_ros.models.machine import Device
+from spatial_mllm_ros.models.worker import machine
+from spatial_mllm_ros.models.worker.machine import Device
+from spatial_mllm_ros.serving.checkpoints import hub
+from spatial_mllm_ros.serving.interface import PRECISIONS, ModelUnavailable
 
 EPILOG = """
 \b
@@ -192,8 +193,8 @@ def model_parts() -> list[Part]:
 
 def providers_part() -> Part:
     """What ONNX Runtime runs on, in the order in which it is preferred."""
-    from spatial_mllm_ros.models.export.onnx_file import ExportError
-    from spatial_mllm_ros.models.runtime import providers
+    from spatial_mllm_ros.models.onnx import providers
+    from spatial_mllm_ros.serving.onnx_file import ExportError
 
     try:
         found = providers.summary()["providers"]
@@ -205,7 +206,7 @@ def providers_part() -> Part:
 
 def engine_parts() -> list[Part]:
     """Engines that were built from exported files, in the usual folder: whose, runtime, provider and precision."""
-    from spatial_mllm_ros.models.runtime.engine_cache import EngineCache
+    from spatial_mllm_ros.models.onnx.engine_cache import EngineCache
 
     return [Part("engine", "ok", name, source.get("file", "")) for name, source in EngineCache().engines()]
 

@@ -21,9 +21,9 @@ from rich.text import Text
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.commands.models import gigabytes
-from spatial_mllm_ros.models.download import DownloadError, fetch, free_bytes, look_up, remaining
-from spatial_mllm_ros.models.hub import HubId, Record, folder_of, licence_of, resolve_model
-from spatial_mllm_ros.models.interface import ModelUnavailable
+from spatial_mllm_ros.serving.checkpoints.download import DownloadError, fetch, free_bytes, look_up, remaining
+from spatial_mllm_ros.serving.checkpoints.hub import HubId, Record, folder_of, licence_of, resolve_model
+from spatial_mllm_ros.serving.interface import ModelUnavailable
 
 EPILOG = """
 \b

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
+from spatial_mllm_ros.serving.checkpoints.hub import has_random_weights, resolve_model
 
 EPILOG = """
 \b
@@ -106,8 +106,8 @@ def encoder_command(ctx: click.Context, *, wanted: Export, as_json: bool) -> Non
         description = export.export_encoder(vggt, wanted.output, layer=layer, **_how(wanted), progress=progress)
         result = _result(wanted.output, description, start)
         if wanted.build:
-            from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
-            from spatial_mllm_ros.models.runtime.spatial_encoder import TorchEncoder
+            from spatial_mllm_ros.models.onnx.onnx_encoder import OnnxEncoder
+            from spatial_mllm_ros.models.vggt.spatial_encoder import TorchEncoder
 
             encoder = OnnxEncoder.load(
                 wanted.output, providers=wanted.providers, cache=wanted.engine_folder, progress=progress
@@ -152,7 +152,7 @@ def build_command(ctx: click.Context, *, file: Path, providers: str, engine_fold
 
     Geometry is compared with what torch said when it was exported, too: exit code 1 when it differs too much.
     """
-    from spatial_mllm_ros.models.export.onnx_file import describe
+    from spatial_mllm_ros.serving.onnx_file import describe
 
     with _failures(), common.task_progress(quiet=as_json) as progress:
         start = time.perf_counter()
@@ -160,11 +160,11 @@ def build_command(ctx: click.Context, *, file: Path, providers: str, engine_fold
             result = _built_geometry(file, providers, engine_folder, progress)
         else:
             _libraries()
-            from spatial_mllm_ros.models.runtime.onnx_encoder import OnnxEncoder
+            from spatial_mllm_ros.models.onnx.onnx_encoder import OnnxEncoder
 
             encoder = OnnxEncoder.load(file, providers=providers, cache=engine_folder, progress=progress)
             result = {"engine": encoder.name}
-    from spatial_mllm_ros.models.runtime.engine_cache import EngineCache
+    from spatial_mllm_ros.models.onnx.engine_cache import EngineCache
 
     _print(
         {**result, "engine_folder": str(EngineCache(engine_folder).folder), "seconds": time.perf_counter() - start},
@@ -177,9 +177,9 @@ def build_command(ctx: click.Context, *, file: Path, providers: str, engine_fold
 def _built_geometry(file: Path, providers: str, engine_folder: Path | None, progress: Any) -> dict[str, Any]:
     """The engine of an exported geometry, and how far it is from torch."""
     try:
-        from spatial_mllm_ros.models.runtime.onnx_predictor import OnnxPredictor
+        from spatial_mllm_ros.models.onnx.onnx_predictor import OnnxPredictor
     except ImportError as error:
-        from spatial_mllm_ros.models.export.onnx_file import INSTALL
+        from spatial_mllm_ros.serving.onnx_file import INSTALL
 
         raise common.Failure(f"an exported file needs {error.name}: {INSTALL}") from error
     predictor = OnnxPredictor.load(file, providers=providers, cache=engine_folder, gate=False, progress=progress)
@@ -192,9 +192,9 @@ def _built_geometry(file: Path, providers: str, engine_folder: Path | None, prog
 def _libraries() -> tuple[Any, Any, Any]:
     """What exports, which is slow to import. Raises Failure where a library is missing."""
     try:
-        from spatial_mllm_ros.models import load_vggt
-        from spatial_mllm_ros.models.export import export
-        from spatial_mllm_ros.models.runtime import gate
+        from spatial_mllm_ros.models.onnx import export
+        from spatial_mllm_ros.models.vggt import loading as load_vggt
+        from spatial_mllm_ros.models.worker import gate
     except ImportError as error:
         raise common.Failure(f"export needs {error.name}: pip install 'spatial_mllm_ros[model,onnx]'") from error
     return load_vggt, export, gate
@@ -207,7 +207,7 @@ class _failures:
         """Nothing to prepare."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from spatial_mllm_ros.models.interface import ModelUnavailable
+        from spatial_mllm_ros.serving.interface import ModelUnavailable
 
         if isinstance(error, (ModelUnavailable, ValueError)):
             raise common.Failure(common.printable(str(error))) from error

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from spatial_mllm_ros.commands import common, models
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig
-from spatial_mllm_ros.models.export.onnx_file import INSTALL, describe, is_export
-from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPredictor
-from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
-from spatial_mllm_ros.models.interface import ModelUnavailable
 from spatial_mllm_ros.nodes.diagnosis import scale_words
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometry, RgbGeometryConfig
+from spatial_mllm_ros.serving.checkpoints.hub import has_random_weights, resolve_model
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions, ProcessPredictor
+from spatial_mllm_ros.serving.interface import ModelUnavailable
+from spatial_mllm_ros.serving.onnx_file import INSTALL, describe, is_export
 from spatial_mllm_ros.session.stream import Session
 
 NOISE = "random weights: the geometry from colour is noise"

@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.text import Text
 
+from spatial_mllm_ros.clients.client import SpatialQueryClient
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.dds import DdsNode, Payload, domain
 from spatial_mllm_ros.nodes import convert
-from spatial_mllm_ros.nodes.client import SpatialQueryClient
-from spatial_mllm_ros.nodes.dds import DdsNode, Payload, domain
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.session.questions import Asked, Question
@@ -120,7 +120,9 @@ def _pace() -> float:
     if share > BUSY_SHARE:
         return 1.0
     rate = 0.5 if share > BUSY_SHARE / 2 else 0.25
-    common.say(f"this machine is busy (a program gets {share:.0%} of a processor): the camera walks at {rate:g} of its pace")
+    common.say(
+        f"this machine is busy (a program gets {share:.0%} of a processor): the camera walks at {rate:g} of its pace"
+    )
     return rate
 
 
@@ -136,7 +138,9 @@ class _Health:
         time.sleep(1.5)  # the node tells them once a second
         memory, inputs = self._values.get("memory", {}), [v for n, v in self._values.items() if n.startswith("input: ")]
         dropped = sum(int(values.get("dropped", "0")) for values in inputs)
-        refused = sum(int(n) for values in (memory, *inputs) for name, n in values.items() if name.startswith("refused_"))
+        refused = sum(
+            int(n) for values in (memory, *inputs) for name, n in values.items() if name.startswith("refused_")
+        )
         return (
             f"{memory.get('frames', '?')} in the node's memory, {dropped or 'no'} messages dropped, "
             f"{refused or 'none'} refused"

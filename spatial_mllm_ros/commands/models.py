@@ -17,9 +17,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from rich.spinner import Spinner
 from rich.text import Text
 
+from spatial_mllm_ros.answering.context import QueryConfig
+from spatial_mllm_ros.answering.model_backend import ModelBackend
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
-from spatial_mllm_ros.models.interface import (
+from spatial_mllm_ros.serving.checkpoints.hub import has_random_weights, resolve_model
+from spatial_mllm_ros.serving.interface import (
     ENCODER_RUNTIMES,
     PRECISIONS,
     ModelError,
@@ -28,8 +30,6 @@ from spatial_mllm_ros.models.interface import (
     ModelUnavailable,
     SpatialModel,
 )
-from spatial_mllm_ros.query.context import QueryConfig
-from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.session.stream import Session
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -180,7 +180,7 @@ def choose(options: ModelOptions, allow_random_weights: bool, timeout_s: float) 
 
 def make_model(options: ModelOptions) -> LoadedModel:
     """In a process of its own, so that loading does not slow down the recording."""
-    from spatial_mllm_ros.models.process import ProcessModel
+    from spatial_mllm_ros.serving.process import ProcessModel
 
     return ProcessModel(options)
 

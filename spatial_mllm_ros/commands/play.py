@@ -8,7 +8,7 @@ import click
 
 from spatial_mllm_ros.commands import common, wire
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.session.open_source import open_source
 
 EPILOG = f"""
 \b
@@ -76,7 +76,7 @@ def play_command(
 
     SOURCE is a recording of any known layout, a bag, a video, or rendered[:options] (the default), a simulated house.
     """
-    from spatial_mllm_ros.nodes.dds import DdsNode
+    from spatial_mllm_ros.dds import DdsNode
     from spatial_mllm_ros.nodes.player import Player, PlayerOptions
 
     with wire.until_signal() as stop, wire.logging_to_stderr("camera_player", ros_args, "WARNING"):

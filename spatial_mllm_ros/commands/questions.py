@@ -8,9 +8,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from spatial_mllm_ros.answering.catalogue import kinds
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.queries.serialization import json_schema
-from spatial_mllm_ros.query.catalogue import kinds
 
 EPILOG = """
 \b

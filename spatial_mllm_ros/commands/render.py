@@ -9,10 +9,10 @@ from typing import Any, Literal, cast
 import click
 
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.report.floorplan import floor_plan_svg
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.stamps import ns_to_seconds
 from spatial_mllm_ros.sources.writers import replacing, write_folder
+from spatial_mllm_ros.visualisation.report.floorplan import floor_plan_svg
 
 EPILOG = """
 \b
@@ -85,7 +85,7 @@ def render_command(
 
 def questions_of(source: RenderedSource, count: int, by_stamp: bool) -> dict[str, Any]:
     """Questions with truth; ``by_stamp``: frames by their stamps in seconds, as a rosbag2 knows them."""
-    from spatial_mllm_ros.sources.rooms.truth import make_questions
+    from spatial_mllm_ros.simulation.truth import make_questions
 
     made = make_questions(source, count)
     if by_stamp:

@@ -65,7 +65,7 @@ def replay_command(
     else:
         print_summary(common.out(), session)
     if report_folder is not None:
-        from spatial_mllm_ros.report.report import write_report
+        from spatial_mllm_ros.visualisation.report.report import write_report
 
         common.say(f"report: {write_report(session, [], report_folder)}")
 
@@ -227,7 +227,9 @@ def print_summary(console: Console, session: Session) -> None:
     )
     for name, counts in (("refused", report.refused), ("taken without", report.remarks)):
         for reason, count in counts.most_common():
-            facts.add_row(name, Text(f"{count} {reason}: {what_to_do(reason, report.texts.get(reason, ''))}", style="yellow"))
+            facts.add_row(
+                name, Text(f"{count} {reason}: {what_to_do(reason, report.texts.get(reason, ''))}", style="yellow")
+            )
     console.print(facts)
     if session.geometry is None and report.colour_only and report.colour_only == report.frames:
         console.print(Text(COLOUR_ONLY, style="bold yellow"))

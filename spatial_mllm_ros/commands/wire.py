@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from spatial_mllm_ros.commands import common
-from spatial_mllm_ros.nodes.dds import (
+from spatial_mllm_ros.dds import (
     DdsError,
     DdsNotInstalled,
     DomainError,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spatial_mllm_ros.keyframes.streaming import SelectorConfig, StreamingSelector
+from spatial_mllm_ros.memory.keyframes.streaming import SelectorConfig, StreamingSelector
 from spatial_mllm_ros.memory.single import SingleImages
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spatial_mllm_ros.keyframes.coverage import Selection
+from spatial_mllm_ros.memory.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.scene.frame import Frame
 

@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.keyframes.coverage import Selection
-from spatial_mllm_ros.keyframes.streaming import StreamingSelector
 from spatial_mllm_ros.memory.agreement import PoseAgreement
+from spatial_mllm_ros.memory.keyframes.coverage import Selection
+from spatial_mllm_ros.memory.keyframes.streaming import StreamingSelector
 from spatial_mllm_ros.memory.single import SingleImages
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack

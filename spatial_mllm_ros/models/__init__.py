@@ -1,7 +1,6 @@
-"""The models: VGGT, Spatial-MLLM and plain video-language models, their checkpoints, and how they are served.
+"""The models: VGGT, Spatial-MLLM and plain video-language models, their checkpoints.
 
-Importing this package, ``interface`` or ``process`` loads neither torch nor transformers; what is named here does so when
-it is first used.
+Importing this package loads neither torch nor transformers; what is named here does so when it is first used.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ logging.getLogger("torchao").setLevel(logging.ERROR)
 logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 _HOMES = {
-    "SpatialMLLMConfig": "config",
-    "SpatialMLLMForConditionalGeneration": "spatial_mllm",
+    "SpatialMLLMConfig": "mllm.config",
+    "SpatialMLLMForConditionalGeneration": "mllm.spatial_mllm",
     "VGGT": "vggt.vggt",
     "VGGTConfig": "vggt.config",
-    "LoadedModel": "loading",
-    "load_model": "loading",
-    "make_checkpoint": "random_weights",
-    "estimate_memory": "preflight",
+    "LoadedModel": "mllm.loading",
+    "load_model": "mllm.loading",
+    "make_checkpoint": "mllm.random_weights",
+    "estimate_memory": "weights.preflight",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -16,8 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any, TypeVar
 
-from spatial_mllm_ros.nodes import convert
-from spatial_mllm_ros.nodes.dds import (
+from spatial_mllm_ros.dds import (
     DdsNode,
     DeclaredParameters,
     Descriptor,
@@ -37,6 +36,7 @@ from spatial_mllm_ros.nodes.dds import (
     Subscription,
     WorkerPool,
 )
+from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
 from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
@@ -466,7 +466,9 @@ class SpatialMllmDdsNode:
         engine = self.engine
         if engine is None:
             return
-        self._diagnostics.publish(convert.diagnostics_message(engine.diagnose(), self.name, self.clock.now_ns(), self._make))
+        self._diagnostics.publish(
+            convert.diagnostics_message(engine.diagnose(), self.name, self.clock.now_ns(), self._make)
+        )
 
     def _warn_of_namesakes(self) -> None:
         topic = self.node.name.expand("~/transition_event")

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometryStatus
-from spatial_mllm_ros.models.interface import ModelStatus
 from spatial_mllm_ros.nodes.inbox import Kind, Stream
 from spatial_mllm_ros.nodes.surroundings import Surroundings, large_images, why_silent
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometryStatus
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, moment_words
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
+from spatial_mllm_ros.serving.interface import ModelStatus
 
 PATIENCE_S = 3.0
 """Silence of a camera that is worth a warning."""
@@ -244,7 +244,9 @@ def _input(
             if surroundings is None
             else why_silent(stream, surroundings, bool(beside))
         )
-    elif patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOUR, Kind.DEPTH):
+    elif (
+        patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOUR, Kind.DEPTH)
+    ):
         level, message, reason = Level.WARN, f"nothing on {stream.topic} for {now.silent_s:.1f} s", "silent"
     elif dropped > 0:
         level, reason = Level.WARN, "dropped"

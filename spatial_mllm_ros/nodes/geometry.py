@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, RgbGeometryConfig, RgbGeometryThread, Update
 from spatial_mllm_ros.nodes.diagnosis import GeometryStatus
 from spatial_mllm_ros.nodes.model import ServedPredictor
 from spatial_mllm_ros.nodes.parameters import Settings
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometry, RgbGeometryConfig, RgbGeometryThread, Update
 from spatial_mllm_ros.scene.frame import Frame
 
 _END_S = 2.0

@@ -26,12 +26,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.keyframes.coverage import Selection
-from spatial_mllm_ros.keyframes.streaming import SelectorConfig
-from spatial_mllm_ros.memory.rgb_geometry import Update
+from spatial_mllm_ros.answering.context import QueryConfig, zone
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
+from spatial_mllm_ros.answering.model_backend import ModelBackend
+from spatial_mllm_ros.memory.keyframes.coverage import Selection
+from spatial_mllm_ros.memory.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.memory.stored import StoredFrame
-from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.batch import BatchAnswer, BatchRequest, SharedState, gathered
 from spatial_mllm_ros.nodes.diagnosis import (
     NOTHING,
@@ -52,11 +53,9 @@ from spatial_mllm_ros.nodes.queries import OnText, QueryPool
 from spatial_mllm_ros.nodes.readers import make_reader
 from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.nodes.time_line import TimeLine
+from spatial_mllm_ros.perception.rgb.rgb_geometry import Update
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.context import QueryConfig, zone
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
-from spatial_mllm_ros.query.model_backend import ModelBackend
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.depth import DepthFormat
@@ -68,6 +67,7 @@ from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformTree, frame_name, whose_pose
 from spatial_mllm_ros.scene.transform_watch import TransformWatch
+from spatial_mllm_ros.serving.interface import SpatialModel
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.calibration import sensor_from_yaml
 from spatial_mllm_ros.sources.compressed import BadImage
@@ -419,7 +419,6 @@ class LiveEngine:
             root = scene.assembler.tree.root_of(cameras[0]) if cameras else None
         return root if root and root != world and not self.settings.fixed_frame and self._geometry is None else ""
 
-
     # ---- taking messages in
 
     def _ingest(self, stop: threading.Event) -> None:
@@ -475,7 +474,9 @@ class LiveEngine:
                 image = messages.colour_image(message)
                 size = (image.shape[1], image.shape[0])
             self._sizes[stream.camera, Kind.CAMERA_INFO] = size
-            self._add_image(stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera))
+            self._add_image(
+                stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera)
+            )
 
         def depth(message: Any) -> None:
             image = messages.depth_of(message, self.settings.inputs)
@@ -674,7 +675,9 @@ class LiveEngine:
         """Why no frame has come, as /diagnostics has it."""
         found = sorted(findings(self.status(), None, self._surroundings), key=lambda f: f.name != SET_UP)
         faults = [f.message for f in found if f.level in (Level.WARN, Level.ERROR) and f.name != "questions"]
-        silent = [s.stream.topic for s in self.status().streams if not s.received and s.stream.kind is not Kind.TF_STATIC]
+        silent = [
+            s.stream.topic for s in self.status().streams if not s.received and s.stream.kind is not Kind.TF_STATIC
+        ]
         return faults[:MOST_FAULTS] or ([f"nothing has come yet on {', '.join(silent)}"] if silent else [])
 
     def _newest(self) -> int:

@@ -7,13 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from spatial_mllm_ros.models.export.onnx_file import is_export
-from spatial_mllm_ros.models.geometry_predictor import GeometryPredictor
-from spatial_mllm_ros.models.geometry_process import GeometryOptions, ProcessPredictor
-from spatial_mllm_ros.models.hub import has_random_weights, resolve_model
-from spatial_mllm_ros.models.interface import ModelOptions, ModelStatus, ModelTimeout, ModelUnavailable, SpatialModel
-from spatial_mllm_ros.models.process import ProcessModel
 from spatial_mllm_ros.nodes.parameters import Settings
+from spatial_mllm_ros.serving.checkpoints.hub import has_random_weights, resolve_model
+from spatial_mllm_ros.serving.geometry_process import GeometryOptions, ProcessPredictor
+from spatial_mllm_ros.serving.interface import (
+    GeometryPredictor,
+    ModelOptions,
+    ModelStatus,
+    ModelTimeout,
+    ModelUnavailable,
+    SpatialModel,
+)
+from spatial_mllm_ros.serving.onnx_file import is_export
+from spatial_mllm_ros.serving.process import ProcessModel
 
 log = logging.getLogger(__name__)
 LOOK_S = 0.2

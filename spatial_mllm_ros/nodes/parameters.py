@@ -19,10 +19,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from spatial_mllm_ros.models.geometry_process import PRECISIONS as GEOMETRY_PRECISIONS
-from spatial_mllm_ros.models.interface import ATTENTIONS, ENCODER_RUNTIMES, PRECISIONS
 from spatial_mllm_ros.nodes.qos import QOS_NAMES
 from spatial_mllm_ros.scene.inputs import IMAGE_FRAMES, OPTICAL, InputSettings
+from spatial_mllm_ros.serving.geometry_process import PRECISIONS as GEOMETRY_PRECISIONS
+from spatial_mllm_ros.serving.interface import ATTENTIONS, ENCODER_RUNTIMES, PRECISIONS
 from spatial_mllm_ros.sources.topics import POSE_TYPES, CameraTopics
 
 Value = bool | int | float | str
@@ -369,11 +369,10 @@ class Settings:
     reader_model: str = _is("", "Name of the endpoint's model; empty: the first one that it lists.")
     reader_timeout_s: float = _is(10.0, "Time limit of the endpoint for one question.", unit="s", within=(0.1, 600.0))
     base_frame: str = _is(
-        "", "Frame of the robot's base, for questions about the robot; empty: base_link or base_footprint, whichever TF has."
+        "",
+        "Frame of the robot's base, for questions about the robot; empty: base_link or base_footprint, whichever TF has.",
     )
-    time_zone: str = _is(
-        "", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine."
-    )
+    time_zone: str = _is("", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine.")
     own_words: str = _is(
         "", "A YAML file with words and sentences of your own for what can be asked (docs/questions.md); empty: none."
     )

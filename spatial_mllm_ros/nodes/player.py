@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spatial_mllm_ros.dds import DdsNode, Publisher, QosProfile
+from spatial_mllm_ros.dds.library import guid
 from spatial_mllm_ros.nodes import convert
-from spatial_mllm_ros.nodes.dds import DdsNode, Publisher, QosProfile
-from spatial_mllm_ros.nodes.dds.library import guid
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.live import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
 from spatial_mllm_ros.scene.frame import Frame

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from spatial_mllm_ros.answering.checkpoint_reader import CheckpointReader
 from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.language.endpoint import EndpointReader, ReaderUnavailable
 from spatial_mllm_ros.language.own_words import OwnWords, OwnWordsError, load_own_words
-from spatial_mllm_ros.models.interface import SpatialModel
 from spatial_mllm_ros.nodes.model import ConfigurationError
 from spatial_mllm_ros.nodes.parameters import Settings
-from spatial_mllm_ros.query.checkpoint_reader import CheckpointReader
+from spatial_mllm_ros.serving.interface import SpatialModel
 
 API_KEY = "SPATIAL_MLLM_READER_API_KEY"
 """The environment variable with the key of an endpoint; a parameter could be read by everybody on the graph."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.nodes.dds.names import NodeName
-from spatial_mllm_ros.nodes.dds.ros_args import RosArguments
+from spatial_mllm_ros.dds.names import NodeName
+from spatial_mllm_ros.dds.ros_args import RosArguments
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings
 from spatial_mllm_ros.sources.topics import CameraTopics
 
@@ -27,7 +27,9 @@ def player_arguments(settings: Settings, namespace: str, clock: bool) -> list[st
     if (settings.colour_transport == "raw") != (settings.depth_transport == "raw") and any(
         camera.depth for camera in settings.cameras
     ):
-        raise ParameterError("a player sends either all images compressed or none: set colour_transport and depth_transport")
+        raise ParameterError(
+            "a player sends either all images compressed or none: set colour_transport and depth_transport"
+        )
     compressed = settings.colour_transport != "raw"
     arguments = ["--compressed"] if compressed else []
     arguments += ["--clock"] if clock else []
@@ -42,7 +44,10 @@ def player_arguments(settings: Settings, namespace: str, clock: bool) -> list[st
 def _topics(own: str, camera: CameraTopics, compressed: bool) -> Iterator[tuple[str, str]]:
     """Topics of a player's camera, and of the node's."""
     colour, depth = f"{own}/color", f"{own}/aligned_depth_to_color"
-    yield f"{colour}/image_raw{'/compressed' if compressed else ''}", camera.colour + ("/compressed" if compressed else "")
+    yield (
+        f"{colour}/image_raw{'/compressed' if compressed else ''}",
+        camera.colour + ("/compressed" if compressed else ""),
+    )
     if camera.info:
         yield f"{colour}/camera_info", camera.info
     if camera.depth:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.keyframes.coverage import Selection
-from spatial_mllm_ros.memory.rgb_geometry import RgbGeometry, Update
+from spatial_mllm_ros.answering.context import QueryConfig
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
+from spatial_mllm_ros.answering.model_backend import ModelBackend
+from spatial_mllm_ros.memory.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.unplaced import UnplacedFrames
-from spatial_mllm_ros.query.context import QueryConfig
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
-from spatial_mllm_ros.query.model_backend import ModelBackend
+from spatial_mllm_ros.perception.rgb.rgb_geometry import RgbGeometry, Update
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.coverage_record import CoverageRecord

@@ -15,7 +15,7 @@ from spatial_mllm_ros.nodes.live import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSA
 from spatial_mllm_ros.nodes.ros_node import MAKE, message_class
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.pacing import paced
 
 COLOUR, DEPTH = "camera/color/image_raw", "camera/aligned_depth_to_color/image_raw"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from robot import Robot
 
-from spatial_mllm_ros.nodes.dds import domain
+from spatial_mllm_ros.dds import domain
 
 # A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
 os.environ.update(domain.private())

@@ -23,13 +23,15 @@ if shutil.which("ros2") is None:
 from ament_index_python.packages import get_package_prefix
 from robot import wait_for
 
-from spatial_mllm_ros.sources.open_source import open_source
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.writers import write_folder
 
 EXECUTABLE = Path(get_package_prefix("spatial_mllm_ros"), "lib", "spatial_mllm_ros", "spatial_mllm_node")
 PLAYER = Path(__file__).with_name("camera_player.py")
 RECORDING = "rendered:frames=30,rooms=1,size=160x120,noise=off"
-needs_embreex = pytest.mark.skipif(find_spec("embreex") is None, reason="rendered rooms need embreex: pip install embreex")
+needs_embreex = pytest.mark.skipif(
+    find_spec("embreex") is None, reason="rendered rooms need embreex: pip install embreex"
+)
 Run = Callable[..., "Process"]
 
 

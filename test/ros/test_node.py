@@ -28,6 +28,7 @@ from sensor_msgs.msg import Image
 from wall import START_NS, frame, point
 
 from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
+from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.msg import ImagePoint
 from spatial_mllm_ros.nodes import convert
@@ -36,7 +37,6 @@ from spatial_mllm_ros.nodes.ros_node import MAKE
 from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.answer import ImagePoint as DomainPoint
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.query.engine import SpatialQueryEngine
 from spatial_mllm_ros.scene.pose import from_quaternion
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.srv import SpatialQuery
@@ -195,7 +195,10 @@ def test_a_qos_mismatch_is_named_with_its_remedy(robots: Robots, cameras: Camera
 
 def test_what_is_logged_beside_launch_is_told(robots: Robots) -> None:
     """In a process that has imported ROS's launch, new loggers tell their parents nothing: ours must."""
-    names = ("spatial_mllm_ros.nodes.live", "spatial_mllm_ros.models.child")  # the second one is imported late, if ever
+    names = (
+        "spatial_mllm_ros.nodes.live",
+        "spatial_mllm_ros.serving.child",
+    )  # the second one is imported late, if ever
     for name in names:
         logging.getLogger(name).propagate = False  # as launch makes them
     robot = robots()

@@ -16,8 +16,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 import spatial_mllm_ros
 from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
+from spatial_mllm_ros.dds.interfaces import interfaces
 from spatial_mllm_ros.msg import Evidence, Keyframes
-from spatial_mllm_ros.nodes.dds.interfaces import interfaces
 from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import AnswerSource, ErrorCode
 from spatial_mllm_ros.srv import SpatialQuery

@@ -16,11 +16,11 @@ pytest.importorskip("spatial_mllm_ros.srv", reason="the ROS 2 package is not bui
 
 from robot import Robot, wait_for
 
-from spatial_mllm_ros.nodes.dds import is_installed
+from spatial_mllm_ros.dds import is_installed
 from spatial_mllm_ros.session.questions import ask, parse_questions
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.sources.rooms.rendered import RenderedSource
-from spatial_mllm_ros.sources.rooms.truth import demo_questions
+from spatial_mllm_ros.simulation.rendered import RenderedSource
+from spatial_mllm_ros.simulation.truth import demo_questions
 
 SCENE = "rendered:rooms=1,frames=30,size=160x120,rate=15"
 COMMAND = [sys.executable, "-m", "spatial_mllm_ros.cli"]

@@ -1,0 +1,1 @@
+"""Clients of the services, for planners and agents."""

@@ -1,1 +1,0 @@
-"""Geometry from colour, in parts: see ``memory.rgb_geometry``, which puts them together."""

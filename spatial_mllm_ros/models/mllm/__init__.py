@@ -1,0 +1,1 @@
+"""Spatial-MLLM and plain video-language models."""

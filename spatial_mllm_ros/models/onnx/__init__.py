@@ -1,0 +1,1 @@
+"""Exported encoders: writing them, and running them on ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Files of weights: what is in them, what they need, how they are loaded."""

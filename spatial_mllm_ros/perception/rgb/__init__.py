@@ -1,0 +1,1 @@
+"""Geometry from color images alone, in parts: ``rgb_geometry`` puts them together."""

@@ -1,0 +1,1 @@
+"""What talks to a model: its interface, child processes, files and downloads. Never torch."""
