@@ -36,7 +36,7 @@ class UnknownType(KeyError):
 
 def definition_folders() -> list[Path]:
     """Where this package's msg/, srv/ and action/ may be: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[2]
+    package = Path(__file__).resolve().parents[1]
     shared = [Path(p, "share", PACKAGE) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     return [package / "interfaces", package.parent, *shared]
 
