@@ -36,53 +36,91 @@ class Several(tuple[Any, ...]):
     """What an action returns for several readings."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
-    """Part of a pattern. kind: word, class, phrase, fixed (some of several plain wordings), seq, alt, opt or star."""
+    """Part of a pattern; equal parts are one node. kind: word, class, phrase, fixed (some of several plain wordings), seq, alt, opt or star.
+
+    values: how many values it gives. first: what it can begin with. nullable: it may be absent.
+    """
 
     kind: str
     key: str = ""
-    parts: list[Node] = field(default_factory=list)
-    fixed: list[tuple[str, ...]] = field(default_factory=list)
+    parts: tuple[Node, ...] = ()
+    fixed: tuple[tuple[str, ...], ...] = ()
     first: frozenset[str] = frozenset()
     nullable: bool = False
-
     values: int = 0
-    open: bool = False
 
     def __post_init__(self) -> None:
-        """values: how many values it gives."""
         inner = [part.values for part in self.parts]
         if self.kind == "alt":
             self.values = max(inner)
         elif self.kind != "fixed":
             self.values = int(any(inner)) if self.kind == "star" else int(self.kind == "phrase") or sum(inner)
 
-    def can_begin(self, keys: frozenset[str]) -> bool:
-        """Whether it can be there before a token with these keys."""
-        return self.nullable or self.open or not self.first.isdisjoint(keys)
+    def nothing(self) -> tuple[Any, ...]:
+        """Its values where it is absent."""
+        if self.kind == "star":
+            return ((),) * self.values
+        return sum((part.nothing() for part in self.parts), ()) if self.kind == "seq" else (None,) * self.values
 
 
 @dataclass
 class Rule:
-    """One pattern of a phrase."""
+    """What a pattern of a phrase makes of its values."""
 
-    node: Node
     action: Callable[..., Any]
     cost: int
-    text: str
+
+
+@dataclass
+class Step:
+    """A place in the patterns of a phrase, which share what they begin with. rules: those that end here."""
+
+    rules: list[Rule] = field(default_factory=list)
+    steps: dict[Node, Step] = field(default_factory=dict)
+    first: frozenset[str] = frozenset()
+    begun: dict[str, tuple[tuple[Node, Step], ...]] = field(default_factory=dict)
+    known: dict[frozenset[str], list[tuple[Node, Step]]] = field(default_factory=dict)
+
+    @property
+    def nullable(self) -> bool:
+        """Whether a pattern may end here."""
+        return bool(self.rules) or any(node.nullable and step.nullable for node, step in self.steps.items())
+
+    def look(self) -> None:
+        """Find what can begin here, steps ahead included."""
+        begun: dict[str, dict[Node, Step]] = {}
+        for node, step in self.steps.items():
+            step.look()
+            first = node.first | (step.first if node.nullable else frozenset())
+            for key in (ANYTHING,) if node.nullable and step.nullable else first:
+                begun.setdefault(key, {})[node] = step
+        self.begun = {key: tuple(steps.items()) for key, steps in begun.items()}
+        self.first = frozenset(begun)
+        self.known.clear()
+
+    def ahead(self, keys: frozenset[str]) -> list[tuple[Node, Step]]:
+        """The parts that can come before a token of these keys."""
+        found = self.known.get(keys)
+        if found is None:
+            if len(self.known) >= MOST_BEGUN:
+                self.known.clear()
+            begun = self.begun
+            found = self.known[keys] = list(dict(x for key in (ANYTHING, *sorted(keys)) for x in begun.get(key, ())).items())
+        return found
 
 
 class Grammar:
     """Phrases and their patterns. lexicon: class to its words and phrases."""
 
     def __init__(self, lexicon: Mapping[str, Iterable[str]]) -> None:
-        self.rules: dict[str, list[Rule]] = {}
+        self.patterns: dict[str, Step] = {}
+        self.nodes: dict[tuple[Any, ...], Node] = {}
         self.natives: dict[str, tuple[Callable[[Chart, int], Iterable[tuple[int, Any, int]]], frozenset[str]]] = {}
         self.entries: dict[str, list[tuple[tuple[str, ...], str, Any]]] = {}
         self.words: set[str] = set()
         self.tables: set[str] = set()
-        self.begun: dict[tuple[str, frozenset[str]], list[Rule]] = {}
         for name, phrases in lexicon.items():
             for phrase in phrases:
                 self._enter(phrase, name)
@@ -97,8 +135,11 @@ class Grammar:
 
         def add(action: Callable[..., Any]) -> Callable[..., Any]:
             for pattern in patterns:
-                node = _compiled(pattern)
-                self.rules.setdefault(name, []).append(Rule(node, action, cost, pattern))
+                step = self.patterns.setdefault(name, Step())
+                node = self._compiled(pattern)
+                for part in node.parts if node.kind == "seq" else (node,):
+                    step = step.steps.setdefault(part, Step())
+                step.rules.append(Rule(action, cost))
                 self.words.update(w for w in _PART.findall(pattern) if w[0] not in "[]()|*{" and not w.isupper())
             return action
 
@@ -119,14 +160,43 @@ class Grammar:
 
         return add
 
-    def beginning(self, name: str, keys: frozenset[str]) -> list[Rule]:
-        """The patterns of a phrase that can begin with a token of these keys."""
-        known = self.begun.get((name, keys))
-        if known is None:
-            if len(self.begun) >= MOST_BEGUN:
-                self.begun.clear()
-            known = self.begun[name, keys] = [r for r in self.rules.get(name, ()) if r.node.can_begin(keys)]
-        return known
+    def _node(self, kind: str, key: str = "", parts: Sequence[Node] = (), fixed: Sequence[tuple[str, ...]] = ()) -> Node:
+        if kind == "seq" and len(parts) == 1:
+            return parts[0]
+        known = (kind, key, tuple(parts), tuple(fixed))
+        if known not in self.nodes:
+            self.nodes[known] = Node(kind, key, tuple(parts), tuple(fixed))
+        return self.nodes[known]
+
+    def _compiled(self, pattern: str) -> Node:
+        parts = _PART.findall(pattern)
+
+        def alternatives(i: int) -> tuple[Node, int]:
+            found: list[list[Node]] = [[]]
+            while i < len(parts) and parts[i] not in ")]":
+                part = parts[i]
+                if part == "|":
+                    found.append([])
+                elif part == "*":
+                    found[-1][-1] = self._node("star", parts=[found[-1][-1]])
+                elif part in "[(":
+                    inner, i = alternatives(i + 1)
+                    found[-1].append(self._node("opt", parts=[inner]) if part == "[" else inner)
+                elif part[0] == "{":
+                    found[-1].append(self._node("phrase", part[1:-1]))
+                else:
+                    found[-1].append(self._node("class" if part.isupper() else "word", part))
+                i += 1
+            if len(found) == 1:
+                return self._node("seq", parts=found[0]), i
+            if all(p.kind == "word" for sequence in found for p in sequence):
+                return self._node("fixed", fixed=[tuple(p.key for p in sequence) for sequence in found]), i
+            return self._node("alt", parts=[self._node("seq", parts=sequence) for sequence in found]), i
+
+        node, end = alternatives(0)
+        if end != len(parts):
+            raise ValueError(f"brackets do not match in {pattern!r}")
+        return node
 
     def ready(self) -> None:
         """Find what every pattern can begin with. Call once, when all patterns are there."""
@@ -136,17 +206,13 @@ class Grammar:
         changed = True
         while changed:
             changed = False
-            for name, rules in self.rules.items():
-                for rule in rules:
-                    _look(rule.node, firsts, nullable)
-                first = frozenset().union(*(r.node.first for r in rules)) | (
-                    self.natives[name][1] if name in self.natives else frozenset()
-                )
-                empty = any(r.node.nullable for r in rules)
-                if first != firsts.get(name) or empty != nullable.get(name, False):
-                    firsts[name], nullable[name], changed = first, empty, True
-        self.firsts, self.nullable = firsts, nullable
-        self.begun.clear()
+            for node in self.nodes.values():
+                _look(node, firsts, nullable)
+            for name, step in self.patterns.items():
+                step.look()
+                first = step.first | (self.natives[name][1] if name in self.natives else frozenset())
+                if first != firsts.get(name) or step.nullable != nullable.get(name, False):
+                    firsts[name], nullable[name], changed = first, step.nullable, True
 
 
 class Chart:
@@ -155,6 +221,7 @@ class Chart:
     def __init__(self, grammar: Grammar, tokens: Sequence[Token]) -> None:
         self.grammar, self.tokens = grammar, tokens
         self.memo: dict[tuple[str, int], Found] = {}
+        self.matched: dict[tuple[Node, int], Found] = {}
         self.farthest = 0
         self.spent = 0
         n = len(tokens)
@@ -186,84 +253,78 @@ class Chart:
             return known
         self.memo[name, at] = []  # a phrase that begins with itself finds nothing
         best: dict[tuple[int, Any], int] = {}
-        keys = self.keys[at]
         grammar = self.grammar
-        if name in grammar.natives and (ANYTHING in grammar.natives[name][1] or grammar.natives[name][1] & keys):
+        if name in grammar.natives and not grammar.natives[name][1].isdisjoint((ANYTHING, *self.keys[at])):
             for end, value, cost in grammar.natives[name][0](self, at):
                 best[end, value] = min(cost, best.get((end, value), cost))
         for end, value in self.ends.get((name, at), ()) if name in grammar.tables else ():
             best[end, value] = 0
-        for rule in grammar.beginning(name, keys):
-            for end, values, cost in self.match(rule.node, at):
-                try:
-                    value = rule.action(*values)
-                except InvalidQuery:
-                    continue
-                if value is None:
-                    continue
-                for one in value if isinstance(value, Several) else (value,):
-                    total = cost + rule.cost
-                    if total < best.get((end, one), 1 << 30):
-                        best[end, one] = total
+        if name in grammar.patterns:
+            self._follow(grammar.patterns[name], at, [((), 0)], best)
         out = [(end, (value,), cost) for (end, value), cost in best.items()]
         self.memo[name, at] = out
         return out
 
+    def _follow(self, step: Step, at: int, read: list[tuple[tuple[Any, ...], int]], best: dict[tuple[int, Any], int]) -> None:
+        """Add the readings of the patterns that go on from a step. read: values and costs of the parts before it."""
+        self._spend(len(read))
+        for rule in step.rules:
+            for values, cost in read:
+                try:
+                    value = rule.action(*values)
+                except InvalidQuery:
+                    continue
+                total = cost + rule.cost
+                for one in value if isinstance(value, Several) else () if value is None else (value,):
+                    if total < best.get((at, one), 1 << 30):
+                        best[at, one] = total
+        for node, following in step.ahead(self.keys[self.next[at]]):
+            ends: dict[int, list[tuple[tuple[Any, ...], int]]] = {}
+            for end, more, cost in self.match(node, at):
+                ends.setdefault(end, []).append((more, cost))
+            for end, found in ends.items():
+                self._follow(following, end, [(v + v2, c + c2) for v, c in read for v2, c2 in found], best)
+
     def match(self, node: Node, at: int) -> Found:
         """The readings of a part of a pattern from a place."""
-        kind = node.kind
-        if not node.can_begin(self.keys[self.next[at]]):
-            return []
-        if kind == "phrase":
+        if node.kind == "phrase":
             return self.phrase(node.key, at)
+        known = self.matched.get((node, at))
+        if known is None:
+            begun = ANYTHING in node.first or not node.first.isdisjoint(self.keys[self.next[at]])
+            nothing = [(at, node.nothing(), 0)] if node.nullable else []
+            known = self.matched[node, at] = self._matched(node, at) if begun else nothing
+        return known
+
+    def _matched(self, node: Node, at: int) -> Found:
+        kind = node.kind
         if kind == "seq":
             found: Found = [(at, (), 0)]
             for part in node.parts:
-                found = [
-                    (end2, values + more, cost + cost2)
-                    for end, values, cost in found
-                    for end2, more, cost2 in self.match(part, end)
-                ]
-                if not found:
-                    break
+                found = [(e2, v + v2, c + c2) for e, v, c in found for e2, v2, c2 in self.match(part, e)]
                 self._spend(len(found))
             return found
         if kind == "opt":
-            (part,) = node.parts
-            nothing: Found = [(at, (None,) * part.values, 0)]
-            return nothing + self.match(part, at) if part.can_begin(self.keys[self.next[at]]) else nothing
-        if kind in ("word", "class", "fixed"):
-            at = self.next[at]
-            self.farthest = max(self.farthest, at + 1)
-            if kind == "word":
-                return [(at + 1, (), 0)]
-            if kind == "class":
-                return [(end, (), 0) for end, _ in self.ends[node.key, at]]
-            r = self.rank[at]
-            return [(self.plain[r + len(w) - 1] + 1, (), 0) for w in node.fixed if self.texts[r : r + len(w)] == w]
+            return [(at, (None,) * node.values, 0), *self.match(node.parts[0], at)]
         if kind == "alt":
             width = node.values
-            keys = self.keys[self.next[at]]
-            return [
-                (e, v + (None,) * (width - len(v)), c)
-                for part in node.parts
-                if part.can_begin(keys)
-                for e, v, c in self.match(part, at)
-            ]
-        (part,) = node.parts
+            return [(e, v + (None,) * (width - len(v)), c) for part in node.parts for e, v, c in self.match(part, at)]
         at = self.next[at]
-        known = self.memo.get((part.key + "*", at)) if part.key else None
-        if known is not None:
-            return known
-        found, reached = [(at, (), 0)], [(at, (), 0)]
-        while reached:
-            reached = [(e2, (*v, *v2), c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e]
-            self._spend(len(reached))
-            found += reached
-        out = [(e, (v,) if part.values else (), c) for e, v, c in found]
-        if part.key:
-            self.memo[part.key + "*", at] = out
-        return out
+        if kind == "star":
+            (part,) = node.parts
+            found = reached = [(at, (), 0)]
+            while reached:
+                reached = [(e2, v + v2, c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e]
+                self._spend(len(reached))
+                found = found + reached
+            return [(e, (v,) if part.values else (), c) for e, v, c in found]
+        self.farthest = max(self.farthest, at + 1)
+        if kind == "word":
+            return [(at + 1, (), 0)]
+        if kind == "class":
+            return [(end, (), 0) for end, _ in self.ends[node.key, at]]
+        r = self.rank[at]
+        return [(self.plain[r + len(w) - 1] + 1, (), 0) for w in node.fixed if self.texts[r : r + len(w)] == w]
 
     def _spend(self, readings: int) -> None:
         """Tangled if there have been too many."""
@@ -277,41 +338,8 @@ class Chart:
         return {v[0]: c for e, v, c in self.phrase(name, 0) if self.next[e] == n}
 
 
-def _compiled(pattern: str) -> Node:
-    parts = _PART.findall(pattern)
-
-    def alternatives(i: int) -> tuple[Node, int]:
-        found: list[Node] = []
-        sequence: list[Node] = []
-        while i < len(parts) and parts[i] not in ")]":
-            part = parts[i]
-            if part == "|":
-                found.append(Node("seq", parts=sequence))
-                sequence = []
-            elif part == "*":
-                sequence[-1] = Node("star", parts=[sequence[-1]])
-            elif part in "[(":
-                inner, i = alternatives(i + 1)
-                sequence.append(Node("opt", parts=[inner]) if part == "[" else inner)
-            elif part[0] == "{":
-                sequence.append(Node("phrase", part[1:-1]))
-            else:
-                sequence.append(Node("class" if part.isupper() else "word", part))
-            i += 1
-        found.append(Node("seq", parts=sequence))
-        if len(found) > 1 and all(p.kind == "word" for f in found for p in f.parts):
-            return Node("fixed", fixed=[tuple(p.key for p in f.parts) for f in found]), i
-        return (found[0] if len(found) == 1 else Node("alt", parts=found)), i
-
-    node, end = alternatives(0)
-    if end != len(parts):
-        raise ValueError(f"brackets do not match in {pattern!r}")
-    return node
-
-
 def _look(node: Node, firsts: dict[str, frozenset[str]], nullable: dict[str, bool]) -> None:
-    for part in node.parts:
-        _look(part, firsts, nullable)
+    """Find what a part can begin with, when that is known of what it is made of."""
     if node.kind in ("word", "class"):
         node.first = frozenset({node.key})
     elif node.kind == "fixed":
@@ -319,13 +347,9 @@ def _look(node: Node, firsts: dict[str, frozenset[str]], nullable: dict[str, boo
     elif node.kind == "phrase":
         node.first, node.nullable = firsts.get(node.key, frozenset()), nullable.get(node.key, False)
     elif node.kind == "seq":
-        first: frozenset[str] = frozenset()
-        for part in node.parts:
-            first |= part.first
-            if not part.nullable:
-                break
-        node.first, node.nullable = first, all(p.nullable for p in node.parts)
+        until = next((i + 1 for i, part in enumerate(node.parts) if not part.nullable), len(node.parts))
+        node.first = frozenset().union(*(part.first for part in node.parts[:until]))
+        node.nullable = all(p.nullable for p in node.parts)
     else:
         node.first = frozenset().union(*(p.first for p in node.parts))
         node.nullable = node.kind in ("opt", "star") or any(p.nullable for p in node.parts)
-    node.open = ANYTHING in node.first

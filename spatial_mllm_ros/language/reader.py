@@ -208,7 +208,8 @@ def _read(text: str, points: int, boxes: int, times: int, choices: Sequence[str]
                     found[query] = cost
                     remarks[query] = note
     queries = {q: c for q, c in found.items() if isinstance(q, Query)}
-    best = list({_unordered(q): q for q, c in queries.items() if c == min(queries.values())}.values())
+    cheapest = sorted((q for q, c in queries.items() if c == min(queries.values())), key=repr, reverse=True)
+    best = list({_unordered(q): q for q in cheapest}.values())
     if len(best) == 1:
         return _reading(best[0], remarks.get(best[0], ""))
     if best:
