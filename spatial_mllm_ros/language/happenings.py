@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spatial_mllm_ros.language.phrases import says, si
-from spatial_mllm_ros.language.sentences import Refused, all_finished, bag_of, parted
+from spatial_mllm_ros.language.phrases import Arg, says, si
+from spatial_mllm_ros.language.sentences import Parts, Refused, all_finished, bag_of, parted
 from spatial_mllm_ros.queries.asks import (
     Changed,
     Comparison,
@@ -59,7 +59,7 @@ says(
     "how large a distance",
 )(lambda: "")
 says("how_far", "[by] how many {unit} [of path]", "[by] how much in {unit}")(lambda unit: unit)
-DONE = "(DO|HAVE|BE|DID|can)"
+DONE = "(DO|HAVE|BE|DID)"
 
 
 def moved(args: Any, unit: str, path: bool) -> Any:
@@ -104,7 +104,7 @@ def moved(args: Any, unit: str, path: bool) -> Any:
     return all_finished([Value(of=measure)], floats)
 
 
-says("arg", "[to the] {axis}")(lambda axis: ("axis", axis))
+says("arg", "[to the] {axis}")(lambda axis: Arg("axis", axis))
 
 
 @says(
@@ -151,7 +151,7 @@ def _path(*parts: Any) -> Any:
 
 
 @says("core", "{arg}* [what is|what was|what be|GIVE] [DET] [net|total|straight line|overall] [CAMERA] (displacement|movement|translation|net movement|net displacement|net translation|motion|shift|offset|displacement vector|baseline) [vector] [of {mover}] {arg}*", "{arg}* [what is|what was] {owner} [net] (displacement|translation|movement|position change) {arg}*", "{arg}* [how (large|big|much|long|far) BE|what is] [the] (magnitude|length|size|change|amount) of [the] (displacement vector|displacement|translation|position|movement|location|{owner} displacement|{owner} position|{owner} translation) [of {mover}] {arg}*", "{arg}* [what is] [the] [net] distance [that] {mover} MOVE {arg}*", "{arg}* [what is|how large is] [the] (difference|change|change in|difference in|offset) (in|of|between) {owner} (position|location|positions|locations) {arg}*", "{arg}* how (large|big|much|far) BE the change of position of {mover} {arg}*",
-      "{arg}* [what BE|how (far|wide|large|big) BE] the (distance|offset|baseline|difference) between [the two|the] [CAMERA|{owner}] (positions|locations|frames|images|poses|position|places|pose|viewpoints) {arg}*", "{arg}* how far apart BE [the [two]] [CAMERA|{owner}] (positions|locations|frames|places|poses|viewpoints) {arg}*", "{arg}* how far apart {owner} (positions|locations) {arg}* (are|were)", "{arg}* how far apart (was|were) {mover} {arg}*", "{arg}* how many {unit} (lie|lies|are) between {owner} (positions|locations) {arg}*", "{arg}* the {owner} displacement {arg}*", "{arg}* {owner} displacement {arg}*")  # fmt: skip
+      "{arg}* [what BE|how (far|wide|large|big) BE] the (distance|offset|baseline|difference) between [the two|the] [CAMERA|{owner}] (positions|locations|poses|position|places|pose|viewpoints) {arg}*", "{arg}* [what BE] the (distance|offset|baseline) between [the two|the] [CAMERA|{owner}] (frames|images) {arg}*", "{arg}* how far apart BE [the [two]] [CAMERA|{owner}] (positions|locations|frames|places|poses|viewpoints) {arg}*", "{arg}* how far apart {owner} (positions|locations) {arg}* (are|were)", "{arg}* how far apart (was|were) {mover} {arg}*", "{arg}* how many {unit} (lie|lies|are) between {owner} (positions|locations) {arg}*", "{arg}* the {owner} displacement {arg}*", "{arg}* {owner} displacement {arg}*")  # fmt: skip
 def _displacement(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None:
@@ -177,9 +177,9 @@ HOW_MUCH = "(how much|how far round|how big a turn|how large a turn|how many {un
 
 @says(
     "core",
-    f"{{arg}}* {HOW_MUCH} {{arg}}* {DONE} {{mover}} [been] TURN {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {{arg}}* {DONE} {{mover}} [been] TURN [itself] {{arg}}*",
     f"{{arg}}* {HOW_MUCH} {{mover}} [HAVE|was] TURN {{arg}}*",
-    f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (orientation|heading|yaw|direction|viewing direction|view direction) (change|differ|changed|rotate|vary) {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (orientation|heading|direction|viewing direction|view direction) (change|differ|changed|rotate|vary) {{arg}}*",
     "{arg}* how (large|big|much|great|strong) BE [the] (rotation|turn|change of heading|change of direction|change in heading|change in orientation|change of orientation|angle of rotation|rotation angle) [of {mover}] {arg}*",
     f"{{arg}}* {HOW_MUCH} [rotation|of a rotation|of a turn|turning] [BE there|did {{mover}} (undergo|make|perform)] {{arg}}*",
     f"{{arg}}* {HOW_MUCH} BE {{owner}} (orientation|heading|viewing direction) {{arg}}*",
@@ -187,9 +187,9 @@ HOW_MUCH = "(how much|how far round|how big a turn|how large a turn|how many {un
     f"{{arg}}* {HOW_MUCH} BE the (rotation|turn) {{arg}}*",
     f"{{arg}}* {HOW_MUCH} {DONE} {{owner}} (view|camera view|attitude|pose|view direction) [direction] (turn|rotate|change|differ|changed|rotated|turned) {{arg}}*",
     f"{{arg}}* {HOW_MUCH} {DONE} {{mover}} (make|TURN through|TURN round|TURN [by]) {{arg}}*",
-    f"{{arg}}* {HOW_MUCH} {DONE} the (heading|orientation|viewing direction|view direction|yaw) [of {{mover}}] change {{arg}}*",
+    f"{{arg}}* {HOW_MUCH} {DONE} the (heading|orientation|viewing direction|view direction) [of {{mover}}] change {{arg}}*",
     f"{{arg}}* {HOW_MUCH} (lies|lie|are|is|happened|are there|is there|occurred|took place) [between] [the|{{owner}}] [the] [two] [orientation|orientations|viewing directions|headings|heading|views] {{arg}}*",
-    "{arg}* [what is] [the] [total] [relative] (rotation|turning|turn|yaw change|rotation angle|turning angle) [angle] [of|between] [the|{owner}] [two] [views|poses|view|frames] {arg}*",
+    "{arg}* [what is] [the] [total] [relative] (rotation|turning|turn|rotation angle|turning angle) [angle] [of|between] [the|{owner}] [two] [views|poses|view|frames] {arg}*",
     f"{{arg}}* did {{mover}} TURN {{arg}}* and {HOW_MUCH}",
     f"{{arg}}* {HOW_MUCH} has {{mover}} (spun|turned|swung|rotated) (round|around) {{arg}}*",
     f"compare {{t}} and {{t}} [,] {HOW_MUCH} did {{mover}} TURN",
@@ -220,6 +220,27 @@ def _turned(*parts: Any) -> Any:
 
 @says(
     "core",
+    "{arg}* [what BE|GIVE] [the|{owner}] [total|net] (yaw change|change in yaw|change of yaw|yaw rotation|turn about the vertical) [of {mover}] {arg}*",
+    "{arg}* how much did [the|{owner}] yaw [of {mover}] change {arg}*",
+    "{arg}* [by] how many {unit} did [the|{owner}] yaw [of {mover}] change {arg}*",
+    "yaw change {t} {t}",
+)
+def _yaw_change(*values: Any) -> Any:
+    parts = Parts(values)
+    moments = parts.all(Moment)
+    bag = parts.bag(("span", "unit"), unit=parts.one(str), span=Span(begin=moments[0], end=moments[1]) if moments else None)
+    return None if bag is None or "span" not in bag else all_finished([Value(of=Turn(about_up=True))], bag)
+
+
+@says("core", "{arg}* [by] how (much|far|high) did {mover} (rise|climb|ascend|go upwards|lift off) {arg}*", "{arg}* [by] how many {unit} did {mover} (rise|climb|ascend) {arg}*")
+def _rose(*values: Any) -> Any:
+    parts = Parts(values)
+    bag = parts.bag(("span", "unit"), unit=parts.one(str))
+    return None if bag is None else all_finished([Value(of=Shift(axis=Axis.UP))], bag)
+
+
+@says(
+    "core",
     "{arg}* did {mover} TURN [to the] left or [to the] right {arg}*",
     "{arg}* [in] (what|which) (direction|way) did {mover} TURN {arg}*",
     "{arg}* did {mover} TURN [to the] right or [to the] left {arg}*",
@@ -240,7 +261,8 @@ LOOKING = "(facing|looking|pointing|pointed|heading|headed|oriented|aimed|turned
     f"{{arg}}* [in|to|into] (what|which) (way|direction) (BE|DO) {{mover}} {LOOKING} [in|to|at] {{arg}}*",
     "{arg}* where (BE|DO) {mover} (facing|looking|pointing|pointed|look|aimed) [to|at] {arg}*",
     "{arg}* what BE [the] (heading|yaw|yaw angle|orientation) [of {mover}] {arg}*",
-    "[{mover}] (heading|yaw) {at_mark}",
+    "[{mover}] (heading|yaw) [{at_mark}]",
+    "[the] [current|present] (heading|yaw) {arg}*",
 )
 def _heading(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -253,7 +275,8 @@ def _heading(*parts: Any) -> Any:
     "core",
     "{arg}* (how fast|at (what|which) speed) [BE|DO|HAVE|was] {mover} [been] [MOVE|TRAVEL] {arg}*",
     "{arg}* (how fast|at what speed) {mover} [HAVE|was|is] (MOVE|TRAVEL) {arg}*",
-    "[{mover}] speed {at_mark}",
+    "[{mover}] speed [{at_mark}]",
+    "[the] [current|present] (speed|velocity) {arg}*",
 )
 def _speed(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -330,7 +353,7 @@ def _spent(parts: tuple[Any, ...], moving: bool) -> Any:
 
 
 @says("core", "{arg}* [in|to|into|towards|along] (what|which) (way|direction|side|axis) {arg}* (BE|DO|HAVE) {mover} [mostly|MAIN] [MOVE|TRAVEL|take|displaced] [in|to] [MAIN] {arg}*", "{arg}* [what is|what was|GIVE|GIVE me] [DET] [MAIN] (direction|component) of [the] [MAIN] [{owner}|the] (movement|motion|travel|translation|displacement|CAMERA movement|shift) [of {mover}] {arg}*", "{arg}* where (BE|DO|HAVE) {mover} [MAIN] (MOVE|TRAVEL) [to|towards] {arg}*", "{arg}* [in] (what|which) (way|direction) {mover} [HAVE|was] [MAIN] (MOVE|TRAVEL) [in|to] {arg}*",
-      "{arg}* {mover} [HAVE|was] (MOVE|TRAVEL) [MAIN] [in|to] (what|which) (way|direction) {arg}*", "{arg}* [what is|what was|MAIN] [the] [MAIN] (travel|motion|movement|moving) direction [of {mover}] {arg}*", "{arg}* [did|has|was|is|does|were] {mover} [MAIN] (MOVE|TRAVEL|moving) [MAIN] {sides} {arg}*", "{arg}* [how|where] (BE|DO|HAVE) {mover} [MAIN] (MOVE|TRAVEL) [to] {sides} {arg}*", "{arg}* [how|where] (BE|DO|HAVE) {mover} [MAIN] (MOVE|TRAVEL) [to] {arg}* {sides}", "{arg}* (is|was) (the|{owner}) (motion|movement) [MAIN] {arg}* [MAIN] {sides} {arg}*", "{arg}* the direction [in which|that] {mover} [MAIN] (MOVE|TRAVEL) [in] {arg}*", "{arg}* the (motion|movement) was [MAIN] in (what|which) direction {arg}*", "{arg}* (did|has) {mover} {sides} {arg}*", "{arg}* which direction (describes|best describes) {owner} (motion|movement) {arg}*")  # fmt: skip
+      "{arg}* {mover} [HAVE|was] (MOVE|TRAVEL) [MAIN] [in|to] (what|which) (way|direction) {arg}*", "{arg}* [what is|what was|MAIN] [the] [MAIN] (travel|motion|movement|moving) direction [of {mover}] {arg}*", "{arg}* [did|has|was|is|does|were] {mover} [MAIN] (MOVE|TRAVEL|moving) [MAIN] {sides} {arg}*", "{arg}* [how|where] (BE|DO|HAVE) {mover} [MAIN] (MOVE|TRAVEL) [to] {sides} {arg}*", "{arg}* [how|where] (BE|DO|HAVE) {mover} [MAIN] (MOVE|TRAVEL) [to] {arg}* {sides}", "{arg}* (is|was) (the|{owner}) (motion|movement) [MAIN] {arg}* [MAIN] {sides} {arg}*", "{arg}* [describe] the direction [in which|that] {mover} [MAIN] (MOVE|TRAVEL) [in] {arg}*", "{arg}* the (motion|movement) was [MAIN] in (what|which) direction {arg}*", "{arg}* (did|has) {mover} {sides} {arg}*", "{arg}* which direction (describes|best describes) {owner} (motion|movement) {arg}*")  # fmt: skip
 def _moved_direction(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None:
@@ -394,7 +417,7 @@ def seen_or_visible(thing: Operand, args: Any, past: bool, negated: bool = False
     return all_finished([Visible(of=thing)], bag, negated)
 
 
-says("arg", "by {mover}")(lambda _: ("by", Camera()))
+says("arg", "by {mover}")(lambda _: Arg("by", Camera()))
 VIS = "(VISIBLE|SEEN)"
 
 
@@ -411,12 +434,12 @@ PRESENT, PAST = (
 )
 NOW_STILL = "[now|still|already|currently|also|ever|being|be]"
 view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (does|do) {mover} [still|currently] SEE {thing} {arg}*", "{arg}* CAN [n't] {mover} [still|also] SEE {thing} {arg}*", "{arg}* CAN [n't] {thing} [still] be SEEN {arg}*", f"{{arg}}* {{mark}} [is|be] {NOW_STILL} VISIBLE {{arg}}*", "{arg}* (does|do|would) {thing} APPEAR [VISIBLE] {arg}*", "{arg}* (is|are) there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* [what is|GIVE] [the] visibility of {thing} {arg}*", "{arg}* (does|do) {mover} have {thing} (in view|in sight|in its view) {arg}*", "{arg}* (do|does) {moment_arg} (show|contain) {thing}", "{arg}* {thing} [is] being VISIBLE {arg}*", "{arg}* would {mover} [be able to] SEE {thing} {arg}*", "{arg}* {mover} (sees|see) {thing} {arg}*", f"{{arg}}* (is|are) {{thing}} HIDDEN or {VIS} {{arg}}*", f"{{arg}}* (is|are|was) {{thing}} HIDDEN {{arg}}* or [can it be] {VIS} {{arg}}*", f"{{arg}}* (is|are) {{thing}} {VIS} (and unoccluded|or HIDDEN|or not) {{arg}}*", "{arg}* is {thing} among the things that (were|are) VISIBLE {arg}*"), False, False)  # fmt: skip
-view_says((f"{{arg}}* {PAST} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (did|has|have|had|did n't|has n't) {mover} [ever|already|still] (SEE|SAW|seen|got|get) {thing} [in view|in sight] {arg}*", "{arg}* did {thing} [ever] APPEAR {arg}*", "{arg}* (has|have|had) {thing} [ever|already] (been|come) VISIBLE {arg}*", "{arg}* was there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* (has|have) {thing} [ever|already] been SEEN {arg}*", "{arg}* was {mover} able to SEE {thing} {arg}*", "{arg}* did {mover} have (sight of|in view) {thing} {arg}*", "{arg}* was {thing} SEEN at any time {arg}*", "{arg}* {mover} (has|have) [ever|already] seen {thing} {arg}*"), True, False)  # fmt: skip
+view_says((f"{{arg}}* {PAST} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (did|has|have|had|did n't|has n't) {mover} [ever|already|still] (SEE|SAW|seen|got|get) {thing} [in view|in sight] {arg}*", "{arg}* did {thing} [ever] APPEAR {arg}*", "{arg}* (has|have|had) {thing} [ever|already] (been|come) VISIBLE {arg}*", "{arg}* was there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* (has|have) {thing} [ever|already] been SEEN {arg}*", "{arg}* was {mover} able to SEE {thing} {arg}*", "{arg}* did {mover} have (sight of|in view) {thing} {arg}*", "{arg}* was {thing} SEEN at any time {arg}*", "{arg}* {mover} (has|have) [ever|already] seen {thing} {arg}*", "(has|have|had|did) {mover} [ever|already] (seen|SEE) {thing} (before|already|earlier|yet)"), True, False)  # fmt: skip
 view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} (HIDDEN|not VISIBLE|not SEEN|not in view|no longer VISIBLE) {{arg}}*", "{arg}* {thing} [is|be] HIDDEN {arg}*", "{arg}* (does|do) (anything|something) (hide|occlude|block|cover|obscure) {thing} {arg}*", "{arg}* is (anything|something) (hiding|occluding|blocking|covering|obscuring) [the view of|the view to] {thing} {arg}*", "{arg}* is the (view|line of sight) (of|to) {thing} (blocked|obstructed) {arg}*", "{arg}* is {thing} not {CANT} {arg}*".replace("{CANT}", "to be SEEN"), "{arg}* (does|do) {mover} not SEE {thing} {arg}*", "{arg}* can not {mover} SEE {thing} {arg}*", "{arg}* can {mover} not SEE {thing} {arg}*"), False, True)  # fmt: skip
 view_says((f"{{arg}}* {PAST} {{thing}} [now|still|already|currently|also|being|be] (HIDDEN|not VISIBLE|not SEEN|not in view) {{arg}}*", "{arg}* did {thing} fall (outside the image|outside the view|out of view|outside the frame) {arg}*", "{arg}* had {thing} left (the view|the picture|the image|the frame) {arg}*", "{arg}* did {mover} (lose sight of|not SEE) {thing} {arg}*", "{arg}* (has|have|had) {mover} not [yet] seen {thing} {arg}*", "{arg}* (has|have|had) {mover} never seen {thing} {arg}*", "{arg}* (has|have) {thing} (never|not) [yet] been SEEN {arg}*", "{arg}* was {thing} (never|not) [yet] SEEN {arg}*"), True, True)  # fmt: skip
-says("at_mark", "[at] {moment_mark}")(lambda x: (("time", x),))
+says("at_mark", "[at] {moment_mark}")(lambda x: Arg("time", x))
 view_says(("(visible|seen) {mark}",), False, False)
-says("moment_arg", "{moment_mark}")(lambda x: (("time", x),))
+says("moment_arg", "{moment_mark}")(lambda x: Arg("time", x))
 
 WHEN = "(when|after how many seconds|how many seconds after the start|how many seconds after the beginning|what time was it when|since when|until when|up to what time|up to when|find the moment when|the moment when|at which time stamp|find when|(at|on|in) what [point in] time|at which time|what time|at (what|which) moment|which (moment|time)|how (early|late|soon|recently)|in (what|which) (image|frame)|which [image|frame]|what (was|is) the time when|at (what|which) point in time|at (what|which) stamp|what (timestamp|stamp)|at (what|which) instant|at (which|what) timestamp)"
 
@@ -457,6 +480,8 @@ def _seen_ago(*parts: Any) -> Any:
     "core",
     "(how often|how many times|in how many (images|frames|pictures)) (BE|DO|HAVE) {thing} [been] (SEEN|VISIBLE|APPEAR) {arg}*",
     "how many (images|frames|pictures) (show|contain|see) {thing} {arg}*",
+    "in how many (images|frames|pictures) (is|was) {thing} {arg}*",
+    "how many (images|frames|pictures) (is|was) {thing} in {arg}*",
     "(how often|how many times) (DO|HAVE) {mover} (SEE|seen) {thing} {arg}*",
 )
 def _seen_count(*parts: Any) -> Any:
@@ -493,7 +518,7 @@ def _approach(a: Any, _: Any, thing: Operand, b: Any) -> Any:
 )
 def _been_within(a: Any, _: Any, quantity: Any, thing: Operand, b: Any) -> Any:
     bag = bag_of(a, b)
-    if bag is None:
+    if bag is None or bag.keys() - {"span"}:
         return None
     return all_finished(
         [Threshold(of=ClosestApproach(to=thing), comparison=Comparison.AT_MOST, value=si(quantity))], bag
@@ -552,19 +577,14 @@ def _back(*parts: Any) -> Any:
 
 @says(
     "core",
-    "{arg}* where (was|were) {mover} {arg}*",
-    "{arg}* where (is|are|am) {mover} {arg}*",
     "{arg}* [what is|what was|GIVE] {owner} (position|pose|location|coordinates) {arg}*",
-    "{arg}* where {mover} (was|is) {arg}*",
     "[{mover}] (pose|position) {at_mark}",
 )
 def _where_camera(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return (
-        None
-        if bag is None or bag.keys() - {"time", "frame"}
-        else all_finished([Locate(of=Camera(at=bag.pop("time", Now())))], bag)
-    )
+    if bag is None or bag.keys() - {"time", "frame"}:
+        return None
+    return all_finished([Locate(of=Camera(at=bag.pop("time", Now())))], bag)
 
 
 # ---- time
@@ -643,7 +663,7 @@ def _recording(*parts: Any) -> Any:
 
 # ---- unseen space, changes
 
-says("percent", "percent", "in percent", "per cent")(lambda: ("unit", "percent"))
+says("percent", "percent", "in percent", "per cent")(lambda: Arg("unit", "percent"))
 
 SPACES = "(DET SPACE|SPACE|it|PART|the|everything|that|DET PART|them|us|here|DET PART of DET SPACE|the PART|DET environment|{room})"
 
@@ -664,13 +684,13 @@ def _unseen_fraction(*parts: Any) -> Any:
     return all_finished([Value(of=UnseenFraction())], bag)
 
 
-@says("core", "{arg}* (where|in (what|which) direction) (is|are|do|does|lies|lie|would|have|has) [most of] [the] [largest|biggest|most] [UNSEEN] [PART|most] [of {room}] [UNSEEN|lie|be|located|not yet seen] {arg}*", "{arg}* where (is|are|does|do|lies) [most of] [DET] UNSEEN (SPACE|PART) [of {room}] [mostly] [lie|be|found] {arg}*", "{arg}* (which|what) PART [of {room}|around [the|{owner}] PATH|of it] (is|are|has|have|remain|remains|was) [still|n't|not yet] [been|to be] (UNSEEN|seen yet|seen|explored|observed so far|observed|explored yet) {arg}*", "{arg}* (which|what) PART [of {room}] (has|have|did) {mover} (missed|miss|not seen|not see|not explored|n't seen) {arg}*", "{arg}* (which|what) PART [of {room}] have {mover} not [yet] (seen|explored|looked at) {arg}*", "{arg}* where (have|has|did) (n't {mover}|{mover} not|{mover} n't) [yet] (looked|look|been|seen|see|explored|explore) [yet] {arg}*", "{arg}* where (is|are) [DET] UNSEEN (SPACE|PART|volume) {arg}*", "{arg}* UNSEEN (PART|SPACE) where {arg}*", "{arg}* [show|find|GIVE] [me] where [DET] UNSEEN (PART|SPACE) [of {room}|of it] (is|are|lie|lies) {arg}*", "{arg}* (which way|on which side|to which side|in what place) (is|are|lies) [most of] [the] [most|biggest|largest] UNSEEN (SPACE|PART|volume) {arg}*", "{arg}* [in] which direction is the (most|largest) UNSEEN (SPACE|PART) {arg}*", "{arg}* where are {mover} still blind", "{arg}* where should {mover} (look|go|point the camera) [next] to see (what has n't been seen|unexplored space|UNSEEN SPACE|something new|new space|what it has n't seen)", "{arg}* where are the parts of {room} the camera has n't (observed|seen|covered)", "{arg}* (in which direction|where) is the space that is still UNSEEN", "{arg}* where (should|must|do) {mover} (look|go|explore) next {arg}*", "{arg}* (in|to) (which|what) direction (is|are|does) [most of] [the] UNSEEN (SPACE|PART) [mostly|MAIN] [lie|of {room}] {arg}*", "where is the UNSEEN SPACE")  # fmt: skip
+@says("core", "{arg}* (where|in (what|which) direction) (is|are|do|does|lies|lie|would|have|has) [most of] [the] [largest|biggest|most] [UNSEEN] [PART|most] [of {room}] [UNSEEN|lie|be|located|not yet seen] {arg}*", "{arg}* where (is|are|does|do|lies) [most of] [DET] UNSEEN (SPACE|PART) [of {room}] [mostly] [lie|be|found] {arg}*", "{arg}* (which|what) PART [of {room}|around [the|{owner}] PATH|of it] (is|are|has|have|remain|remains|was) [still|n't|not yet] [been|to be] (UNSEEN|seen yet|seen|explored|observed so far|observed|explored yet) {arg}*", "{arg}* (which|what) PART [of {room}] (has|have|did) {mover} (missed|miss|not seen|not see|not explored|n't seen) {arg}*", "{arg}* (which|what) PART [of {room}] have {mover} not [yet] (seen|explored|looked at) {arg}*", "{arg}* where (have|has|did) (n't {mover}|{mover} not|{mover} n't) [yet] (looked|look|been|seen|see|explored|explore) [yet] {arg}*", "{arg}* where (is|are) [DET] UNSEEN (SPACE|PART|volume) {arg}*", "{arg}* UNSEEN (PART|SPACE) where {arg}*", "{arg}* [show|find|GIVE] [me] where [DET] UNSEEN (PART|SPACE) [of {room}|of it] (is|are|lie|lies) {arg}*", "{arg}* (which way|on which side|to which side|in what place) (is|are|lies) [most of] [the] [most|biggest|largest] UNSEEN (SPACE|PART|volume) {arg}*", "{arg}* [in] which direction is the (most|largest) UNSEEN (SPACE|PART) {arg}*", "{arg}* where are {mover} still blind", "{arg}* where should {mover} (look|go|point the camera) [next] to see (what has n't been seen|unexplored space|UNSEEN SPACE|something new|new space|what it has n't seen)", "{arg}* where are the parts of {room} the camera has n't (observed|seen|covered)", "{arg}* (in which direction|where) is the space that is still UNSEEN", "{arg}* where (should|must|do) {mover} (look|explore) next {arg}*", "{arg}* (in|to) (which|what) direction (is|are|does) [most of] [the] UNSEEN (SPACE|PART) [mostly|MAIN] [lie|of {room}] {arg}*", "where is the UNSEEN SPACE")  # fmt: skip
 def _unseen(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     return None if bag is None or bag.keys() - {"span"} else all_finished([Unseen()], {})
 
 
-@says("core", "{arg}* did [the] [depth (at|of)] {thing} change {arg}*", "{arg}* has {thing} changed {arg}*")
+@says("core", "{arg}* did [the] [depth (at|of)] {thing} change {arg}*", "{arg}* (has|have) {thing} changed {arg}*", "{arg}* (has|did) (anything|something) (changed|change) (at|in|inside) {thing} {arg}*", "{arg}* did {thing} change {arg}*")
 def _changed(a: Any, thing: Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     return None if bag is None or bag.keys() - {"span"} else all_finished([Changed(of=thing)], bag)

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from spatial_mllm_ros.language.chart import Several
-from spatial_mllm_ros.language.phrases import GRAMMAR, same, says, si
+from spatial_mllm_ros.language.phrases import GRAMMAR, Quantity, same, says, si
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.scales import LESS, MORE, distance, measures
 from spatial_mllm_ros.language.sentences import (
@@ -114,8 +114,10 @@ def relation(a: Operand, where: Where, b: Any, args: Any, negated: bool = False,
         return None
     if b == Camera() and view.facing is not None:
         b = None  # "behind me", who stands there
-    if isinstance(b, Camera | Robot) and where in SIDED and view == Viewpoint():
-        view, b = Viewpoint(at=b), None
+    if isinstance(b, Camera | Robot) and where in SIDED and view.facing is None and isinstance(view.at, Camera):
+        if view.at.at is not None and b.at not in (None, Now(), view.at.at):
+            return None
+        view, b = Viewpoint(at=b if view.at.at is None else replace(b, at=view.at.at)), None
     return None if rest else all_finished([Relation(a=a, where=where, b=b, also=also, viewpoint=view)], {}, negated)
 
 
@@ -363,6 +365,7 @@ def _count(what: Countable, *_: Any) -> Any:
     "core",
     "{arg}* (is|are|was) there [any|a|an|some] {counted_object} {arg}*",
     "DO {object_any} exist",
+    "DO {room} have [any] {object_in}",
     "(is|are) [any] {counted_object} (here|present|around)",
     "(is|are) there [any|a|an] {noun_or}",
 )
@@ -371,11 +374,13 @@ def _exists(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or bag:
         return None
-    if of.pick is Pick.ALL:
-        of = replace(of, pick=Pick.ANY)
+    room = next((p for p in parts if isinstance(p, Room)), None)
+    if of.pick is Pick.ALL or room is not None:
+        of = replace(of, pick=Pick.ANY, **({} if room is None else {"where": Where.INSIDE, "to": room}))
     return all_finished([Exists(of=of)], {}) if of.name or of.where else None
 
 
+says("object_in", "[a|an|some] {noun}")(lambda noun: Object(name=noun[0], pick=Pick.ANY) if noun[0] else None)
 says("object_any", "{thing}")(lambda x: x if isinstance(x, Object) else None)
 says("noun_or", "{noun} or {noun}")(lambda a, b: None)
 
@@ -496,7 +501,7 @@ says("core", "(are|is) there {comparison} {amount_number} {noun}")(
 says(
     "core",
     "{arg}* [what|which] [is|will be|was|be] [the] [first time|first] appearance order of [the following [categories|objects|things]] [in the RECORDING] {list} {arg}*",
-    "in (which|what) order (did|do|does) {list} [first] appear",
+    "in (which|what) order (did|do|does|were|are) {list} [first] (APPEAR|VISIBLE|SEEN)",
     "what will be the first time appearance order of the following categories in the video {list}",
 )(
     lambda *v: all_finished(
@@ -559,6 +564,7 @@ def _trip(parts: Any) -> tuple[Any, Any, float]:
     return (things[0] if len(things) > 1 else None), things[-1], radius
 
 
+says("robot_of", "a robot (of|with) [a] {quantity} radius", "a robot (of|with) [a] radius [of] {quantity}")(lambda q: si(q) if _metres(q) else None)
 says("thing_here", "{thing}")(lambda thing: thing if thing == Camera(at=Now()) else None)
 HERE = Robot(at=Now())
 
@@ -571,6 +577,7 @@ HERE = Robot(at=Now())
     "how far (is it|is) to (drive|walk) [from {thing}] to {thing} {arg}*",
     "how far do {mover} still have to (drive|travel|walk|go) [from {thing}] to [get to|reach] {thing} {arg}*",
     "how far (do|would|must) {mover} [need to|have to] (drive|walk) [from {thing}] to {thing} {arg}*",
+    "how far (would|does|must|do) {mover} have to (drive|travel|walk|go) to get from {thing} to {thing} {arg}*",
     "what is the length of the (route|way) [from {thing}] to {thing} {arg}*",
 )
 def _route_length(*parts: Any) -> Any:
@@ -578,6 +585,8 @@ def _route_length(*parts: Any) -> Any:
     bag = bag_of(parts[-1])
     if isinstance(start, Camera) and start.at in (None, Now()):
         start = HERE
+    if isinstance(goal, Camera | Robot) and goal.at in (None, Now()):
+        return None
     return (
         None
         if bag is None or bag.keys() - {"unit"}
@@ -588,14 +597,16 @@ def _route_length(*parts: Any) -> Any:
 @says(
     "core",
     "(is|are) {thing} reachable [from {thing}] [{radius}]",
-    "(can|could) {mover} (reach|get to|drive to|go to|access) {thing} [{radius}]",
+    "(can|could) {mover} (reach|get to|drive to|go to|access) {thing} [from {thing_here}] [{radius}]",
+    "(is|would|can) {robot_of} [be] [able to] (reach|get to|drive to|go to) {thing}",
     "is the [way|path|route] (way|path|route) to {thing} (free|clear|open|unobstructed)",
     "can {thing} be reached [from {thing}] [by {mover}]",
 )
 def _reachable(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     radius = next((p for p in parts if isinstance(p, float)), 0.0)
-    return all_finished([Reachable(goal=things[0], start=things[1] if len(things) > 1 else None, radius_m=radius)], {})
+    start = things[1] if len(things) > 1 and things[1] != Camera(at=Now()) else None
+    return all_finished([Reachable(goal=things[0], start=start, radius_m=radius)], {})
 
 
 says("core", "(is|are) {thing} (unreachable|not reachable)")(
@@ -611,7 +622,7 @@ says(
 )(lambda a, b: all_finished([Reachable(goal=b, start=a)], {}))
 says(
     "core",
-    "is there a [free|clear] line of sight (between|from) {thing} (and|to) {thing}",
+    "is there [a] [free|clear] line of sight (between|from) {thing} (and|to) {thing}",
     "is anything between {thing} and {thing}",
     "(can|could) {thing} be SEEN from {thing}",
 )(lambda a, b: all_finished([LineOfSight(a=a, b=b)], {}) if not isinstance(b, Camera | Robot) else None)
@@ -631,7 +642,6 @@ says(
     "how far (is|am) {mover} from the (nearest|closest) obstacle {arg}*",
     "how far is the (nearest|closest) obstacle {arg}*",
 )(lambda *v: _clear(Clearance(of=HERE), v[-1]))
-says("core", "how wide is the (corridor|hallway|passage|doorway|gap|passageway) {arg}*")(lambda args: None)
 
 
 def _clear(measure: Measure, args: Any) -> Any:
@@ -681,17 +691,21 @@ def _box_sides(*parts: Any) -> Any:
     return ("sides", tuple(sorted(sides.items()))) if len(sides) == sum(isinstance(p, tuple) for p in parts) else None
 
 
-says("kind", "(box|thing|object|robot|parcel|package|crate|cabinet)")(lambda: None)
+says("kind_of", "{kind}")(lambda _: "kind")
+says("kind", "(box|thing|object|robot|parcel|package|crate|cabinet)")(lambda: True)
+says("kind", "{noun} (of|with|measuring)")(lambda noun: True if noun[0] and not noun[1] else None)
 says("side_length", "{quantity} (long|in length|deep)")(lambda q: ("length_m", si(q)) if _metres(q) else None)
 says("side_length", "{quantity} (wide|in width)")(lambda q: ("width_m", si(q)) if _metres(q) else None)
 says("side_length", "{quantity} (high|tall|in height)")(lambda q: ("height_m", si(q)) if _metres(q) else None)
 
 
 @says(
-    "box_sides", "[a|an|the] {amount_number} {by} {quantity} [{kind}]", "[a|an|the] {quantity} {by} {quantity} [{kind}]"
+    "box_sides", "[a|an|the] {amount_number} {by} {quantity} [{kind}]", "[a|an|the] {quantity} {by} {quantity} [{kind}]",
+    "[a|an|the] {kind_of} {amount_number} {by} {quantity}", "[a|an|the] {kind_of} {quantity} {by} {quantity}"
 )
-def _box_by(a: Any, _: Any, b: Any, __: Any = None) -> Any:
-    a = a if isinstance(a, tuple) else (a, b[1])
+def _box_by(*values: Any) -> Any:
+    a, b = (v for v in values if isinstance(v, float | Quantity) and not isinstance(v, bool))
+    a = a if isinstance(a, Quantity) else Quantity(a, b.unit)
     return (
         ("sides", (("length_m", max(si(a), si(b))), ("width_m", min(si(a), si(b)))))
         if _metres(a) and _metres(b)
@@ -769,6 +783,7 @@ def _square(quantity: Any) -> bool:
     return UNITS[quantity[1]].kind == "area"
 
 
+says("core", "how (many {unit}|much|steeply) does the (floor|surface|ground) (slope|tilt|incline) at {thing}")(lambda *v: all_finished([Value(of=Slope(at=v[-1]))], {"unit": v[0]} if v[0] else {}))
 says("core", "(is|are) [the surface (at|of)] {thing} (level|horizontal|flat|even)")(
     lambda thing: all_finished([Threshold(of=Slope(at=thing), comparison=Comparison.AT_MOST, value=LEVEL_DEG)], {})
 )
@@ -779,7 +794,7 @@ says("core", "(is|are) [the surface (at|of)] {thing} (vertical|upright)")(
 )
 says(
     "core",
-    "[what is|GIVE|in which direction is|where does] [the] [surface] normal [vector] (of|at) [the surface] [at|of] [{thing}|] {arg}*",
+    "[what is|GIVE|in which direction is|where does] [the] [surface|unit] normal [vector] (of|at) [the surface] [at|of] [{thing}|] {arg}*",
     "what is the normal of the surface at {thing} {arg}*",
     "which way does the surface at {thing} face {arg}*",
 )(lambda *v: all_finished([SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], Operand) else None)
@@ -922,9 +937,7 @@ says("factor", "{times} [as]", "{amount_number} times [as]")(same)
 
 @says(
     "core",
-    "{arg}* BE {thing} [{comparison}|at least|exactly] {factor} as {adj} {arg}* as {thing} {arg}*",
-    "{arg}* BE {thing} {factor} as {adj} {arg}* as {thing} {arg}*",
-    "{arg}* BE {thing} {comparison} {factor} as {adj} {arg}* as {thing} {arg}*",
+    "{arg}* BE {thing} [{comparison}|exactly] {factor} as {adj} {arg}* as {thing} {arg}*",
 )
 def _times_as(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
@@ -949,7 +962,7 @@ def _times_as(*parts: Any) -> Any:
     "core",
     "{arg}* (BE|DO) {thing} (just as|as|exactly as|equally) {adj} [away] {arg}* as {thing} {arg}*",
     "{arg}* BE {list} (equally|the same|just as) {adj} [away] {arg}*",
-    "{arg}* BE {list} (at|of|on) the same {scale_noun} {arg}*",
+    "{arg}* (BE|DO) {list} [LIE] (at|of|on) the same {scale_noun} {arg}*",
     "{arg}* BE {thing} (at|on|of) the same {scale_noun} as {thing} {arg}*",
     "{arg}* (do|does) {list} have the same {scale_noun} {arg}*",
     "{arg}* BE {thing} the same {scale_noun} as {thing} {arg}*",
@@ -1199,8 +1212,8 @@ def _any_two(a: Any, end: Which, things: Any, b: Any) -> Any:
 
 @says(
     "core",
-    "{arg}* WHICHEVER [of {list}] BE not the {most_adj} {arg}* [of {list}]",
-    "{arg}* WHICHEVER [of {list}] BE not the {most_adj} {arg}* {list}",
+    "{arg}* WHICHEVER [of {list}] BE (not|n't) the {most_adj} {arg}* [of {list}]",
+    "{arg}* WHICHEVER [of {list}] BE (not|n't) the {most_adj} {arg}* {list}",
 )
 def _not_most(*parts: Any) -> Any:
     lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -34,37 +34,40 @@ from spatial_mllm_ros.queries.operands import (
 from spatial_mllm_ros.queries.term import Term
 from spatial_mllm_ros.queries.units import AREA, LENGTH, TIME, UNITS, VOLUME
 
-LEXICON: dict[str, list[str]] = yaml.load((Path(__file__).parent / "lexicon.yaml").read_text("utf-8"), yaml.BaseLoader)
+def _yaml(name: str) -> Any:
+    return yaml.load((Path(__file__).parent / name).read_text("utf-8"), yaml.BaseLoader)
+
+
+LEXICON: dict[str, list[str]] = _yaml("lexicon.yaml")
 SILENT = [tuple(p.split()) for p in LEXICON.pop("SILENT")]
-ORDINARY = LEXICON.pop("ORDINARY")
+ORDINARY = _yaml("ordinary.yaml")["words"].split()
 NAMEABLE = frozenset(LEXICON.pop("NAMEABLE"))
-ROOMS = [
-    "kitchen",
-    "bathroom",
-    "bedroom",
-    "living room",
-    "hallway",
-    "hall",
-    "corridor",
-    "office",
-    "garage",
-    "basement",
-    "attic",
-    "dining room",
-    "toilet",
-    "study",
-    "lounge",
-    "storage room",
-    "laundry room",
-    "lobby",
-    "pantry",
-    "nursery",
-    "guest room",
-    "entrance hall",
-    "workshop",
-    "cellar",
-]
+ROOMS = LEXICON.pop("ROOMS")
+FOREIGN = frozenset(LEXICON.pop("FOREIGN"))
+BOTH = [tuple(p.split()) for p in LEXICON.pop("BOTH")]
 LONGEST_NAME = 4
+
+class Quantity(NamedTuple):
+    """A number and its unit, key of UNITS."""
+
+    value: float
+    unit: str
+
+
+class Bound(tuple[Any, ...]):
+    """(Comparison, quantity), or two quantities that something is between."""
+
+
+class Things(tuple[Operand, ...]):
+    """Several things that are named together."""
+
+
+class Arg(NamedTuple):
+    """What is added to a question, and its role in it."""
+
+    role: str
+    value: Any
+
 
 GRAMMAR = Grammar(LEXICON)
 says = GRAMMAR.says
@@ -104,10 +107,14 @@ def _name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     while at < len(chart.tokens) and len(words) < LONGEST_NAME and is_name(chart, at):
         words.append(chart.tokens[at].text)
         at += 1
-        if len(words[-1]) > 1 and not words[-1].endswith("ly"):
-            *before, last = words
-            single = singular(last)
+        *before, last = words
+        single = singular(last)
+        if len(last) > 1 and not last.endswith("ly") and (before or single not in PLACE_WORDS):
             yield at, (" ".join([*before, single]), single != last), len(words)
+
+
+PLACE_WORDS = frozenset(("point", "spot", "element", "target point", "marker"))
+"""What alone is the name of nothing: "the other point" is no object."""
 
 
 @GRAMMAR.native("label", [ANYTHING])
@@ -192,17 +199,17 @@ def _a() -> float:
 
 
 @says("quantity", "{amount} {unit}", "{amount} {symbol}")
-def _quantity(value: float, unit: str) -> tuple[float, str]:
-    return value, unit
+def _quantity(value: float, unit: str) -> Quantity:
+    return Quantity(value, unit)
 
 
 @says("quantity", "{amount_number} {unit} and a half")
-def _quantity_and_half(value: float, unit: str) -> tuple[float, str]:
-    return value + 0.5, unit
+def _quantity_and_half(value: float, unit: str) -> Quantity:
+    return Quantity(value + 0.5, unit)
 
 
 @says("quantity", "{amount_number} ({unit}|{symbol}) [and] {amount_number} [({unit}|{symbol})]")
-def _compound(a: float, unit: str, b: float, small: str | None) -> tuple[float, str] | None:
+def _compound(a: float, unit: str, b: float, small: str | None) -> Quantity | None:
     """5 ft 3 in, 1 m 80, 2 minutes and 30 seconds."""
     small = small or {"m": "cm", "ft": "in"}.get(unit)
     if (
@@ -213,10 +220,10 @@ def _compound(a: float, unit: str, b: float, small: str | None) -> tuple[float, 
     ):
         return None
     value = a + b * UNITS[small].factor / UNITS[unit].factor
-    return (value, unit) if 0 <= b * UNITS[small].factor < UNITS[unit].factor else None
+    return Quantity(value, unit) if 0 <= b * UNITS[small].factor < UNITS[unit].factor else None
 
 
-def si(quantity: tuple[float, str]) -> float:
+def si(quantity: Quantity) -> float:
     """A quantity in SI (and degrees)."""
     value, unit = quantity
     factor = UNITS[unit].factor
@@ -284,14 +291,14 @@ def _day_at(day: float, moment: Moment) -> Moment | None:
 
 
 @says("moment", "{quantity} ago", "{quantity} before now", "{quantity} earlier than now")
-def _ago(quantity: tuple[float, str]) -> Moment | None:
+def _ago(quantity: Quantity) -> Moment | None:
     return Ago(seconds=si(quantity)) if UNITS[quantity[1]].kind == TIME else None
 
 
 @says(
     "moment", "{quantity} (after|from) [the] START [of the RECORDING]", "{quantity} into the RECORDING", "{quantity} in"
 )
-def _after_start(quantity: tuple[float, str]) -> Moment | None:
+def _after_start(quantity: Quantity) -> Moment | None:
     return AfterStart(seconds=si(quantity)) if UNITS[quantity[1]].kind == TIME else None
 
 
@@ -328,7 +335,7 @@ def _shot(moment: Moment) -> Moment:
     return moment
 
 
-@says("span", "between {moment} and {moment}", "from {moment} (to|until|till|up to|through) {moment}", "{moment} (to|until|-|and) {moment}",
+@says("span", "between {moment} and {moment}", "from {moment} (to|until|till|up to|through) {moment}", "{moment} (to|until|-|and) {moment}", "[only] (counting|considering|looking at) [only] [from|between] {moment} (to|until|and) {moment}",
       "(during|in|over) the (time|period|interval|span) (from|between) {moment} (to|and|until) {moment}", "[of] {moment} {moment}", "during {moment} to {moment}")  # fmt: skip
 def _span(begin: Moment, end: Moment) -> Span | None:
     return Span(begin=begin, end=end) if begin != end and not isinstance(begin, Now) else None
@@ -353,17 +360,17 @@ def _until(moment: Moment) -> Span | None:
 
 
 @says(
-    "span", "(in|during|over|within|for) the (last|past|previous) {quantity}", "(in|during|over) the (last|past) {unit}"
+    "span", "(in|during|over|within|for) the (last|past|previous) {quantity}", "(in|during|over|within|for) the {quantity} before now", "(in|during|over) the (last|past) {unit}"
 )
 def _last(quantity: Any) -> Span | None:
-    value = quantity if isinstance(quantity, tuple) else (1.0, quantity)
+    value = quantity if isinstance(quantity, Quantity) else Quantity(1.0, quantity)
     return Span(begin=Ago(seconds=si(value)), end=Now()) if UNITS[value[1]].kind == TIME else None
 
 
 @says("span", "(in|during|over|within) the first {quantity}", "(in|during|over) the first {unit}")
 def _first(quantity: Any) -> Span | None:
-    value, unit = quantity if isinstance(quantity, tuple) else (1.0, quantity)
-    return Span(begin=Start(), end=AfterStart(seconds=si((value, unit)))) if UNITS[unit].kind == TIME else None
+    value, unit = quantity if isinstance(quantity, Quantity) else Quantity(1.0, quantity)
+    return Span(begin=Start(), end=AfterStart(seconds=si(Quantity(value, unit)))) if UNITS[unit].kind == TIME else None
 
 
 @says("span", "so far", "ever", "until now", "up to now", "till now", "yet", "to date", "by now", "since the START [of the RECORDING]",
@@ -401,7 +408,7 @@ def _camera() -> Operand:
     return Camera()
 
 
-@says("thing", "[DET] ROBOT", "[DET] ROBOT itself", "the ROBOT base", "the base of the ROBOT")
+@says("thing", "[DET] ROBOT", "[DET] ROBOT itself", "the ROBOT base", "the base of the ROBOT", "[DET] ROBOT 's base")
 def _robot() -> Operand:
     return Robot(at=Now())
 
@@ -423,15 +430,15 @@ def _it_camera(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     "owner",
     "[DET] CAMERA [POSS]",
     "the ROBOT 's CAMERA POSS",
-    "[DET] ROBOT [POSS]",
     "ME",
     "{it_camera}",
     "(my|your|our)",
-    "the image",
-    "the frame",
 )
 def _owner(_: Any = None) -> Operand:
     return Camera()
+
+
+says("owner", "[DET] ROBOT [POSS]", cost=1)(Camera)
 
 
 @says("thing", "{place} (at|of|in|by|from|for) {moment}", "{place} {moment_mark}", "{owner} {moment_mark} (position|location|pose|place)", "where {owner} (was|is|had been|stood|stands|were|are|am) [at|in] {moment}", "the (place|position|pose|point|spot) where {owner} was [at] {moment}", "that at {moment}", "the (position|pose|location) at {moment}", "the (position|pose|location) of {moment}", "at {moment_mark}", "{owner} {moment_mark} (position|pose|location)", "the {moment_mark} (position|pose|location)", "the (position|location|pose) [that] {owner} had at {moment}", "what it was at {moment}", "where {owner} was {ago_moment}")  # fmt: skip
@@ -529,18 +536,27 @@ def _origin_of(name: str) -> Operand:
 @GRAMMAR.native("frame_name", [ANYTHING])
 def _frame_name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     """A frame's name: joined by underscores or slashes in the text, so that it is one word."""
-    token = chart.tokens[at] if at < len(chart.tokens) else None
-    if token is not None and token.kind == "word" and token.text.isidentifier() and token.text not in ("the", "a", "this", "image", "camera", "video"):  # fmt: skip
-        yield at + 1, token.text, 0
+    tokens, end = chart.tokens, at + 1
+    if at >= len(tokens) or tokens[at].kind != "word" or tokens[at].text in ("the", "a", "this", "image", "camera", "video"):
+        return
+    while end < len(tokens) and tokens[end].start == tokens[end - 1].end and tokens[end].text.replace("_", "x").isalnum():
+        end += 1
+    name = "".join(token.text for token in tokens[at:end])
+    if name.isidentifier():
+        yield end, name, 0
+
+
+says("plain_frame", "{frame_name}")(lambda name: name if "_" in name or name in ("map", "odom", "world") else None)
 
 
 @says(
     "thing",
     "[the] [position|point|place] {number} {number} [{number}] [m|metres|meters]",
     "x {number} y {number} [z {number}]",
+    "[the] [position|point|place] {number} {number} {number} [m|metres|meters] (in|of) [the] [frame] {frame_name} [frame]",
 )
-def _position(x: float, y: float, z: float | None) -> Operand:
-    return Position(x=x, y=y, z=z or 0.0)
+def _position(x: float, y: float, z: float | None, frame: str = "") -> Operand:
+    return Position(x=x, y=y, z=z or 0.0, frame_id=frame)
 
 
 @says(
@@ -665,11 +681,12 @@ def _simple_robot() -> Operand:
 
 @says(
     "list",
-    "[{how_many}] [DET] [{how_many}] [POINT|boxes|THING|of] {first_of} {more}* [and|or|and to|or to|and from|vs|versus|with|compared to] {each}",
+    "[{how_many}] [DET] [{how_many}] [POINT|boxes|THING|of] {first_of} {more}* (and|or|and to|or to|and from|vs|versus|with|compared to) {each}",
+    "[{how_many}] [DET] [{how_many}] [POINT|boxes|THING|of] {first_of} {more}* ({mark}|{after_pause})",
 )
 def _list(before: Any, count: Any, first: Operand, more: tuple[Any, ...], last: Operand) -> tuple[Operand, ...] | None:
     """Several things, as many as it says: "two of <p0>, <p1> and <p2>" is no list of three."""
-    things = (first, *more, last)
+    things = Things((first, *more, last))
     said = {before, count} - {None}
     return things if len(set(things)) == len(things) and said <= {len(things)} else None
 
@@ -677,9 +694,19 @@ def _list(before: Any, count: Any, first: Operand, more: tuple[Any, ...], last: 
 GRAMMAR.table("how_many", {"both": 2, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6})
 
 
-@says("more", "[and|or] {each}")
+says("list", "{mark} to {mark}")(lambda a, b: Things((a, b)) if a != b else None)
+
+
+@says("more", "(and|or) {each}", "{mark}", "{after_pause}")
 def _more(thing: Operand) -> Operand:
     return thing
+
+
+@GRAMMAR.native("after_pause", [ANYTHING])
+def _after_pause(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """A further thing of a list after a comma: two nouns side by side are no list."""
+    if 0 < at < len(chart.tokens) and chart.tokens[at - 1].kind == ",":
+        yield from ((end, thing, cost) for end, (thing,), cost in chart.phrase("each", at))
 
 
 says("first_of", "for {thing}", "[DET] [one|object|thing|point|spot|item] (at|in) {mark}")(lambda thing: thing)
@@ -718,8 +745,8 @@ GRAMMAR.table("comparison", {
 })  # fmt: skip
 GRAMMAR.table("m_comparison", {
     w: c for c, words in {
-        Comparison.MORE: "greater than, larger than, bigger than, longer than, above, farther than, further than, higher than",
-        Comparison.LESS: "smaller than, shorter than, below, lower than, nearer than, closer than, fewer than",
+        Comparison.MORE: "greater than, larger than, bigger than, longer than, wider than, broader than, steeper than, taller than, deeper than, faster than, above, farther than, further than, higher than",
+        Comparison.LESS: "smaller than, shorter than, narrower than, slower than, shallower than, below, lower than, nearer than, closer than, fewer than",
         Comparison.AT_MOST: "no greater than, not greater than, no larger than, not larger than, no longer than, not longer than",
         Comparison.AT_LEAST: "no smaller than, not smaller than, no shorter than",
     }.items() for w in words.split(", ")
@@ -729,27 +756,27 @@ FLIPPED = {Comparison.MORE: Comparison.LESS, Comparison.LESS: Comparison.MORE, C
 
 @says("bound", "{comparison} {quantity}", "{quantity}")
 def _bound(*values: Any) -> tuple[Any, ...]:
-    return (values[0], values[1]) if len(values) == 2 else (Comparison.ABOUT, values[0])
+    return Bound(values if len(values) == 2 else (Comparison.ABOUT, values[0]))
 
 
 @says("bound", "{quantity} or (more|farther|further|longer|higher|above)", "{quantity} at least")
 def _or_more(quantity: Any) -> tuple[Any, ...]:
-    return Comparison.AT_LEAST, quantity
+    return Bound((Comparison.AT_LEAST, quantity))
 
 
 @says("bound", "{quantity} or (less|nearer|closer|shorter|below|under)", "{quantity} at most")
 def _or_less(quantity: Any) -> tuple[Any, ...]:
-    return Comparison.AT_MOST, quantity
+    return Bound((Comparison.AT_MOST, quantity))
 
 
 @says("bound", "between {quantity} and {quantity}", "from {quantity} to {quantity}", "{quantity} to {quantity}")
 def _within(low: Any, high: Any) -> tuple[Any, ...]:
-    return low, high
+    return Bound((low, high))
 
 
 @says("bound", "between {amount_number} and {quantity}", "{amount_number} to {quantity}")
 def _within_short(low: float, high: Any) -> tuple[Any, ...]:
-    return (low, high[1]), high
+    return Bound((Quantity(low, high.unit), high))
 
 
 def arg(role: str, *patterns: str, cost: int = 0) -> Any:
@@ -761,9 +788,9 @@ def arg(role: str, *patterns: str, cost: int = 0) -> Any:
             return (
                 None
                 if value is None
-                else Several((role, v) for v in value)
+                else Several(Arg(role, v) for v in value)
                 if isinstance(value, Several)
-                else (role, value)
+                else Arg(role, value)
             )
 
         return says("arg", *patterns, cost=cost)(tagged)
@@ -776,7 +803,8 @@ def same(*values: Any) -> Any:
     return values[-1]
 
 
-arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measured|counted|starting|starting out|seen|as seen] from {thing}", "from {thing} (on|over|away)", "(relative to|with respect to) {thing}", "from {thing} 's (standpoint|point of view|position|perspective|viewpoint|pose|location)")(same)  # fmt: skip
+arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measured|counted|starting|starting out|seen|as seen|viewed|as viewed] from {thing}", "from {thing} (on|over|away)", "(relative to|with respect to) {thing}", "(compared with|compared to) {camera_then}", "from {thing} 's (standpoint|point of view|position|perspective|viewpoint|pose|location)")(same)  # fmt: skip
+says("camera_then", "{moment}")(lambda at: Camera(at=at))
 arg("to", "[over|up|away|all the way] (to|until) {thing}", "to (reach|get to|touch|hit) {thing}", "with {thing}")(same)
 arg(
     "of",
@@ -811,7 +839,6 @@ arg(
     "when {owner} was at its (pose|position|place) at {moment}",
     "when {owner} was at its {moment_mark} (pose|position|place)",
     "(if|when) (i|you) (am|are) at the {moment_mark} (position|pose) [facing forward]",
-    "compared with {moment}",
     "from the viewpoint at {moment}",
     "from where {owner} (is|was) at {moment}",
     "with the CAMERA (at its|where it was at|at) {moment} [pose]",
@@ -835,7 +862,7 @@ arg(
     "its distance along the optical axis",
 )(lambda: True)
 arg("metric", "horizontally", "(ignoring|disregarding|neglecting|regardless of|without|not counting|leaving out|excluding|irrespective of|without counting|not considering|setting aside|leaving aside) [the|their|any|its] (height|heights|height difference|height differences|vertical|elevation|difference in height|differences in height|vertical difference|vertical component|vertical distance|altitude)",
-    "if we disregard their heights", "[from] [a] bird 's eye [view]", "projected (on|onto) the floor", "[when|as|if] [seen|viewed|looking|measured|looked at] from (above|the top|overhead|a bird 's eye view|top|straight above|directly above)", "[measured] (on|in|over|along|across|as seen on) [the|a] (floor|ground|floor plan|floorplan|map of the floor|horizontal plane|ground plane|floor plane|plan view|top view|map|top down view|bird 's eye view|2d map|plan|ground plan|xy plane|top down map)",
+    "if we disregard their heights", "[from] [a] bird 's eye [view]", "projected (on|onto) the floor", "[when|as|if] [seen|viewed|looking|measured|looked at] from (above|the top|overhead|a bird 's eye view|top|straight above|directly above)", "[measured] (on|in|over|along|across|as seen on) [the|a] (floor|ground|floor plan|floorplan|map of the floor|horizontal plane|ground plane|floor plane|plan view|top view|top down view|bird 's eye view|2d map|plan|ground plan|xy plane|top down map)", "[measured] (on|over|along|across|as seen on) [the|a] map",
     "in a top (view|down view)", "on the level", "in (plan|the horizontal|the horizontal direction|2d|the plane|two dimensions)", "if you look straight down", "looking straight down", "(when|if) projected (on|onto|to|down to|down onto) the (floor|ground|floor plane|ground plane)", "bird 's eye", "a bird 's eye view", "looking down from above", "if you look down from above", "regardless of their heights", "projected onto the floor", "when both are projected onto the floor", "measured horizontally", "measured along the floor", "measured on the floor", "in the horizontal plane", "in a horizontal direction")(lambda: Metric.HORIZONTAL)  # fmt: skip
 arg(
     "metric",
@@ -850,10 +877,16 @@ arg("ends", "(between|measured between|from|measured from) [the|their] (centers|
 arg(
     "frame",
     "in [the] [coordinates of] [frame] {frame_name} (frame|coordinates|coordinate system)",
+    "in {plain_frame}",
     "in [the] frame {frame_name}",
     "in the coordinates of [the] {frame_name}",
     "in the coordinate (system|frame) of [the] {frame_name}",
 )(same)
+says("arg", "from the (center|centre|middle) of {thing} to the (center|centre|middle) of {thing}", "[between] the (centers|centres|middles|midpoints) of {thing} and {thing}", "between the (center|centre|middle) of {thing} and the (center|centre|middle) of {thing}")(
+    lambda a, b: (Arg("between", (a, b)), Arg("ends", Ends.CENTERS)) if a != b else None
+)
+says("arg", "from the (center|centre|middle) of {thing}")(lambda a: (Arg("from", a), Arg("middle", a)))
+says("arg", "to the (center|centre|middle) of {thing}")(lambda a: (Arg("to", a), Arg("middle", a)))
 arg("total", "in (total|all|sum)", "altogether", "all told", "overall", "along (its|the|the whole|my|your|our|this) PATH", "measured along (its|the) PATH", "all in all", "along the way", "counting every (step|metre|meter|detour)", "summing up every step", "with all (detours|turns|bends)", "not the straight line", "not as the crow flies", "not in a straight line", "cumulatively", "following every bend", "including (all|every) (detours|detour|loops)")(lambda: True)  # fmt: skip
 says("floor", "FLOOR", "FLOOR (surface|level)")(Floor)
 GRAMMAR.table("adj", ADJECTIVES)

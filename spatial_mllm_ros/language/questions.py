@@ -29,6 +29,7 @@ def _question(whether: Any, core: Any = None) -> Any:
     )
 
 
+says("stated", "ASK* {whether}", "ASK ASK* [that]")(lambda *_: True)
 says("whether", "WHETHER [.]")(lambda: True)
 
 

@@ -7,20 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spatial_mllm_ros.language import happenings, objects  # noqa: F401  they bring their part of the grammar
+from spatial_mllm_ros.language import comparing, happenings, objects  # noqa: F401  they bring their part of the grammar
 from spatial_mllm_ros.language.canonical import Unspeakable, read_canonical, words
 from spatial_mllm_ros.language.chart import Chart, Tangled
-from spatial_mllm_ros.language.phrases import GRAMMAR, IT, ORDINARY, SILENT, rebuilt
+from spatial_mllm_ros.language.phrases import BOTH, FOREIGN, GRAMMAR, IT, LEXICON, ORDINARY, SILENT, rebuilt
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.sentences import Refused, unit_fits
 from spatial_mllm_ros.language.spelling import Speller
 from spatial_mllm_ros.language.tokens import Token, normalise, tokens_of
 from spatial_mllm_ros.queries.asks import Property
-from spatial_mllm_ros.queries.codes import ErrorCode
+from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
 from spatial_mllm_ros.queries.measures import Distance
 from spatial_mllm_ros.queries.moments import MarkedMoment
 from spatial_mllm_ros.queries.operands import Box, Operand, Point
-from spatial_mllm_ros.queries.query import Query, terms
+from spatial_mllm_ros.queries.query import Query, answer_type, terms
 from spatial_mllm_ros.queries.term import InvalidQuery
 
 LONGEST = 70
@@ -66,94 +66,6 @@ def said(query: Query) -> str:
         return ""
 
 
-_FOREIGN = frozenset(
-    [
-        "wie",
-        "weit",
-        "ist",
-        "der",
-        "die",
-        "das",
-        "und",
-        "von",
-        "vom",
-        "zum",
-        "zwischen",
-        "hoch",
-        "breit",
-        "lang",
-        "entfernt",
-        "wo",
-        "wieviel",
-        "welche",
-        "welcher",
-        "welches",
-        "sind",
-        "kann",
-        "liegt",
-        "qué",
-        "que",
-        "cuál",
-        "cual",
-        "cuánto",
-        "cuanto",
-        "cuántos",
-        "distancia",
-        "hay",
-        "entre",
-        "el",
-        "la",
-        "los",
-        "las",
-        "está",
-        "esta",
-        "dónde",
-        "donde",
-        "y",
-        "quelle",
-        "quel",
-        "combien",
-        "est",
-        "entre",
-        "les",
-        "où",
-        "sont",
-        "une",
-        "du",
-        "des",
-        "quanto",
-        "distante",
-        "è",
-        "tra",
-        "dove",
-        "qual",
-        "onde",
-        "está",
-        "são",
-        "hoe",
-        "ver",
-        "tussen",
-        "van",
-        "het",
-        "een",
-        "gdzie",
-        "jak",
-        "daleko",
-        "jest",
-        "hvor",
-        "langt",
-        "hur",
-        "var",
-        "är",
-        "och",
-        "mellan",
-        "ne",
-        "kadar",
-        "nerede",
-        "bu",
-        "ile",
-    ]
-)
 _FREE = re.compile(
     r"(?:describe|summari[sz]e|explain|why|who|whose|what (?:is|are|was|were|do|does|did|can|could|kind|type|sort|happen)|what|which|tell me about"
     r"|list|name|give (?:me )?a (?:summary|description)|how (?:do|does|is|are|would|old|come|clean|bright|hot|heavy)|is it (?:day|night|safe))\b"
@@ -260,7 +172,7 @@ def _refusal(
         return Reading(code=code, reason=refused.reason, alternatives=_alternatives(refused.instead))
     plain = normalise(text)
     letters = [c for c in plain if c.isalpha()]
-    foreign = [t.text for t in tokens if t.text in _FOREIGN and t.text not in GRAMMAR.words]
+    foreign = [t.text for t in tokens if t.text in FOREIGN and t.text not in GRAMMAR.words]
     if sum(ord(c) > 0x24F for c in letters) > len(letters) / 4 or len(foreign) >= 2 or "¿" in plain:
         return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=OTHER_LANGUAGE)
     marks = any(t.kind in given for t in tokens)
@@ -292,6 +204,8 @@ def _nearest(tokens: tuple[Token, ...]) -> tuple[Alternative, ...]:
 def _readings(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
     """The readings of a text with their costs, and how far it was understood."""
     found, farthest = _parsed(tokens, given)
+    if not found and (asked := _asked(tokens)):
+        found = {q: c for q, c in _parsed(asked, given)[0].items() if isinstance(q, Query) and answer_type(q) is AnswerType.BOOLEAN}
     stops = [i for i, t in enumerate(tokens) if t.kind == "."]
     if found or not stops:
         return found, farthest
@@ -325,6 +239,21 @@ def _readings(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[An
     if questions and len(single) == len(questions) and all(isinstance(q, Query) for q in single):
         return {Both(tuple(single)): 0}, farthest
     return {}, farthest
+
+
+def _asked(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    """ "Check that <p0> is reachable" with its verb in front: "is <p0> reachable"; empty where it is no statement."""
+    chart = Chart(GRAMMAR, tokens)
+    begin = max((end for end, _, _ in chart.phrase("stated", 0)), default=0)
+    if not begin and any(tokens[0].text in LEXICON[name] for name in ("BE", "DO", "CAN", "HAVE", "WHICHEVER")):
+        return ()
+    verb = next((i for i in range(begin + 1, len(tokens)) if tokens[i].text in _VERBS), 0)
+    if not verb:
+        return (Token("word", "is"), *tokens[begin:]) if begin else ()
+    return (tokens[verb], *tokens[begin:verb], *tokens[verb + 1 :])
+
+
+_VERBS = ("is", "are", "was", "were", "can", "could", "has", "have")
 
 
 def _parsed(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
@@ -387,29 +316,11 @@ def _named_list(tokens: tuple[Token, ...], given: dict[str, int], choices: Seque
         return tokens
     named = [token for mark in marks[:-1] for token in (mark, Token("word", "and"))] + [marks[-1]]
     texts = [t.text for t in tokens]
-    for phrase in _BOTH:
+    for phrase in BOTH:
         for i in range(len(texts) - len(phrase) + 1):
             if tuple(texts[i : i + len(phrase)]) == phrase:
                 return (*tokens[:i], *named, *tokens[i + len(phrase) :])
     return (*named, Token(",", ","), *tokens) if texts[0] in ("which", "who", "what") and len(texts) < 12 else tokens
-
-
-_BOTH = [
-    tuple(p.split())
-    for p in (
-        "the two points",
-        "these two points",
-        "both points",
-        "these points",
-        "the points",
-        "the two boxes",
-        "both boxes",
-        "the boxes",
-        "the two objects",
-        "both objects",
-        "the two",
-    )
-]
 
 
 def _without_silent(tokens: tuple[Token, ...]) -> tuple[Token, ...]:

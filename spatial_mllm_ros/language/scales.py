@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from spatial_mllm_ros.queries.measures import (
     Bearing,
@@ -34,8 +34,30 @@ from spatial_mllm_ros.queries.operands import (
 MORE, LESS = 1, -1
 
 
-def _forms(scale: str, sign: int, words: str) -> dict[str, tuple[str, int]]:
-    return {word.strip(): (scale, sign) for word in words.split(",")}
+class Adjective(NamedTuple):
+    """A scale, and whether more or less of it is meant."""
+
+    scale: str
+    sign: int
+
+
+class Superlative(NamedTuple):
+    """The ``rank``-th most, or least, of a scale."""
+
+    scale: str
+    sign: int
+    rank: int = 1
+
+
+class How(NamedTuple):
+    """How much of a scale is asked, in which unit ('': any)."""
+
+    scale: str
+    unit: str = ""
+
+
+def _forms(scale: str, sign: int, words: str) -> dict[str, Adjective]:
+    return {word.strip(): Adjective(scale, sign) for word in words.split(",")}
 
 
 ADJECTIVES = (
@@ -150,7 +172,7 @@ NOUNS = {
         "surface": "surface area",
         "steep": "slope, steepness, inclination, tilt, incline, gradient",
         "fast": "speed, velocity",
-        "bearing": "horizontal angle, bearing angle",
+        "bearing": "horizontal angle, bearing angle, azimuth, azimuth angle",
     }.items()
     for word in words.split(",")
 }
@@ -167,7 +189,8 @@ PLACED = (Point, Camera, Robot, Position, Ceiling)
 
 
 def distance(a: Operand, b: Operand) -> Measure | None:
-    """How far two things are apart; from floor or ceiling it is a height."""
+    """How far two things are apart; from floor or ceiling it is a height, from "the wall" to the nearest one."""
+    a, b = (NearestWall() if x == Object(name="wall") else x for x in (a, b))
     if isinstance(b, Floor) or isinstance(a, Ceiling):
         return Height(of=a, above=b)
     if isinstance(a, Floor) or isinstance(b, Ceiling):
@@ -210,10 +233,12 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
 
 
 def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[Measure | None]:
-    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall", "up") and isinstance(x, Operand):
+    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall", "up") and isinstance(x, Operand) and not isinstance(x, Room):
         yield Height(of=x, above=roles["above"])
     elif keys == {"subj", "below"} and scale in ("far", "high", "up") and isinstance(x, Operand):
         yield Height(of=roles["below"], above=x)
+    elif isinstance(x, Room) and scale in ("far", "gap") and keys != {"subj", "from"} and keys != {"subj", "to"}:
+        return
     elif keys == {"subj", "from"} and scale in ("high", "height", "tall", "up") and isinstance(roles["from"], Floor):
         yield Height(of=x)
     elif scale in ("far", "in"):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language.chart import ANYTHING, Chart, Several
-from spatial_mllm_ros.language.phrases import GRAMMAR, rebuilt, same, says, si
-from spatial_mllm_ros.language.scales import LESS, MORE, measures
+from spatial_mllm_ros.language.phrases import GRAMMAR, Arg, Bound, Quantity, Things, rebuilt, same, says, si
+from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, How, Superlative, measures
 from spatial_mllm_ros.queries.asks import (
     Ask,
     Compare,
@@ -88,7 +88,7 @@ from spatial_mllm_ros.queries.query import Query, terms, value_unit
 from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
 
-FLOATING = ("time", "shot", "span", "unit", "metric", "ends", "frame", "total")
+FLOATING = ("time", "shot", "span", "unit", "metric", "ends", "middle", "frame", "total")
 """What can be added to a question of any form; the rest of a bag are the things that it measures."""
 
 FRAMED = (Locate, Direction, SurfaceNormal, MotionDirection, Route, FreePlace)
@@ -109,13 +109,49 @@ def bag_of(*args: Any) -> dict[str, Any] | None:
     """What was added, by role; None where a role is there twice with different values."""
     bag: dict[str, Any] = {}
     for arg in args:
-        for role, value in (
-            arg if isinstance(arg, tuple) and (not arg or isinstance(arg[0], tuple)) else (arg,) if arg else ()
-        ):
-            if bag.get(role, value) != value:
-                return None
-            bag[role] = value
+        if arg and isinstance(arg[0], str):
+            inner: dict[str, Any] | None = {arg[0]: arg[1]}
+        else:
+            inner = bag_of(*arg or ())
+        if inner is None or any(bag.get(role, value) != value for role, value in inner.items()):
+            return None
+        bag |= inner
     return bag
+
+
+class Parts:
+    """The values of a pattern, by what they are: ``one(kind)`` and ``all(kind)``; what was added is in ``bag``."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self.values: list[Any] = []
+        self.args: list[Arg] = []
+        for value in values:
+            if isinstance(value, Arg):
+                self.args.append(value)
+            elif type(value) is tuple:  # repeated
+                inner = Parts(value)
+                self.values += inner.values
+                self.args += inner.args
+            elif value is not None:
+                self.values.append(value)
+
+    def all(self, kind: Any) -> list[Any]:
+        """The values of a kind, in order."""
+        return [v for v in self.values if isinstance(v, kind) and (kind is not float or not isinstance(v, bool))]
+
+    def one(self, kind: Any, otherwise: Any = None) -> Any:
+        """The first of a kind."""
+        return next(iter(self.all(kind)), otherwise)
+
+    @property
+    def things(self) -> list[Operand]:
+        """The things that are not in a list."""
+        return self.all(Operand)
+
+    def bag(self, allowed: Iterable[str] | None = None, **more: Any) -> dict[str, Any] | None:
+        """What was added, by role; None where a role has two values, or one that is not ``allowed``."""
+        bag = bag_of(*self.args, *((r, v) for r, v in more.items() if v))
+        return None if bag is None or (allowed is not None and bag.keys() - set(allowed)) else bag
 
 
 def parted(bag: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,7 +167,7 @@ def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query |
     if "shot" in floats and floats.setdefault("time", floats["shot"]) != floats.pop("shot"):
         return None
     unit, frame_id = floats.get("unit") or "", floats.get("frame") or ""
-    for role, place in (("time", _at), ("span", _over), ("metric", _by), ("ends", _between)):
+    for role, place in (("time", _at), ("span", _over), ("metric", _by), ("ends", _between), ("middle", _middle)):
         if role in floats:
             changed = place(ask, floats[role])
             if changed is None:
@@ -235,6 +271,13 @@ def _between(ask: Ask, ends: Ends) -> Ask | None:
     return new if hit else None
 
 
+def _middle(ask: Ask, thing: Operand) -> Ask | None:
+    """From the middle of a thing; of the other end nothing was said, so that it must have no extent."""
+    ends = [t for t in terms(ask) if isinstance(t, Distance)]
+    others = [x for d in ends for x in (d.a, d.b) if x != thing]
+    return _between(ask, Ends.CENTERS) if ends and not any(isinstance(x, Box | Object | Room) for x in others) else None
+
+
 def settled(ask: Ask) -> Ask:
     """The camera of no moment is that of the marked image; where nothing is marked it is that of now."""
 
@@ -289,20 +332,20 @@ def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole:
 # ---- measures as noun phrases
 
 
-says("pre", "[DET] (current|present|latest)")(lambda: ("time", Now()))
+says("pre", "[DET] (current|present|latest)")(lambda: Arg("time", Now()))
 says("pre", "(horizontal|bird 's eye|xy|lateral|2d|ground|planar|top view|map|floor plan)")(
-    lambda: ("metric", Metric.HORIZONTAL)
+    lambda: Arg("metric", Metric.HORIZONTAL)
 )
-says("pre", "vertical")(lambda: ("metric", Metric.VERTICAL))
+says("pre", "vertical")(lambda: Arg("metric", Metric.VERTICAL))
 says(
     "pre",
     "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)",
     "straight line point to point",
     "metric 3d",
     "real 3d",
-)(lambda: ("metric", Metric.STRAIGHT))
-says("pre", "camera", "camera - to")(lambda: ("", None))
-says("pre", "{t}")(lambda t: ("time", t))
+)(lambda: Arg("metric", Metric.STRAIGHT))
+says("pre", "camera", "camera - to")(lambda: Arg("", None))
+says("pre", "{t}")(lambda t: Arg("time", t))
 
 
 def noun_phrase(*parts: Any) -> tuple[str, tuple[Any, ...]] | None:
@@ -371,14 +414,14 @@ def _is_placed(bag: dict[str, Any] | None) -> bool:
 
 
 says("how", "how {adj}", "[at|by|from|up to] how {adj}", "how very {adj}", "how {adj} (a|an) (rope|string|cable|cord)")(
-    lambda adj: (adj[0], "")
+    lambda adj: How(adj[0])
 )
-says("how", "how much {unit}")(lambda unit: ("far", unit) if UNITS[unit].kind == "length" else None)
+says("how", "how much {unit}")(lambda unit: How("far", unit) if UNITS[unit].kind == "length" else None)
 says("how", "how many {unit} {adj}", "what {unit} {adj}", "how many {unit} BE it {adj}")(
-    lambda unit, adj: (adj[0], unit)
+    lambda unit, adj: How(adj[0], unit)
 )
-says("how", "how many {unit} [is it|are there|is there|of cable|of path]", "[by] how many {unit}")(
-    lambda unit: (
+says("how", "how many {unit} [is it|are there|is there|of path]", "[by] how many {unit}")(
+    lambda unit: How(
         {"length": "far", "angle": "turn", "time": "time", "area": "area", "volume": "volume"}.get(
             UNITS[unit].kind, "none"
         ),
@@ -397,10 +440,10 @@ says(
     "what BE the {scale_noun}",
     "how much",
     "how large a {scale_noun}",
-)(lambda noun="far": (noun, ""))
+)(lambda noun="far": How(noun))
 
 
-BEING = "(BE|DO|HAVE|CAN|would|will|must)"
+BEING = "(BE|DO|HAVE|CAN|would)"
 ENDS = "[from end to end|end to end|top to bottom|from top to bottom|from bottom to top|bottom to top|from side to side|side to side|from one end to the other|from one side to the other|from wall to wall|from its base to its top|from its bottom to its top|along its longest side|across|in real life|in reality|lengthwise]"
 
 
@@ -485,7 +528,7 @@ def _how_value(how: tuple[str, str], bag: dict[str, Any] | None) -> Any:
 
 
 @says("core", "{arg}* [GIVE] (what|which) [are|is] [DET] {pre}* (size|dimensions|measurements|extents|extent|sizes|dims) {arg}*", "{arg}* [GIVE|what is|what are|which are] [DET] {pre}* SIZE {arg}*", "{arg}* [GIVE|what is|what are|which are] {thing} POSS SIZE {arg}*", "{arg}* [GIVE|what is|what are] {thing} SIZE {arg}*",
-      "{arg}* (what|which) (size|dimensions|measurements) (is|are|does|do|has|have) {thing} [have|has] {arg}*", "{arg}* what (does|do) {thing} measure {arg}*", "{arg}* GIVE (what size|how big) {thing} is {arg}*", "[can you] (measure|size up) {thing} {arg}*", "(what|which) size fits {thing} [best]", "how (big|large|spacious) is {thing} SIZE {arg}*", "how (big|large) in real life is {thing} {arg}*", "how (big|large) is {thing} in (each|every) dimension {arg}*", "how far does {thing} extend in each direction", "how much (room|space) does {thing} take up {arg}*", "how (big|large) a {thing} {arg}*", "GIVE {thing} SIZE {arg}*", "SIZE of {thing} {arg}*", "{thing} what size {arg}*")  # fmt: skip
+      "{arg}* (what|which) (size|dimensions|measurements) (is|are|does|do|has|have) {thing} [have|has] {arg}*", "{arg}* what (does|do) {thing} measure {arg}*", "{arg}* GIVE (what size|how big) {thing} is {arg}*", "[can you] (measure|size up) {thing} {arg}*", "(what|which) size fits {thing} [best]", "how (big|large|spacious) is {thing} SIZE {arg}*", "how (big|large) in real life is {thing} {arg}*", "how (big|large) is {thing} in (each|every) dimension {arg}*", "how far does {thing} extend in each direction", "how much (room|space) does {thing} take up {arg}*", "how (big|large) a {thing} {arg}*", "GIVE {thing} SIZE {arg}*", "SIZE [of] {thing} {arg}*", "{thing} what size {arg}*")  # fmt: skip
 def _size(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand)]
     bag = bag_of(*(("subj", t) for t in things), *(p for p in parts if not isinstance(p, Operand) and p is not None))
@@ -502,9 +545,12 @@ def _size(*parts: Any) -> Any:
 def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[Ask]:
     """Whether a scale says more (or less) of one thing than of another, or than a quantity."""
     comparison = Comparison.MORE if sign == MORE else Comparison.LESS
-    if isinstance(than, tuple) and len(than) == 2 and isinstance(than[0], float):
+    if isinstance(than, Quantity):
+        if scale == "big" and UNITS[than.unit].kind == AREA and isinstance(bag.get("subj"), Room) and len(bag) == 1:
+            yield from bounded(Extent(of=bag["subj"], dimension=Dimension.FLOOR_AREA), Bound((comparison, than)))
+            return
         for m in measures("high" if scale == "height" else scale, bag):
-            yield from bounded(m, (comparison, than))
+            yield from bounded(m, Bound((comparison, than)))
         return
     other = dict(bag)
     for role, thing in than:
@@ -520,7 +566,7 @@ def bounded(measure: Measure, bound: tuple[Any, ...]) -> Iterator[Ask]:
     """Whether a measure is within bounds."""
     unit = unit_of(measure)
     low = bound[0]
-    quantities = [b for b in bound if isinstance(b, tuple)]
+    quantities = [b for b in bound if isinstance(b, Quantity)]
     if any(UNITS[q[1]].kind != UNITS[unit].kind for q in quantities):
         return
     inside = [convert(si(q), "deg" if UNITS[q[1]].kind == "angle" else _SI[UNITS[q[1]].kind], unit) for q in quantities]
@@ -664,6 +710,9 @@ m(
         else (Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
     )
 )
+says("core", "[what|which|how large an] angle (do|does|is formed by) {list} [form|make|span] [at {mark}]", "[what is] the angle [formed] by {list} [at {mark}]")(
+    lambda x, vertex=None: all_finished([Value(of=Angle(a=x[0], vertex=x[1], b=x[2]))], {}) if len(x) == 3 and vertex in (None, x[1]) else None
+)
 m("angle between {thing} {thing} and {thing}", "angle {thing} {thing} {thing}")(
     lambda x, v, y: Angle(a=x, vertex=v, b=y)
 )
@@ -683,7 +732,7 @@ m("[total|overall|whole|entire] (length|distance) of [the|its|your|my] [CAMERA|R
   "(mileage|odometer distance|arc length of [DET] [CAMERA|ROBOT] [POSS] PATH)", "(length of {owner} PATH|length of the PATH {mover} (took|TRAVEL|went|MOVE)|length of the PATH taken by {mover}|length of the PATH TRAVEL [by {mover}]|length of the PATH that {mover} (took|TRAVEL|MOVE))", "(total|cumulative|overall) (length of {owner} PATH|movement of {mover})", "{owner} PATH 's length", "distance TRAVEL [by {mover}]", "distance {mover} TRAVEL", "distance that {mover} TRAVEL")(lambda *_: PathLength())  # fmt: skip
 m("angle [that|which] {mover} [has] TURN [to the left|left]", "angle {mover} [has] TURN [by]", "(rotation|turn|rotation angle|turning angle|change (of|in) (orientation|heading|direction|viewing direction)|heading change|orientation change|angular change|angle of rotation|amount of rotation|rotational motion|change of orientation) [angle] [of {mover}]", "{owner} (rotation|turn|change of heading|heading change|orientation change|change (of|in) (orientation|heading|direction))", "difference in (heading|orientation|viewing direction) [of {mover}]", "angle between {owner} (orientations|headings|viewing directions|orientation|heading|view directions)", "(angular|rotational) (displacement|difference|change|motion) [of {mover}]")(lambda *_: Turn())  # fmt: skip
 m("angle [that|which] {mover} TURN (to the left|left)", "left turn of {mover}")(lambda *_: Turn(about_up=True))
-GRAMMAR.table("axis", {w: a for a, ws in {Axis.FORWARD: "forward, forwards, ahead", Axis.LEFT: "leftward, left, to the left, leftwards", Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
+GRAMMAR.table("axis", {w: a for a, ws in {Axis.FORWARD: "forward, forwards, ahead", Axis.LEFT: "leftward, left, to the left, leftwards, lateral, sideways, laterally", Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
 m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: Shift(axis=axis))
 m(
     "(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}",
@@ -699,7 +748,7 @@ m(
     "closest approach of {mover} to {thing}",
     "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}",
 )(lambda _, x: ClosestApproach(to=x))
-m("[least|closest] distance [that|at which|from which] {thing} was seen [from]")(lambda x: SeenDistance(of=x))
+m("[least|closest|nearest|smallest|shortest] distance [that|at which|from which] {thing} was [ever] seen [from]", "(closest|nearest) [that] {thing} was [ever] seen [from]")(lambda x: SeenDistance(of=x))
 
 
 def elapsed(args: Any) -> Any:
@@ -847,7 +896,7 @@ def _threshold_plain(of: Any, bound: Any) -> Any:
 
 
 says("m_bound", "{bound}")(same)
-says("m_bound", "{m_comparison} {quantity}")(lambda c, q: (c, q))
+says("m_bound", "{m_comparison} {quantity}")(lambda c, q: Bound((c, q)))
 says("number_bound", "{comparison} {number}")(lambda c, n: (c, n))
 says("number_bound", "between {number} and {number}")(lambda x, y: (None, x, y))
 
@@ -920,35 +969,35 @@ says(
 
 @says("superlative", "[the] {most_adj}")
 def _most(adj: Any) -> Any:
-    return (*adj, 1)
+    return Superlative(*adj)
 
 
-says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: (*adj, rank))
+says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: Superlative(*adj, rank))
 says("superlative", "(the|at the|at a|a|more) [greater|more] {scale_noun}")(lambda s: None)
 says(
     "superlative",
     "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}",
-)(lambda s: (s, MORE, 1))
+)(lambda s: Superlative(s, MORE))
 says("superlative", "(the|at the|at a|a) (smaller|smallest|lesser|shorter|shortest|lower|lowest|least) {scale_noun}")(
-    lambda s: (s, LESS, 1)
+    lambda s: Superlative(s, LESS)
 )
 says(
     "comparative",
     "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]",
     "more {adj}",
     "the more {adj} [one|point|of the two]",
-)(lambda adj: (*adj, 1))
+)(lambda adj: Superlative(*adj))
 says("than_adj", "{more_adj}", "the {more_adj} one", "more {adj}")(same)
-says("than_adj", "less {adj}")(lambda adj: (adj[0], -adj[1]))
+says("than_adj", "less {adj}")(lambda adj: Adjective(adj[0], -adj[1]))
 says(
     "than_adj",
     "at a (greater|larger|longer|bigger|higher) {scale_noun}",
     "a (greater|larger|longer|bigger|higher) {scale_noun}",
-)(lambda s: (s, MORE))
+)(lambda s: Adjective(s, MORE))
 says("than_adj", "at a (smaller|shorter|lesser|lower) {scale_noun}", "a (smaller|shorter|lesser|lower) {scale_noun}")(
-    lambda s: (s, LESS)
+    lambda s: Adjective(s, LESS)
 )
-says("comparative", "(less|not as|not so) {adj}")(lambda adj: (adj[0], -adj[1], 1) if adj[0] != "deep" else None)
+says("comparative", "(less|not as|not so) {adj}")(lambda adj: Superlative(adj[0], -adj[1]) if adj[0] != "deep" else None)
 
 
 def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
@@ -1044,8 +1093,9 @@ def viewpoint(at: Operand) -> Viewpoint:
 
 says(
     "core",
-    "(what BE|GIVE|GIVE me|what are) [DET] (position|location|coordinates|pose|place|3d position|3d coordinates) of {thing} {arg}*",
-    "(what BE|GIVE|what are) {thing} POSS (position|location|coordinates|pose) {arg}*",
+    "[what BE|GIVE|GIVE me|what are] [DET] (position|location|coordinates|pose|place|3d position|3d coordinates|xyz) of {thing} {arg}*",
+    "[what BE|GIVE|what are] {thing} POSS (position|location|coordinates|pose) {arg}*",
+    "(position|coordinates|location|pose|xyz) {thing} {arg}*",
 )(lambda thing, args: _where((), thing, args))
 SIDES = {Where.LEFT_OF: "left", Where.RIGHT_OF: "right", Where.IN_FRONT_OF: "front", Where.BEHIND: "back"}
 
@@ -1073,11 +1123,11 @@ says(
     "arg",
     "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}",
     "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} [and] [am] (facing|looking at|face|look at|looking towards) {thing}",
-)(lambda at, facing: ("view", Viewpoint(at=at, facing=facing)))
+)(lambda at, facing: Arg("view", Viewpoint(at=at, facing=facing)))
 says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(
-    lambda facing, at: ("view", Viewpoint(at=at, facing=facing))
+    lambda facing, at: Arg("view", Viewpoint(at=at, facing=facing))
 )
-says("arg", "standing at {thing}")(lambda at: ("view", Viewpoint(at=at)))
+says("arg", "standing at {thing}")(lambda at: Arg("view", Viewpoint(at=at)))
 
 
 PIXEL = "(pixel|pixels|pixel position|pixel coordinates|pixel location|image coordinates|image position|image location|u and v|u v|u , v|(u , v)|u v coordinates|u , v coordinates|pixel coordinate|coordinates|x and y|position|location|(u v)|correspondence|place|u v position|spot)"
@@ -1091,7 +1141,7 @@ SHOWS = "(appear|appears|show up|shows up|land|land on|lands|fall|falls|project|
     ),
     f"{{arg}}* [what is|what are|GIVE|GIVE me] [the] [image] {PIXEL} [position|coordinates|location] (of|for) {{thing}} {{arg}}*",
     f"{{arg}}* [find|locate|GIVE] (where|whereabouts) {{arg}}* [is|are|was|would|will|does|do|did|can|has|could|should] [{{mover}}] [{SHOWS}] {{thing}} [{SHOWS}] [is|was|be] {{arg}}*",
-    "{arg}* (project|reproject|find|locate|point out|track|GIVE|mark) {thing} {arg}* [and return the pixel|which pixel|where is it]",
+    "{arg}* (project|reproject|find|locate|point out|track|GIVE|mark) {thing} {arg}* [and return the pixel|[which|what] pixel|where is it]",
     f"{{arg}}* {{thing}} [at|in] (which|what) {PIXEL} {{arg}}*",
     "{arg}* (find|GIVE) where {thing} is {arg}*",
     f"{{arg}}* (where|whereabouts) {{arg}}* {{thing}} [{SHOWS}] [is|was|be] {{arg}}*",
@@ -1112,7 +1162,7 @@ def _pixel(*parts: Any) -> Any:
     return all_finished([Pixel(of=things[0], at=moment)], {}) if moment is not None and not bag else None
 
 
-says("seen_image", "the {moment_mark} (image|frame|picture)")(lambda moment: (("shot", moment),))
+says("seen_image", "the {moment_mark} (image|frame|picture)")(lambda moment: Arg("shot", moment))
 says(
     "arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen"
-)(lambda: ("image", True))
+)(lambda: Arg("image", True))

@@ -155,7 +155,7 @@ def _token(match: re.Match[str], given: dict[str, int]) -> Token:
     if match["feet"] or match["owner"]:
         return Token("word", "'s" if match["owner"] else "'", **at)
     bare = _BARE_MARK.fullmatch(text)
-    if bare and int(bare[2]) < given[bare[1]]:
+    if bare:
         return Token(bare[1], f"<{bare[1]}{int(bare[2])}>", int(bare[2]), **at)
     del kind
     return Token("word", _OTHER.get(text, text), **at)
