@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from spatial_mllm_ros.language.happenings import moved
-from spatial_mllm_ros.language.phrases import GRAMMAR, Bound, Quantity, Things, says
-from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, distance, measures
+from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, Arg, Bound, Quantity, Things, says
+from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, How, distance, measures
 from spatial_mllm_ros.language.sentences import Parts, all_finished, bounded, finished, over_list, parted
 from spatial_mllm_ros.queries import asks as a
 from spatial_mllm_ros.queries import measures as m
@@ -185,6 +185,19 @@ def _compare_measures(x: Any, comparison: a.Comparison, y: Any) -> Any:
     return all_finished([a.Compare(a=x[0], comparison=comparison, b=y[0])], {}) if not x[1] and not y[1] else None
 
 
+@says("core", "{arg}* (BE|DO) {thing} {comparison} as {adj} {arg}* as {thing} {arg}*")
+def _at_least_as(*values: Any) -> Any:
+    parts = Parts(values)
+    (x, y), adj, bag = parts.things, parts.one(Adjective), parts.bag()
+    comparison = parts.one(a.Comparison)
+    if bag is None or "subj" in bag or comparison not in (a.Comparison.AT_LEAST, a.Comparison.AT_MOST, a.Comparison.ABOUT):
+        return None
+    core, floats = parted(bag)
+    pairs = zip(measures(adj.scale, {**core, "subj": x}), measures(adj.scale, {**core, "subj": y}), strict=False)
+    comparison = comparison if adj.sign == MORE else FLIPPED[comparison]
+    return all_finished([a.Compare(a=p, comparison=comparison, b=q) for p, q in pairs if type(p) is type(q)], floats)
+
+
 @says("core", "{arg}* (BE|DO) {thing} (not|n't) (as|so) {adj} [away] {arg}* as {thing} {arg}*")
 def _not_as(*values: Any) -> Any:
     parts = Parts(values)
@@ -209,6 +222,32 @@ def _order(*values: Any) -> Any:
     return over_list(lambda of: [a.Order(of=of, descending=down)], "high" if scale == "height" and isinstance(parts.one(Things)[0], Point) else scale, "subj", parts.one(Things), *parts.args)  # fmt: skip
 
 
+@says("core", "ORDERING {list} [in order of|in order by|sorted by|ordered by] [their] {scale_noun} {arg}*")
+def _order_of(*values: Any) -> Any:
+    parts = Parts(values)
+    scale, things = parts.one(str), parts.one(Things)
+    scale = "high" if scale == "height" and isinstance(things[0], Point) else scale
+    return over_list(lambda of: [a.Order(of=of)], scale, "subj", things, *parts.args)
+
+
+@says("core", "{arg}* {how} (BE|DO) {end_of} {list} {arg}*", "{arg}* [what BE|GIVE] the {scale_noun} of the {most_adj} of {list} {arg}*")
+def _of_the_most(*values: Any) -> Any:
+    """How far the nearest of several is; how high the highest is."""
+    parts = Parts(values)
+    how, end, most = parts.one(How), parts.one(a.Which), parts.one(Adjective)
+    unit = how.unit if how else ""
+    scale = how.scale if how else parts.one(str)
+    if most is not None:
+        end = END[most.sign]
+        if not {scale, most.scale} <= {"height", "high", "up", "tall"} and scale != most.scale:
+            return None
+        scale = most.scale
+    elif scale != "far":
+        return None
+    args = [*parts.args, *([Arg("unit", unit)] if unit else [])]
+    return over_list(lambda of: [a.Extreme(of=of, which=end, as_value=True)], scale, "subj", parts.one(Things), *args)
+
+
 @says("core", "{arg}* [what BE|GIVE] [the] (mean|average) {scale_noun} (of|to) {list} {arg}*")
 def _mean(*values: Any) -> Any:
     parts = Parts(values)
@@ -229,7 +268,6 @@ says("event_first", "first", "first (seen|into view|visible)")(lambda: True)
 
 @says(
     "core",
-    "{arg}* (DO|HAVE|BE) {mover} [been] TRAVEL [for] {bound} [far] {arg}*",
     "{arg}* (DO|HAVE|BE) {mover} [been] TRAVEL {bound} {arg}*",
 )
 def _travelled_more(*values: Any) -> Any:

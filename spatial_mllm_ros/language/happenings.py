@@ -150,7 +150,7 @@ def _path(*parts: Any) -> Any:
     return moved([tuple(bag.items())], unit, True) if "metric" not in bag else None
 
 
-@says("core", "{arg}* [what is|what was|what be|GIVE] [DET] [net|total|straight line|overall] [CAMERA] (displacement|movement|translation|net movement|net displacement|net translation|motion|shift|offset|displacement vector|baseline) [vector] [of {mover}] {arg}*", "{arg}* [what is|what was] {owner} [net] (displacement|translation|movement|position change) {arg}*", "{arg}* [how (large|big|much|long|far) BE|what is] [the] (magnitude|length|size|change|amount) of [the] (displacement vector|displacement|translation|position|movement|location|{owner} displacement|{owner} position|{owner} translation) [of {mover}] {arg}*", "{arg}* [what is] [the] [net] distance [that] {mover} MOVE {arg}*", "{arg}* [what is|how large is] [the] (difference|change|change in|difference in|offset) (in|of|between) {owner} (position|location|positions|locations) {arg}*", "{arg}* how (large|big|much|far) BE the change of position of {mover} {arg}*",
+@says("core", "{arg}* [what is|what was|what be|GIVE] [DET] [net|total|straight line|overall] [CAMERA] (displacement|movement|translation|net movement|net displacement|net translation|motion|shift|offset|displacement vector|baseline) [vector] [of {mover}] {arg}*", "{arg}* [what is|what was] {owner} [net] (displacement|translation|movement|position change) {arg}*", "{arg}* [how (large|big|much|long|far) BE|what is] [the] (magnitude|length|size|change|amount) of [the] (displacement vector|displacement|translation|position|movement|location|{owner} displacement|{owner} position|{owner} translation) [of {mover}] {arg}*", "{arg}* [what is] [the] [net] distance [that] {mover} MOVE {arg}*", "{arg}* [what is] [the] (net|straight line|direct|straight) distance [that] {mover} [HAVE] (TRAVEL|MOVE) {arg}*", "{arg}* [what is|how large is] [the] (difference|change|change in|difference in|offset) (in|of|between) {owner} (position|location|positions|locations) {arg}*", "{arg}* how (large|big|much|far) BE the change of position of {mover} {arg}*",
       "{arg}* [what BE|how (far|wide|large|big) BE] the (distance|offset|baseline|difference) between [the two|the] [CAMERA|{owner}] (positions|locations|poses|position|places|pose|viewpoints) {arg}*", "{arg}* [what BE] the (distance|offset|baseline) between [the two|the] [CAMERA|{owner}] (frames|images) {arg}*", "{arg}* how far apart BE [the [two]] [CAMERA|{owner}] (positions|locations|frames|places|poses|viewpoints) {arg}*", "{arg}* how far apart {owner} (positions|locations) {arg}* (are|were)", "{arg}* how far apart (was|were) {mover} {arg}*", "{arg}* how many {unit} (lie|lies|are) between {owner} (positions|locations) {arg}*", "{arg}* the {owner} displacement {arg}*", "{arg}* {owner} displacement {arg}*")  # fmt: skip
 def _displacement(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
@@ -275,6 +275,7 @@ def _heading(*parts: Any) -> Any:
     "core",
     "{arg}* (how fast|at (what|which) speed) [BE|DO|HAVE|was] {mover} [been] [MOVE|TRAVEL] {arg}*",
     "{arg}* (how fast|at what speed) {mover} [HAVE|was|is] (MOVE|TRAVEL) {arg}*",
+    "{arg}* how fast [BE|DO] {mover} [MOVE|TRAVEL] {on_average} {arg}*",
     "[{mover}] speed [{at_mark}]",
     "[the] [current|present] (speed|velocity) {arg}*",
 )
@@ -282,7 +283,11 @@ def _speed(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None:
         return None
-    return all_finished([Value(of=MeanSpeed() if "span" in bag else Speed())], bag)
+    mean = "span" in bag or any(p == "mean" for p in parts)
+    return all_finished([Value(of=MeanSpeed() if mean else Speed())], bag)
+
+
+says("on_average", "on average")(lambda: "mean")
 
 
 STILL = "(standing still|still|stationary|stopped|not moving|standing|at rest|motionless|halted|parked)"
@@ -433,7 +438,7 @@ PRESENT, PAST = (
     "(was|were|was n't|were n't|has been|have been|had been|had)",
 )
 NOW_STILL = "[now|still|already|currently|also|ever|being|be]"
-view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (does|do) {mover} [still|currently] SEE {thing} {arg}*", "{arg}* CAN [n't] {mover} [still|also] SEE {thing} {arg}*", "{arg}* CAN [n't] {thing} [still] be SEEN {arg}*", f"{{arg}}* {{mark}} [is|be] {NOW_STILL} VISIBLE {{arg}}*", "{arg}* (does|do|would) {thing} APPEAR [VISIBLE] {arg}*", "{arg}* (is|are) there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* [what is|GIVE] [the] visibility of {thing} {arg}*", "{arg}* (does|do) {mover} have {thing} (in view|in sight|in its view) {arg}*", "{arg}* (do|does) {moment_arg} (show|contain) {thing}", "{arg}* {thing} [is] being VISIBLE {arg}*", "{arg}* would {mover} [be able to] SEE {thing} {arg}*", "{arg}* {mover} (sees|see) {thing} {arg}*", f"{{arg}}* (is|are) {{thing}} HIDDEN or {VIS} {{arg}}*", f"{{arg}}* (is|are|was) {{thing}} HIDDEN {{arg}}* or [can it be] {VIS} {{arg}}*", f"{{arg}}* (is|are) {{thing}} {VIS} (and unoccluded|or HIDDEN|or not) {{arg}}*", "{arg}* is {thing} among the things that (were|are) VISIBLE {arg}*"), False, False)  # fmt: skip
+view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (does|do) {mover} [still|currently] SEE {thing} {arg}*", "{arg}* CAN [n't] {mover} [still|also] SEE {thing} {arg}*", "{arg}* CAN [n't] {thing} [still] be SEEN {arg}*", f"{{arg}}* {{mark}} [is|be] {NOW_STILL} VISIBLE {{arg}}*", "{arg}* (does|do|would) {thing} APPEAR [VISIBLE] {arg}*", "{arg}* (is|are) there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* [what is|GIVE] [the] visibility of {thing} {arg}*", "{arg}* (does|do) {mover} have {thing} (in view|in sight|in its view) {arg}*", "{arg}* (do|does) {moment_arg} (show|contain) {thing}", "{arg}* (do|does|did) {seen_image} (show|contain|have) {thing}", "{arg}* {thing} [is] being VISIBLE {arg}*", "{arg}* would {mover} [be able to] SEE {thing} {arg}*", "{arg}* {mover} (sees|see) {thing} {arg}*", f"{{arg}}* (is|are) {{thing}} HIDDEN or {VIS} {{arg}}*", f"{{arg}}* (is|are|was) {{thing}} HIDDEN {{arg}}* or [can it be] {VIS} {{arg}}*", f"{{arg}}* (is|are) {{thing}} {VIS} (and unoccluded|or HIDDEN|or not) {{arg}}*", "{arg}* is {thing} among the things that (were|are) VISIBLE {arg}*"), False, False)  # fmt: skip
 view_says((f"{{arg}}* {PAST} {{thing}} {NOW_STILL} {VIS} {{arg}}*", "{arg}* (did|has|have|had|did n't|has n't) {mover} [ever|already|still] (SEE|SAW|seen|got|get) {thing} [in view|in sight] {arg}*", "{arg}* did {thing} [ever] APPEAR {arg}*", "{arg}* (has|have|had) {thing} [ever|already] (been|come) VISIBLE {arg}*", "{arg}* was there a (clear|free) (view|line of sight) (of|to) {thing} {arg}*", "{arg}* (has|have) {thing} [ever|already] been SEEN {arg}*", "{arg}* was {mover} able to SEE {thing} {arg}*", "{arg}* did {mover} have (sight of|in view) {thing} {arg}*", "{arg}* was {thing} SEEN at any time {arg}*", "{arg}* {mover} (has|have) [ever|already] seen {thing} {arg}*", "(has|have|had|did) {mover} [ever|already] (seen|SEE) {thing} (before|already|earlier|yet)"), True, False)  # fmt: skip
 view_says((f"{{arg}}* {PRESENT} {{thing}} {NOW_STILL} (HIDDEN|not VISIBLE|not SEEN|not in view|no longer VISIBLE) {{arg}}*", "{arg}* {thing} [is|be] HIDDEN {arg}*", "{arg}* (does|do) (anything|something) (hide|occlude|block|cover|obscure) {thing} {arg}*", "{arg}* is (anything|something) (hiding|occluding|blocking|covering|obscuring) [the view of|the view to] {thing} {arg}*", "{arg}* is the (view|line of sight) (of|to) {thing} (blocked|obstructed) {arg}*", "{arg}* is {thing} not {CANT} {arg}*".replace("{CANT}", "to be SEEN"), "{arg}* (does|do) {mover} not SEE {thing} {arg}*", "{arg}* can not {mover} SEE {thing} {arg}*", "{arg}* can {mover} not SEE {thing} {arg}*"), False, True)  # fmt: skip
 view_says((f"{{arg}}* {PAST} {{thing}} [now|still|already|currently|also|being|be] (HIDDEN|not VISIBLE|not SEEN|not in view) {{arg}}*", "{arg}* did {thing} fall (outside the image|outside the view|out of view|outside the frame) {arg}*", "{arg}* had {thing} left (the view|the picture|the image|the frame) {arg}*", "{arg}* did {mover} (lose sight of|not SEE) {thing} {arg}*", "{arg}* (has|have|had) {mover} not [yet] seen {thing} {arg}*", "{arg}* (has|have|had) {mover} never seen {thing} {arg}*", "{arg}* (has|have) {thing} (never|not) [yet] been SEEN {arg}*", "{arg}* was {thing} (never|not) [yet] SEEN {arg}*"), True, True)  # fmt: skip
@@ -461,8 +466,8 @@ def _seen_time(*parts: Any) -> Any:
     "core",
     "{arg}* {how_long} ago (BE|DO|HAVE) {thing} {event} (SEEN|VISIBLE|APPEAR) {arg}*",
     "{arg}* {how_long} ago DO {mover} [{event}] (SEE|SAW) {thing} {arg}*",
-    "{arg}* {how_long} (is it|has it been) since {thing} was [{event}] (SEEN|VISIBLE) {arg}*",
-    "{arg}* {how_long} (is it|has it been) since {mover} [{event}] (SAW|saw) {thing} {arg}*",
+    "{arg}* {how_long} [is it|has it been] since {thing} was [{event}] (SEEN|VISIBLE) {arg}*",
+    "{arg}* {how_long} [is it|has it been] since {mover} [{event}] (SAW|saw) {thing} {arg}*",
 )
 def _seen_ago(*parts: Any) -> Any:
     thing = next(p for p in parts if isinstance(p, Operand))
@@ -554,7 +559,7 @@ def _been_at(a: Any, _: Any, thing: Operand, b: Any) -> Any:
     "core",
     "{arg}* (has|have|had) {mover} [ever] been in {room} {arg}*",
     "{arg}* did {mover} [ever] (visit|enter|see) {room} {arg}*",
-    "{arg}* was {mover} [ever] in {room} {arg}*",
+    "{arg}* (was|were) {mover} [ever] in {room} {arg}*",
 )
 def _visited(a: Any, _: Any, room: Room, b: Any) -> Any:
     bag = bag_of(a, b)
@@ -594,6 +599,7 @@ def _where_camera(*parts: Any) -> Any:
     "core",
     "{arg}* {how_long} (passed|elapsed|went by|lies|lie|is there|was there|is it|was it|has passed|are there|passes|separates|did it take|has elapsed|does it take|lay|is|goes by|pass|did (the camera|the robot|it|we|you) take|were there|ran) {arg}*",
     "{arg}* {how_long} (DO|was) {mover} (take|need) {arg}*",
+    "{arg}* {how_long} did it take [{mover}] [to (get|go|drive|travel|move|come)] {arg}*",
     "{arg}* {how_long} DO DET PATH {arg}* (take|last) {arg}*",
     "{arg}* {how_long} [passed|time] {arg}*",
     "{arg}* what (amount|period|length|span|stretch|interval) of time (passed|elapsed|separates|lies|is|went by|is there) {arg}*",

@@ -339,6 +339,8 @@ def _object_count(*parts: Any) -> Any:
         or (place is not None and of.to is not None)
     ):
         return None
+    if "of" in bag and not isinstance(bag["of"], Room):
+        return None
     place = place or bag.get("of")
     if (
         place is not None
@@ -544,7 +546,7 @@ says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([Open(
     "[tell me] how (do|can|should) {mover} (get|go|drive|walk|come) [from {thing}] to {thing} [from {thing_here}] [{radius}]",
     "[the] [shortest] (route|way|path) [from] {thing} to {thing}",
     "what is the [shortest|best|fastest|quickest] (route|way|path) [from {thing}] to {thing} [{radius}]",
-    "(find|plan|show) [me] (a|the) [shortest|best] (route|way|path) [from {thing}] to {thing}",
+    "(find|plan|show|GIVE) [me] (a|the) [shortest|best] (route|way|path) [from {thing}] to {thing}",
     "how to (get|go|drive) [from {thing}] to {thing}",
 )
 def _route(*parts: Any) -> Any:
@@ -783,7 +785,7 @@ def _square(quantity: Any) -> bool:
     return UNITS[quantity[1]].kind == "area"
 
 
-says("core", "how (many {unit}|much|steeply) does the (floor|surface|ground) (slope|tilt|incline) at {thing}")(lambda *v: all_finished([Value(of=Slope(at=v[-1]))], {"unit": v[0]} if v[0] else {}))
+says("core", "how (many {unit}|much|steeply) does the (floor|surface|ground) (slope|tilt|incline) at {thing}", "how (many {unit}|much|steeply) does {thing} (slope|tilt|incline)")(lambda *v: all_finished([Value(of=Slope(at=v[-1]))], {"unit": v[0]} if v[0] else {}))
 says("core", "(is|are) [the surface (at|of)] {thing} (level|horizontal|flat|even)")(
     lambda thing: all_finished([Threshold(of=Slope(at=thing), comparison=Comparison.AT_MOST, value=LEVEL_DEG)], {})
 )
@@ -796,7 +798,7 @@ says(
     "core",
     "[what is|GIVE|in which direction is|where does] [the] [surface|unit] normal [vector] (of|at) [the surface] [at|of] [{thing}|] {arg}*",
     "what is the normal of the surface at {thing} {arg}*",
-    "which way does the surface at {thing} face {arg}*",
+    "which way does the surface at {thing} (face|point) {arg}*",
 )(lambda *v: all_finished([SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], Operand) else None)
 
 # ---- the same of each of several

@@ -392,7 +392,7 @@ def _thing_mark(mark: Operand) -> Operand:
 
 
 @says("mark", "{p}", "[DET] [marked|queried|clicked|given|specified|selected] POINT [at|of|marked|marked by|number|called|in|with] {p}", "[DET] [object|thing|item|surface|spot] [at|marked|marked by|under] {p}", "[DET] {label} (at|marked|marked by|marked with|marked as) {p}", "DET {labelled_p}",
-      "[DET] POINT POINT [at] {p}", "what [is|lies] at {p}", "whatever is at {p}", "[DET] (point|spot|pixel|place) marked by {p}", "the one at {p}", "the surface [point] (at|of) {p}", "[DET] {label} [that is|which is] shown at {p}", "the real world point [at] {p}", "[DET] THING [that is|which is|lying|located|seen] at {p}")  # fmt: skip
+      "[DET] POINT POINT [at] {p}", "what [is|lies] at {p}", "whatever is at {p}", "[DET] (point|spot|pixel|place) marked by {p}", "the one at {p}", "the (surface|ground|floor) [point] (at|of) {p}", "[DET] {label} [that is|which is] shown at {p}", "the real world point [at] {p}", "[DET] THING [that is|which is|lying|located|seen] at {p}")  # fmt: skip
 def _mark_point(*values: Any) -> Operand | None:
     return values[-1]
 
@@ -468,8 +468,8 @@ def _camera_start(*_: Any) -> Operand:
     return Camera(at=Start())
 
 
-@says("thing", "[the] FLOOR")
-def _floor() -> Operand:
+@says("thing", "[the] FLOOR", "the FLOOR (of|in) {room}")
+def _floor(_: Any = None) -> Operand:
     return Floor()
 
 
@@ -769,12 +769,12 @@ def _or_less(quantity: Any) -> tuple[Any, ...]:
     return Bound((Comparison.AT_MOST, quantity))
 
 
-@says("bound", "between {quantity} and {quantity}", "from {quantity} to {quantity}", "{quantity} to {quantity}")
+@says("bound", "between {quantity} and {quantity}", "within {quantity} (to|and) {quantity}", "from {quantity} to {quantity}", "{quantity} to {quantity}")
 def _within(low: Any, high: Any) -> tuple[Any, ...]:
     return Bound((low, high))
 
 
-@says("bound", "between {amount_number} and {quantity}", "{amount_number} to {quantity}")
+@says("bound", "between {amount_number} and {quantity}", "within {amount_number} (to|and) {quantity}", "{amount_number} to {quantity}")
 def _within_short(low: float, high: Any) -> tuple[Any, ...]:
     return Bound((Quantity(low, high.unit), high))
 

@@ -204,6 +204,8 @@ def _nearest(tokens: tuple[Token, ...]) -> tuple[Alternative, ...]:
 def _readings(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
     """The readings of a text with their costs, and how far it was understood."""
     found, farthest = _parsed(tokens, given)
+    if not found and len(tokens) > 1 and tokens[1].text == "n't" and tokens[0].text in (*_VERBS, "do", "does", "did"):
+        found, _ = _parsed((tokens[0], *tokens[2:]), given)  # "isn't it so?" asks whether it is
     if not found and (asked := _asked(tokens)):
         found = {q: c for q, c in _parsed(asked, given)[0].items() if isinstance(q, Query) and answer_type(q) is AnswerType.BOOLEAN}
     stops = [i for i, t in enumerate(tokens) if t.kind == "."]

@@ -502,6 +502,7 @@ def _how_it(*parts: Any) -> Any:
     "measure from {thing} to {thing}",
     "how long is the (ray|line) from {thing} to {thing}",
     "what separates {thing} from {thing} {arg}*",
+    "what would [a|the] (tape|tape measure|ruler|measuring tape|laser) (say|show|read|measure) (between|from) {thing} (and|to) {thing} {arg}*",
 )
 def _separate(*parts: Any) -> Any:
     how = next(
@@ -610,7 +611,7 @@ def _more(*parts: Any) -> Any:
 
 @says(
     "core",
-    "{arg}* BE {thing} not {than_adj} {arg}* {than} {arg}*",
+    "{arg}* BE {thing} (not|no) {than_adj} {arg}* {than} {arg}*",
     "{arg}* {thing} BE (not|n't) {than_adj} {arg}* {than} {arg}*",
 )
 def _not_more(*parts: Any) -> Any:
@@ -736,7 +737,7 @@ GRAMMAR.table("axis", {w: a for a, ws in {Axis.FORWARD: "forward, forwards, ahea
 m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: Shift(axis=axis))
 m(
     "(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}",
-    "{owner} (heading|yaw|yaw angle|heading angle)",
+    "{owner} (heading|yaw|yaw angle|heading angle|orientation)",
 )(lambda *_: Heading())
 m("(speed|velocity) of {mover}", "{owner} (speed|velocity)", "current speed [of {mover}]")(lambda *_: Speed())
 m("(mean|average) (speed|velocity) [of {mover}]", "{owner} (mean|average) (speed|velocity)")(lambda *_: MeanSpeed())
@@ -973,7 +974,8 @@ def _most(adj: Any) -> Any:
 
 
 says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: Superlative(*adj, rank))
-says("superlative", "(the|at the|at a|a|more) [greater|more] {scale_noun}")(lambda s: None)
+says("superlative", "the most {scale_noun}")(lambda s: Superlative(s, MORE))
+says("superlative", "the least {scale_noun}")(lambda s: Superlative(s, LESS))
 says(
     "superlative",
     "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}",
@@ -1162,7 +1164,7 @@ def _pixel(*parts: Any) -> Any:
     return all_finished([Pixel(of=things[0], at=moment)], {}) if moment is not None and not bag else None
 
 
-says("seen_image", "the {moment_mark} (image|frame|picture)")(lambda moment: Arg("shot", moment))
+says("seen_image", "the {moment_mark} (image|frame|picture)", "the IMAGE [TAKEN] (at|from|of) {moment}")(lambda moment: Arg("shot", moment))
 says(
     "arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen"
 )(lambda: Arg("image", True))
