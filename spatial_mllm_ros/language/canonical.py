@@ -414,10 +414,10 @@ for _metric, _before in (
         _between = f"the {_unsigned}{_before}distance between {{a}} and {{b}}"
         _said(m.Distance, _between, metric=_metric, fits=_fits)
         _said(m.Distance, f"{_between} between their centers", metric=_metric, ends=m.Ends.CENTERS, fits=_fits)
-_marked_or_object = lambda x: isinstance(x.of, o.Point | o.Box | o.Object)  # noqa: E731
-_said(m.Depth, "the depth of {of}", fits=_marked_or_object)
-_said(m.Depth, "the depth of {of} in the latest image", at=t.Now(), fits=_marked_or_object)
-_said(m.Depth, "the depth of {of} in the image at {at}", fits=_marked_or_object)
+_no_room = lambda x: not isinstance(x.of, o.Room)  # noqa: E731  the depth of a room is no optical one
+_said(m.Depth, "the depth of {of}", fits=_no_room)
+_said(m.Depth, "the depth of {of} in the latest image", at=t.Now(), fits=_no_room)
+_said(m.Depth, "the depth of {of} in the image at {at}", fits=_no_room)
 _said(m.Height, "the height of {of} above {above}")
 _said(m.Angle, "the angle at {vertex} between {a} and {b}")
 _said(m.Bearing, "the horizontal angle of {of} from {viewer}[ facing {facing}]")

@@ -298,8 +298,10 @@ class Chart:
 
     def _matched(self, node: Node, at: int) -> Found:
         kind = node.kind
+        found: Found
+        reached: Found
         if kind == "seq":
-            found: Found = [(at, (), 0)]
+            found = [(at, (), 0)]
             for part in node.parts:
                 found = [(e2, v + v2, c + c2) for e, v, c in found for e2, v2, c2 in self.match(part, e)]
                 self._spend(len(found))
@@ -312,11 +314,11 @@ class Chart:
         at = self.next[at]
         if kind == "star":
             (part,) = node.parts
-            found = reached = [(at, (), 0)]
+            found, reached = [(at, (), 0)], [(at, (), 0)]
             while reached:
                 reached = [(e2, v + v2, c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e]
                 self._spend(len(reached))
-                found = found + reached
+                found += reached
             return [(e, (v,) if part.values else (), c) for e, v, c in found]
         self.farthest = max(self.farthest, at + 1)
         if kind == "word":

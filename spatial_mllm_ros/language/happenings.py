@@ -27,6 +27,7 @@ from spatial_mllm_ros.queries.measures import (
     Elapsed,
     Event,
     Heading,
+    Height,
     MeanSpeed,
     Measure,
     Metric,
@@ -694,6 +695,12 @@ def _unseen_fraction(*parts: Any) -> Any:
 def _unseen(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     return None if bag is None or bag.keys() - {"span"} else all_finished([Unseen()], {})
+
+
+@says("core", "{arg}* (from|at) (what|which) height (was|is) {seen_image} TAKEN {arg}*", "how high [over the FLOOR|above the FLOOR] was {seen_image} TAKEN {arg}*")
+def _taken_from(*values: Any) -> Any:
+    bag = Parts(values).bag(("shot", "unit"))
+    return None if bag is None else all_finished([Value(of=Height(of=Camera(at=bag.pop("shot"))))], bag)
 
 
 @says("core", "{arg}* did [the] [depth (at|of)] {thing} change {arg}*", "{arg}* (has|have) {thing} changed {arg}*", "{arg}* (has|did) (anything|something) (changed|change) (at|in|inside) {thing} {arg}*", "{arg}* did {thing} change {arg}*")

@@ -377,8 +377,10 @@ def _exists(*parts: Any) -> Any:
     if bag is None or bag:
         return None
     room = next((p for p in parts if isinstance(p, Room)), None)
-    if of.pick is Pick.ALL or room is not None:
-        of = replace(of, pick=Pick.ANY, **({} if room is None else {"where": Where.INSIDE, "to": room}))
+    if of.pick is Pick.ALL:
+        of = replace(of, pick=Pick.ANY)
+    if room is not None:
+        of = replace(of, where=Where.INSIDE, to=room)
     return all_finished([Exists(of=of)], {}) if of.name or of.where else None
 
 
@@ -706,8 +708,8 @@ says("side_length", "{quantity} (high|tall|in height)")(lambda q: ("height_m", s
     "[a|an|the] {kind_of} {amount_number} {by} {quantity}", "[a|an|the] {kind_of} {quantity} {by} {quantity}"
 )
 def _box_by(*values: Any) -> Any:
-    a, b = (v for v in values if isinstance(v, float | Quantity) and not isinstance(v, bool))
-    a = a if isinstance(a, Quantity) else Quantity(a, b.unit)
+    *first, b = (v for v in values if isinstance(v, Quantity))
+    a = first[0] if first else Quantity(next(v for v in values if type(v) is float), b.unit)
     return (
         ("sides", (("length_m", max(si(a), si(b))), ("width_m", min(si(a), si(b)))))
         if _metres(a) and _metres(b)

@@ -34,6 +34,7 @@ from spatial_mllm_ros.queries.operands import (
 from spatial_mllm_ros.queries.term import Term
 from spatial_mllm_ros.queries.units import AREA, LENGTH, TIME, UNITS, VOLUME
 
+
 def _yaml(name: str) -> Any:
     return yaml.load((Path(__file__).parent / name).read_text("utf-8"), yaml.BaseLoader)
 

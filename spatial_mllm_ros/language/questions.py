@@ -29,7 +29,7 @@ def _question(whether: Any, core: Any = None) -> Any:
     )
 
 
-says("stated", "ASK* {whether}", "ASK ASK* [that]")(lambda *_: True)
+says("stated", "ASK* {whether}", "(check|verify|assert|confirm|test) [that|if|whether]")(lambda *_: True)
 says("whether", "WHETHER [.]")(lambda: True)
 
 

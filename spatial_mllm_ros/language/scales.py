@@ -237,7 +237,7 @@ def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> It
         yield Height(of=x, above=roles["above"])
     elif keys == {"subj", "below"} and scale in ("far", "high", "up") and isinstance(x, Operand):
         yield Height(of=roles["below"], above=x)
-    elif isinstance(x, Room) and scale in ("far", "gap") and keys != {"subj", "from"} and keys != {"subj", "to"}:
+    elif isinstance(x, Room) and scale in ("far", "gap") and keys not in ({"subj", "from"}, {"subj", "to"}):
         return
     elif keys == {"subj", "from"} and scale in ("high", "height", "tall", "up") and isinstance(roles["from"], Floor):
         yield Height(of=x)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spatial_mllm_ros.language.chart import ANYTHING, Chart, Several
-from spatial_mllm_ros.language.phrases import GRAMMAR, Arg, Bound, Quantity, Things, rebuilt, same, says, si
+from spatial_mllm_ros.language.phrases import GRAMMAR, Arg, Bound, Quantity, rebuilt, same, says, si
 from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, How, Superlative, measures
 from spatial_mllm_ros.queries.asks import (
     Ask,
@@ -909,7 +909,7 @@ def _compare_measures(x: Any, comparison: Comparison, factor: Any, y: Any, offse
     add = 0.0
     if offset is not None:
         sign, q = offset
-        if isinstance(q, tuple):
+        if isinstance(q, Quantity):
             if UNITS[q[1]].kind != UNITS[unit].kind:
                 return None
             add = sign * convert(si(q), "deg" if unit == "deg" else _SI[UNITS[unit].kind], unit)
@@ -970,10 +970,10 @@ says(
 
 @says("superlative", "[the] {most_adj}")
 def _most(adj: Any) -> Any:
-    return Superlative(*adj)
+    return Superlative(adj.scale, adj.sign)
 
 
-says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: Superlative(*adj, rank))
+says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: Superlative(adj.scale, adj.sign, rank))
 says("superlative", "the most {scale_noun}")(lambda s: Superlative(s, MORE))
 says("superlative", "the least {scale_noun}")(lambda s: Superlative(s, LESS))
 says(
@@ -988,7 +988,7 @@ says(
     "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]",
     "more {adj}",
     "the more {adj} [one|point|of the two]",
-)(lambda adj: Superlative(*adj))
+)(lambda adj: Superlative(adj.scale, adj.sign))
 says("than_adj", "{more_adj}", "the {more_adj} one", "more {adj}")(same)
 says("than_adj", "less {adj}")(lambda adj: Adjective(adj[0], -adj[1]))
 says(
