@@ -17,7 +17,7 @@ from spatial_mllm_ros.scene.window import WindowGeometry
 class StandInPredictor:
     """True depth and poses of known frames, every window in a frame and unit of its own, with noise and outliers.
 
-    It recognises an image by its pixels, so it is handed colour alone, as a network is. every: of the depth's pixels that
+    It recognises an image by its pixels, so it is handed color alone, as a network is. every: of the depth's pixels that
     it predicts (an odd number, so that they are pixels of the image). white, common: relative errors of depth, of a pixel
     and of a whole image. focal: factor on the focal lengths that it takes the camera to
     have. outliers: share of pixels that are wrong altogether. position_m, rotation_rad: errors of poses.

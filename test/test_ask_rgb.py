@@ -1,4 +1,4 @@
-"""ask and replay of images alone: a model looks at them, geometry from colour measures in them, and neither pretends."""
+"""ask and replay of images alone: a model looks at them, geometry from color measures in them, and neither pretends."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_images_that_nothing_places_stay_bounded() -> None:
     assert held.keyframes(3, 10_000).picked == ()
 
 
-# ---- geometry from colour
+# ---- geometry from color
 
 
 def test_images_alone_are_known_up_to_scale(predictor: Predictor, images: Path, checkpoint: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_replay_tells_what_became_of_them(
 ) -> None:
     option = ("--rgb-geometry", str(checkpoint), "--report", str(tmp_path / "out"))
     told = json.loads(run("replay", str(images), *option, "--json").stdout)
-    found = told["geometry_from_colour"]
+    found = told["geometry_from_color"]
     assert (told["taken"], found["scale_source"], found["world_frame"]) == (COUNT, "NONE", "up_to_scale_0")
     assert found["windows"] >= 3
     assert told["keyframes"]

@@ -63,7 +63,7 @@ class Robot:
         message = new(IMAGE, self.header(ms, frame), h, w, encoding, 0, data.size // h, data)
         self.send(topic, IMAGE, ms if at < 0 else at, message)
 
-    def colour(
+    def color(
         self, ms: int, topic: str = "/cam/image_raw", frame: str = "optical", value: int = 0, size=(8, 6)
     ) -> None:
         self.image(ms, topic, frame, "rgb8", np.full((size[1], size[0], 3), value, np.uint8))
@@ -184,12 +184,12 @@ def test_messages_that_do_not_decode_are_counted_and_the_rest_goes_on(tmp_path):
         for ms in range(0, 1000, 100):
             robot.info(ms)
             robot.depth(ms)
-            robot.colour(ms)
+            robot.color(ms)
         robot.raw("/cam/image_raw", IMAGE, 1000, b"\x00\x01\x00\x00nonsense")
         robot.image(1001, "/cam/image_raw", "optical", "rgb17", np.zeros((6, 8, 3), np.uint8))
         robot.image(1002, "/cam/depth/image", "optical", "16UC1", np.zeros((6, 8), np.float32))
         robot.image(1003, "/cam/depth/image", "optical", "16UC1", np.zeros((6, 4), np.uint16))
-        robot.colour(1003)
+        robot.color(1003)
     source = BagSource(tmp_path / "bag")
     frames = list(source.frames())
     assert len(frames) == 11
@@ -214,7 +214,7 @@ def test_depth_of_every_encoding_is_chosen_and_read(tmp_path, encoding, values):
         for ms in range(0, 500, 100):
             robot.info(ms)
             robot.image(ms, "/cam/depth/image_raw", "optical", encoding, np.full((6, 8), values))
-            robot.colour(ms)
+            robot.color(ms)
     frames = list(BagSource(tmp_path / "bag").frames())
     assert [frame.depth is not None for frame in frames] == [True] * 5
     assert np.allclose(depth_to_metres(frames[0].depth), 2.0)
@@ -239,7 +239,7 @@ def test_a_distortion_is_used_or_named_with_what_to_do(tmp_path, name, d, says):
         for ms in range(0, 500, 100):
             fields = (6, 8, name, np.array(d), k, np.eye(3).reshape(-1), np.zeros(12), 0, 0, roi)
             robot.send("/cam/camera_info", INFO, ms, new(INFO, robot.header(ms, "optical"), *fields))
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag")
     assert len(list(source.frames())) == (0 if says else 5)
     assert says in source.texts.get("bad_camera_info", "")
@@ -255,7 +255,7 @@ def test_compressed_depth_is_chosen_and_read_whatever_its_format_says(tmp_path, 
             robot.info(ms)
             message = new(COMPRESSED, robot.header(ms, "optical"), kind, np.frombuffer(data, np.uint8))
             robot.send("/cam/depth/image_raw/compressedDepth", COMPRESSED, ms, message)
-            robot.colour(ms)
+            robot.color(ms)
     frames = list(BagSource(tmp_path / "bag").frames())
     assert [frame.depth is not None for frame in frames] == [True] * 5
     assert np.allclose(depth_to_metres(frames[0].depth), 2.0)
@@ -288,7 +288,7 @@ def test_static_transforms_recorded_late_hold_from_the_beginning(tmp_path):
         for ms in range(0, 500, 100):
             robot.tf(ms, "odom", "base", ms / 100)
             robot.info(ms)
-            robot.colour(ms)
+            robot.color(ms)
         robot.tf(0, "base", "optical", 10.0, at=499, static=True)
     frames = list(BagSource(tmp_path / "bag").frames())
     assert [round(f.T_world_camera[0, 3]) for f in frames] == [10, 11, 12, 13, 14]
@@ -299,13 +299,13 @@ def test_transforms_that_are_late_missing_or_contradictory(tmp_path):
     with Robot(tmp_path / "bag") as robot:
         robot.info(0)
         robot.tf(0, "map", "optical", 0.0)
-        robot.colour(50)
+        robot.color(50)
         robot.tf(100, "map", "optical", 1.0, at=240)  # late, but in time
-        robot.colour(300)
-        robot.colour(3400)  # by now the one at 300 has waited long enough
+        robot.color(300)
+        robot.color(3400)  # by now the one at 300 has waited long enough
         robot.tf(3450, "map", "optical", 2.0)  # too late for it, and too far from the one before
         robot.tf(3500, "somewhere", "optical", 9.0)  # another parent
-        robot.colour(3510)
+        robot.color(3510)
     source = BagSource(tmp_path / "bag")
     frames = list(source.frames())
     assert [f.stamp_ns // MS for f in frames] == [50, 300, 3400, 3510]
@@ -321,7 +321,7 @@ def test_a_localiser_at_one_hertz_is_interpolated_with_a_deviation_that_grows_in
         for ms in range(0, 5001, 100):
             if ms % 1000 == 0:
                 robot.tf(ms, "map", "optical", 0.1 * (ms / 1000) ** 2)
-            robot.colour(ms)
+            robot.color(ms)
     frames = list(BagSource(tmp_path / "bag").frames())
     assert all(f.T_world_camera is not None for f in frames)
     assert frames[20].pose_stddev is None, "at a transform's own stamp"
@@ -347,7 +347,7 @@ def test_no_calibration_no_transforms(tmp_path):
     """A webcam: images are all there is, and a model can still answer about them."""
     with Robot(tmp_path / "bag") as robot:
         for ms in range(0, 500, 100):
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag")
     frames = list(source.frames())
     assert len(frames) == 5
@@ -361,7 +361,7 @@ def test_a_robot_without_a_localiser_gives_no_poses(tmp_path):
         robot.tf(0, "base_link", "optical", static=True)
         for ms in range(0, 300, 100):
             robot.info(ms)
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag")
     assert all(f.T_world_camera is None for f in source.frames())
     assert dict(source.remarks) == {"tf_unknown_frame": 3}
@@ -377,7 +377,7 @@ def test_depth_of_another_camera_is_registered(tmp_path):
             robot.info(ms, "/cam/color/camera_info", size=(16, 12))
             robot.info(ms, "/cam/depth/camera_info", "depth_optical")
             robot.depth(ms, "/cam/depth/image_rect", "depth_optical")
-            robot.colour(ms, "/cam/color/image_raw", size=(16, 12))
+            robot.color(ms, "/cam/color/image_raw", size=(16, 12))
     source = BagSource(tmp_path / "bag")
     assert source.cameras == [
         CameraTopics(
@@ -396,7 +396,7 @@ def test_depth_of_another_camera_is_registered(tmp_path):
 def test_rectified_images_use_the_projection_matrix(tmp_path):
     with Robot(tmp_path / "bag") as robot:
         robot.info(0)
-        robot.colour(0, "/cam/image_rect_color")
+        robot.color(0, "/cam/image_rect_color")
     assert next(iter(BagSource(tmp_path / "bag").frames())).camera.fx == 20
     assert is_rectified("/cam/image_rect")
     assert not is_rectified("/rectory/image_raw")
@@ -408,7 +408,7 @@ def test_topics_can_be_chosen(tmp_path):
             robot.tf(0, "map" if name == "front" else "odom", name, static=True)
             for ms in range(0, 300, 100):
                 robot.info(ms, f"/{name}/camera_info", name)
-                robot.colour(ms, f"/{name}/image_raw", name)
+                robot.color(ms, f"/{name}/image_raw", name)
     bag = tmp_path / "bag"
     assert {f.camera_frame for f in BagSource(bag).frames()} == {"front"}
     assert {f.camera_frame for f in BagSource(bag, InputSettings(color_topic="/rear/image_raw")).frames()} == {"rear"}
@@ -426,11 +426,11 @@ def test_a_bag_without_images(tmp_path):
     with Robot(tmp_path / "bag") as robot:
         robot.tf(0, "map", "base")
         robot.depth(0)
-    with pytest.raises(SourceError, match=r"no colour images.*/cam/depth/image"):
+    with pytest.raises(SourceError, match=r"no color images.*/cam/depth/image"):
         BagSource(tmp_path / "bag")
     with Robot(tmp_path / "empty"):
         pass
-    with pytest.raises(SourceError, match="no colour images"):
+    with pytest.raises(SourceError, match="no color images"):
         BagSource(tmp_path / "empty")
 
 
@@ -438,7 +438,7 @@ def test_a_custom_type_in_the_bag_is_no_obstacle(tmp_path):
     """Robots record types of their own, whose definitions nobody here can parse."""
     with Robot(tmp_path / "bag") as robot:
         robot.info(0)
-        robot.colour(0)
+        robot.color(0)
         connection = robot._writer.add_connection(
             "/secret", "acme_msgs/msg/Secret", msgdef="this is { no definition", rihs01="RIHS01_" + "0" * 64
         )
@@ -457,7 +457,7 @@ def test_transforms_of_several_robots_are_kept_apart(tmp_path):
                 robot.tf(ms, "map", "base_link", x + ms / 1000, topic=f"/{name}/tf")
                 robot.tf(ms, "base_link", "optical", 0.1, static=True, topic=f"/{name}/tf_static")
                 robot.info(ms, f"/{name}/cam/camera_info")
-                robot.colour(ms, f"/{name}/cam/image_raw")
+                robot.color(ms, f"/{name}/cam/image_raw")
     bag = tmp_path / "bag"
     for settings, x in (
         (InputSettings(), 1.1),
@@ -481,7 +481,7 @@ def test_two_publishers_of_one_transform_are_doubted(tmp_path):
             robot.tf(ms + 40, "map", "optical", ms / 1000 + 3)
             robot.tf(ms, "base", "wheel", ms % 200)  # a wheel, of which the camera does not hang
             robot.info(ms)
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag")
     list(source.frames())
     (doubt,) = source.doubts
@@ -499,7 +499,7 @@ def test_poses_of_a_topic_instead_of_tf(tmp_path, kind):
             robot.tf(ms, "odom", "base_link", -9.0)  # what the topic is to replace
             robot.pose(ms, kind, "world", "base_link", ms / 1000, position=0.04, rotation=0.1)
             robot.info(ms)
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag", InputSettings(pose_topic="/pose"))
     frames = list(source.frames())
     assert_allclose([f.T_world_camera[0, 3] for f in frames], np.arange(0.5, 1.45, 0.1))
@@ -521,7 +521,7 @@ def test_a_tracker_that_tells_the_camera_s_own_pose(tmp_path):
         for ms in range(0, 500, 100):
             robot.pose(ms, "PoseStamped", "world", "", ms / 1000)
             robot.info(ms)
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag", InputSettings(pose_topic="/pose", image_frame="body"))
     frames = list(source.frames())
     assert_allclose([f.T_world_camera[0, 3] for f in frames], np.arange(0, 0.45, 0.1))
@@ -535,7 +535,7 @@ def test_covariances_of_publishers_that_do_not_know(tmp_path):
         for ms, position in ((0, 0.0), (100, 1000.0)):
             robot.pose(ms, "PoseWithCovarianceStamped", "map", "", 0.0, position=position)
             robot.info(ms)
-            robot.colour(ms)
+            robot.color(ms)
     frames = list(BagSource(tmp_path / "bag", InputSettings(pose_topic="/pose")).frames())
     assert [f.pose_stddev for f in frames] == [None, None]
 
@@ -546,7 +546,7 @@ def test_a_camera_alone_is_read_without_poses_and_that_is_said(tmp_path):
         for ms in range(0, 500, 100):
             robot.info(ms)
             robot.depth(ms)
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag")
     frames = list(source.frames())
     assert [f.depth is not None for f in frames] == [True] * 5
@@ -564,7 +564,7 @@ def test_units_and_invalid_values_of_depth_can_be_set(tmp_path):
         robot.info(0)
         values = np.array([[0, 1, 9999], [20000, 40000, 65535]], np.uint16).repeat(4, 0)[:6].repeat(3, 1)[:, :8]
         robot.image(0, "/cam/depth/image", "optical", "16UC1", values)
-        robot.colour(0)
+        robot.color(0)
     (frame,) = BagSource(tmp_path / "bag").frames()
     assert frame.depth.dtype == np.uint16
     assert set(np.unique(frame.depth)) == {0, 1, 9999, 20000, 40000}, "65535 means no data"
@@ -585,8 +585,8 @@ def test_what_is_read_and_what_is_not_is_told(tmp_path):
             robot.info(ms, z + "depth/camera_info", "left")
             robot.image(ms, z + "confidence/confidence_map", "left", "32FC1", np.full((6, 8), 80, np.float32))
             robot.image(ms, z + "depth/depth_registered", "left", "32FC1", np.full((6, 8), 2, np.float32))
-            robot.colour(ms, z + "rgb/image_rect_color", "left")
-            robot.colour(ms, z + "right/image_rect_color", "right")
+            robot.color(ms, z + "rgb/image_rect_color", "left")
+            robot.color(ms, z + "right/image_rect_color", "right")
     source = BagSource(tmp_path / "bag")
     assert all(np.all(f.depth == 2) for f in source.frames())
     assert source.info.chosen == (
@@ -614,7 +614,7 @@ def test_why_frames_lack_something_is_kept_in_figures(tmp_path, lacking, reason,
             )
             robot.info(ms + 10**8 if lacking == "info clock" else ms, at=ms)
             robot.depth(ms + 50 if lacking == "pairs" else ms)
-            robot.colour(ms)
+            robot.color(ms)
     source = BagSource(tmp_path / "bag")
     frames = list(source.frames())
     assert len(frames) == 30

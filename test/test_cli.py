@@ -197,7 +197,7 @@ def test_verdicts(tmp_path: Path) -> None:
     path = "How long is the path?"
     right = {"id": "right", "question": path, "expect": number(50, [0, 1e6], "cm")}
     refused = {"id": "refused", "question": path, "expect": {"error_code": "NOT_SEEN"}}
-    unanswered = {"id": "unanswered", "question": "Which colour is love?", "expect": number(1, [0, 2])}
+    unanswered = {"id": "unanswered", "question": "Which color is love?", "expect": number(1, [0, 2])}
     good = {"questions": [right, unanswered]}
     result = run("ask", TINY, "--questions", write_json(tmp_path / "q.json", good))
     assert "1 of 2 right, 0 wrong, 1 refused" in result.stdout

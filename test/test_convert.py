@@ -29,7 +29,7 @@ from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.sources import messages
-from spatial_mllm_ros.sources.writers import encoded_colour
+from spatial_mllm_ros.sources.writers import encoded_color
 
 STAMPS = st.integers(0, 2**31 * 10**9 - 1)
 # NUL ends a string of DDS.
@@ -175,8 +175,8 @@ def test_frames_survive_the_wire() -> None:
     """What a camera publishes is what the readers of recordings understand."""
     frame = next(iter(SmallSource(1).frames()))
     sent = {kind: over_the_wire(message) for kind, message in convert.camera_messages(frame, MAKE)}
-    assert list(sent) == [Kind.TF, Kind.CAMERA_INFO, Kind.DEPTH_CAMERA_INFO, Kind.COLOUR, Kind.DEPTH]
-    assert (messages.colour_image(sent[Kind.COLOUR]) == frame.image).all()
+    assert list(sent) == [Kind.TF, Kind.CAMERA_INFO, Kind.DEPTH_CAMERA_INFO, Kind.COLOR, Kind.DEPTH]
+    assert (messages.color_image(sent[Kind.COLOR]) == frame.image).all()
     assert (messages.depth_image(sent[Kind.DEPTH]) == frame.depth).all()
     assert messages.camera_model(sent[Kind.CAMERA_INFO]) == frame.camera
     parent, child, stamp, T = messages.transform(sent[Kind.TF].transforms[0])
@@ -187,11 +187,11 @@ def test_frames_survive_the_wire() -> None:
 def test_compressed_images_stay_as_they_are() -> None:
     frame = next(iter(SmallSource(1).frames()))
     assert isinstance(frame.image, np.ndarray)
-    data = encoded_colour(frame.image, png=True)
+    data = encoded_color(frame.image, png=True)
     compressed = dataclasses.replace(frame, image=EncodedImage(data, lambda _: frame.image), depth=None)
     sent = {kind: over_the_wire(message) for kind, message in convert.camera_messages(compressed, MAKE)}
     assert Kind.DEPTH not in sent
-    image, size = messages.compressed_colour(sent[Kind.COLOUR])
+    image, size = messages.compressed_color(sent[Kind.COLOR])
     assert size == (32, 24)
     assert (image.decode() == frame.image).all()
 

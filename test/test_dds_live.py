@@ -44,7 +44,7 @@ from spatial_mllm_ros.sources.source import SourceInfo
 pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
 
 COMMAND = [sys.executable, "-m", "spatial_mllm_ros.cli"]
-COLOUR, DEPTH = "camera/color/image_raw", "camera/aligned_depth_to_color/image_raw"
+COLOR, DEPTH = "camera/color/image_raw", "camera/aligned_depth_to_color/image_raw"
 INFO, DEPTH_INFO = "camera/color/camera_info", "camera/aligned_depth_to_color/camera_info"
 IMAGE, TF = "sensor_msgs/msg/Image", "tf2_msgs/msg/TFMessage"
 PATIENCE_S = 10.0
@@ -138,7 +138,7 @@ class Company:
     def send(self, frame: Frame, without: tuple[Kind, ...] = ()) -> None:
         topics = {
             Kind.TF: (TF, "/tf"),
-            Kind.COLOUR: (IMAGE, COLOUR),
+            Kind.COLOR: (IMAGE, COLOR),
             Kind.DEPTH: (IMAGE, DEPTH),
             Kind.CAMERA_INFO: ("sensor_msgs/msg/CameraInfo", INFO),
             Kind.DEPTH_CAMERA_INFO: ("sensor_msgs/msg/CameraInfo", DEPTH_INFO),
@@ -323,7 +323,7 @@ def test_parameters_over_the_wire(make: Nodes, company: Company) -> None:
     described = company.call(
         "rcl_interfaces/srv/DescribeParameters",
         "/spatial_mllm/describe_parameters",
-        names=["timeout_s", "query_queue", "colour_qos"],
+        names=["timeout_s", "query_queue", "color_qos"],
     ).descriptors
     assert described[0].floating_point_range[0].to_value == 3600.0
     assert "unit s" in described[0].additional_constraints
@@ -355,7 +355,7 @@ def test_ros_arguments(make: Nodes, company: Company, tmp_path: Path) -> None:
     """Names, namespaces, remapping and parameters as ROS 2 has them."""
     file = tmp_path / "params.yaml"
     file.write_text("/robot/mapper:\n  ros__parameters:\n    max_frames: 7\n    timeout_s: 4\n", encoding="utf-8")
-    renaming = ("-r", "__node:=mapper", "-r", "__ns:=/robot", "-r", f"{COLOUR}:=front/image")
+    renaming = ("-r", "__node:=mapper", "-r", "__ns:=/robot", "-r", f"{COLOR}:=front/image")
     node = make(*renaming, "-r", "spatial_query:=/ask", "--params-file", str(file), "-p", "max_frames:=9")
     assert node.name == "/robot/mapper"
     assert node.service_name == "/ask"
@@ -397,7 +397,7 @@ def test_a_best_effort_camera_is_heard(make: Nodes, company: Company, caplog: py
     message = convert.image_message(
         np.zeros((4, 4, 3), np.uint8), "rgb8", convert.header(1, "lens", company.make), company.make
     )
-    publisher = company.node.create_publisher(IMAGE, COLOUR, "sensor_data")
+    publisher = company.node.create_publisher(IMAGE, COLOR, "sensor_data")
     wait_for(lambda: publisher.subscription_count, "a subscription")
     publisher.publish(message)
     assert node.engine is not None
@@ -408,10 +408,10 @@ def test_a_best_effort_camera_is_heard(make: Nodes, company: Company, caplog: py
 
 
 def test_a_mismatch_is_told_with_its_remedy(make: Nodes, company: Company, caplog: pytest.LogCaptureFixture) -> None:
-    make(colour_qos="reliable")
-    company.node.create_publisher(IMAGE, COLOUR, "sensor_data")
-    wait_for(lambda: "Set colour_qos to sensor_data or auto" in company.diagnosis("input: colour"), "the diagnosis")
-    assert "Set colour_qos to sensor_data or auto" in caplog.text
+    make(color_qos="reliable")
+    company.node.create_publisher(IMAGE, COLOR, "sensor_data")
+    wait_for(lambda: "Set color_qos to sensor_data or auto" in company.diagnosis("input: color"), "the diagnosis")
+    assert "Set color_qos to sensor_data or auto" in caplog.text
 
 
 def test_a_topic_that_nobody_publishes_is_told_with_the_nearest_names(
@@ -421,8 +421,8 @@ def test_a_topic_that_nobody_publishes_is_told_with_the_nearest_names(
     company.node.create_publisher(IMAGE, "/camera/color/image_rect")
     company.node.create_publisher(IMAGE, "/rear/fisheye")
     make()
-    wanted = "nobody publishes /camera/color/image_raw: did you mean /camera/color/image_rect? set colour_topic"
-    wait_for(lambda: wanted in company.diagnosis("input: colour"), lambda: company.diagnosis("input: colour"))
+    wanted = "nobody publishes /camera/color/image_raw: did you mean /camera/color/image_rect? set color_topic"
+    wait_for(lambda: wanted in company.diagnosis("input: color"), lambda: company.diagnosis("input: color"))
     wait_for(lambda: wanted in caplog.text, "the log")
     answer = company.client.ask("How high is the ceiling?")
     assert answer.error_code is ErrorCode.NO_FRAMES
@@ -438,7 +438,7 @@ def test_a_question_at_once_says_what_has_not_come_yet(make: Nodes, company: Com
 
 def test_a_topic_of_another_type_and_one_that_is_only_compressed_are_named(make: Nodes, company: Company) -> None:
     company.node.create_publisher("std_msgs/msg/String", DEPTH)
-    company.node.create_publisher("sensor_msgs/msg/CompressedImage", f"{COLOUR}/compressed")
+    company.node.create_publisher("sensor_msgs/msg/CompressedImage", f"{COLOR}/compressed")
     make()
     wait_for(
         lambda: "published as std_msgs/msg/String, but sensor_msgs/msg/Image" in company.diagnosis("input: depth"),
@@ -446,10 +446,10 @@ def test_a_topic_of_another_type_and_one_that_is_only_compressed_are_named(make:
     )
     wait_for(
         lambda: (
-            "only /camera/color/image_raw/compressed: set colour_transport to compressed"
-            in company.diagnosis("input: colour")
+            "only /camera/color/image_raw/compressed: set color_transport to compressed"
+            in company.diagnosis("input: color")
         ),
-        lambda: company.diagnosis("input: colour"),
+        lambda: company.diagnosis("input: color"),
     )
 
 
@@ -475,14 +475,14 @@ def test_a_pose_topics_type_is_found_once_it_is_published(make: Nodes, company: 
 def test_images_that_get_lost_while_camera_info_comes_are_told(make: Nodes, company: Company) -> None:
     """As large best-effort images do where the system's buffers are small."""
     make()
-    company.node.create_publisher(IMAGE, COLOUR, "sensor_data")
+    company.node.create_publisher(IMAGE, COLOR, "sensor_data")
     for index in range(40):
-        company.send(frame(index), without=(Kind.COLOUR, Kind.DEPTH))
+        company.send(frame(index), without=(Kind.COLOR, Kind.DEPTH))
         time.sleep(0.1)
-    told = company.diagnosis("input: colour")
+    told = company.diagnosis("input: color")
     assert "net.core.rmem_max" in told
-    assert "colour_transport: compressed" in told
-    assert "colour_qos: reliable" in told
+    assert "color_transport: compressed" in told
+    assert "color_qos: reliable" in told
 
 
 def test_misspelt_parameters_are_told_again_while_they_last(
@@ -490,15 +490,15 @@ def test_misspelt_parameters_are_told_again_while_they_last(
 ) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(
-        "/**:\n  ros__parameters:\n    colour_topc: a\n    qos_overrides:\n      /tf:\n        subscription:\n"
+        "/**:\n  ros__parameters:\n    color_topc: a\n    qos_overrides:\n      /tf:\n        subscription:\n"
         "          depth: 5\n"
     )
     make("--params-file", str(file))
-    assert "there is no parameter 'colour_topc', so it has no effect; did you mean 'colour_topic'?" in caplog.text
-    assert "qos_overrides./tf.subscription.depth has no effect: set colour_qos" in caplog.text
-    wait_for(lambda: "did you mean 'colour_topic'" in company.diagnosis("set-up"), lambda: str(company.diagnoses))
+    assert "there is no parameter 'color_topc', so it has no effect; did you mean 'color_topic'?" in caplog.text
+    assert "qos_overrides./tf.subscription.depth has no effect: set color_qos" in caplog.text
+    wait_for(lambda: "did you mean 'color_topic'" in company.diagnosis("set-up"), lambda: str(company.diagnoses))
     answer = company.client.ask("How high is the ceiling?")
-    assert "did you mean 'colour_topic'" in answer.error_msg
+    assert "did you mean 'color_topic'" in answer.error_msg
 
 
 def test_keyframes_are_kept_for_those_who_come_late(make: Nodes, company: Company) -> None:
@@ -529,10 +529,10 @@ def test_damaged_messages(make: Nodes, company: Company) -> None:
     noise = np.random.default_rng(1).integers(0, 256, 300, np.uint8).tobytes()
     bad = [good[: len(good) // 2], good[:8], bytes(lying), HEADER + noise, HEADER + b"\xff" * 64, HEADER * 2]
     for payload in bad:
-        company.publish(IMAGE, COLOUR, payload)
+        company.publish(IMAGE, COLOR, payload)
         company.publish(IMAGE, DEPTH, payload)
         company.publish(TF, "/tf", payload)
-    company.publish(IMAGE, COLOUR, good + b"\0" * 4000)  # more than it needs
+    company.publish(IMAGE, COLOR, good + b"\0" * 4000)  # more than it needs
     assert node.engine is not None
     engine = node.engine
     wait_for(lambda: sum(n for (_, why), n in engine.refused.items() if why == "undecodable_message") >= 12, "counts")
@@ -546,7 +546,7 @@ def test_damaged_messages(make: Nodes, company: Company) -> None:
 
 
 def frame_message(company: Company) -> Any:
-    return next(m for kind, m in convert.camera_messages(frame(90), company.make) if kind is Kind.COLOUR)
+    return next(m for kind, m in convert.camera_messages(frame(90), company.make) if kind is Kind.COLOR)
 
 
 def test_images_that_contradict_themselves(make: Nodes, company: Company) -> None:
@@ -565,7 +565,7 @@ def test_images_that_contradict_themselves(make: Nodes, company: Company) -> Non
         message.header.stamp.nanosec = number
         for name, value in changes.items():
             setattr(message, name, value)
-        company.publish(IMAGE, COLOUR, message)
+        company.publish(IMAGE, COLOR, message)
     assert node.engine is not None
     engine = node.engine
     wait_for(lambda: sum(engine.refused.values()) >= 5, "refusals")
@@ -578,7 +578,7 @@ def test_images_that_contradict_themselves(make: Nodes, company: Company) -> Non
 def test_a_topic_of_another_type(make: Nodes, company: Company) -> None:
     """DDS keeps the two apart; nothing arrives, nothing breaks."""
     node = make()
-    stranger = company.node.create_publisher("std_msgs/msg/String", COLOUR)
+    stranger = company.node.create_publisher("std_msgs/msg/String", COLOR)
     stranger.publish(company.node.message("std_msgs/msg/String", data="I am a camera"))
     show(node, company)
     still_serves(company)
@@ -706,7 +706,7 @@ def test_a_goal_is_answered_like_a_request(make: Nodes, company: Company) -> Non
     show(make(), company)
     for question, more in (
         ("What is the depth at <p0>?", {"points": point(2)}),
-        ("What is the colour of happiness?", {}),
+        ("What is the color of happiness?", {}),
         ("How far is <p0>?", {}),
     ):
         heard: list[str] = []
@@ -717,7 +717,7 @@ def test_a_goal_is_answered_like_a_request(make: Nodes, company: Company) -> Non
         assert heard == []
 
 
-@pytest.mark.parametrize(("kind", "topic"), [(IMAGE, COLOUR), (TF, "/tf"), (TF, "/tf_static")])
+@pytest.mark.parametrize(("kind", "topic"), [(IMAGE, COLOR), (TF, "/tf"), (TF, "/tf_static")])
 def test_a_recording_is_not_mixed_with_a_real_camera_or_robot(company: Company, kind: str, topic: str) -> None:
     """Rendered images and transforms in a running robot's graph make nonsense of its memory."""
     company.node.create_publisher(kind, topic)
@@ -744,16 +744,16 @@ def test_the_environment_cannot_bring_a_demonstration_into_a_robots_domain(monke
 def test_nodes_of_another_tag_are_not_found(company: Company, tmp_path: Path) -> None:
     """Two that have chosen one domain by chance."""
     program = "from spatial_mllm_ros.dds import DdsNode; import time; n = DdsNode('x', ros_args=[])\ntime.sleep(1.5); "
-    program += f"print([e.topic for e in n.endpoints() if e.topic == '/{COLOUR}'])"
-    company.node.create_publisher(IMAGE, COLOUR)
+    program += f"print([e.topic for e in n.endpoints() if e.topic == '/{COLOR}'])"
+    company.node.create_publisher(IMAGE, COLOR)
     same, other = (
         subprocess.run(
             [sys.executable, "-c", program], env={**os.environ, **more}, capture_output=True, text=True, check=True
         )
         for more in ({}, {"CYCLONEDDS_URI": os.environ["CYCLONEDDS_URI"].replace("private_", "other_")})
     )
-    assert COLOUR in same.stdout
-    assert COLOUR not in other.stdout
+    assert COLOR in same.stdout
+    assert COLOR not in other.stdout
 
 
 def test_call(make: Nodes, company: Company) -> None:
@@ -767,7 +767,7 @@ def test_call(make: Nodes, company: Company) -> None:
         answer = json.loads(run("call", "What is the depth at <p0>?", "--point", f"{name},16,12", "--json").stdout)
         assert answer["value"] == pytest.approx(2.0)
         assert answer["first_stamp"] == START_NS + 400_000_000
-    refused = json.loads(run("call", "What is the colour of happiness?", "--json", code=1).stdout)
+    refused = json.loads(run("call", "What is the color of happiness?", "--json", code=1).stdout)
     assert refused["error_code"] == "NO_MODEL"
     wrong = json.loads(run("call", "How far is <p0>?", "--point", "frame-000001,1,1", "--json", code=1).stdout)
     assert "--source" in wrong["error_msg"]

@@ -33,7 +33,7 @@ pytest.importorskip("torch", reason="models need torch: pip install 'spatial_mll
 pytestmark = pytest.mark.skipif(not is_installed(), reason="cyclonedds is not installed")
 
 CHOICES = ("red", "green", "blue")
-COLOUR, TRAVELLED = "What colour is the sofa?", "How far did the camera travel?"
+COLOR, TRAVELLED = "What color is the sofa?", "How far did the camera travel?"
 ENDLESS = "Describe the room."
 PATIENCE_S = 60.0
 LONG = 1500
@@ -69,7 +69,7 @@ def node(checkpoint: Path, client: SpatialQueryClient) -> Iterator[subprocess.Po
     """A node that has seen a recording, and whose model has seen the keyframes of now when it answers."""
     with node_with(checkpoint, "timeout_s:=120.0", "model_context:=wait") as process:
         play("--rate", "4")
-        wait_for(lambda: colour(client).error_code is ErrorCode.NONE, "the first answer", PATIENCE_S)
+        wait_for(lambda: color(client).error_code is ErrorCode.NONE, "the first answer", PATIENCE_S)
         yield process
 
 
@@ -94,8 +94,8 @@ def play(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def colour(client: SpatialQueryClient, **more: Any) -> Answer:
-    return client.ask(COLOUR, choices=CHOICES, **more)
+def color(client: SpatialQueryClient, **more: Any) -> Answer:
+    return client.ask(COLOR, choices=CHOICES, **more)
 
 
 def test_it_answers_while_keyframes_change(checkpoint: Path, client: SpatialQueryClient) -> None:
@@ -104,11 +104,11 @@ def test_it_answers_while_keyframes_change(checkpoint: Path, client: SpatialQuer
     with node_with(checkpoint), running("play", SCENE, "--rate", "1") as player:
         answers: list[Answer] = []
         while player.poll() is None:
-            answer = colour(client)
+            answer = color(client)
             if answer.error_code is not ErrorCode.NO_FRAMES:
                 answers.append(answer)
         last = wait_for(
-            lambda: (a := colour(client)).error_code is ErrorCode.NONE and len(a.evidence) == 8 and a, "an answer"
+            lambda: (a := color(client)).error_code is ErrorCode.NONE and len(a.evidence) == 8 and a, "an answer"
         )
         answers.append(last)
         distance = client.ask(TRAVELLED)
@@ -129,7 +129,7 @@ def test_it_answers_while_keyframes_change(checkpoint: Path, client: SpatialQuer
 
 
 def test_sixty_four_calls_are_all_answered(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
-    pending: list[Future[Answer]] = [client.ask_async(COLOUR, choices=CHOICES) for _ in range(64)]
+    pending: list[Future[Answer]] = [client.ask_async(COLOR, choices=CHOICES) for _ in range(64)]
     answers = [future.result(PATIENCE_S) for future in pending]
     assert {a.error_code for a in answers} == {ErrorCode.NONE}
     assert len({(a.answer, a.confidence) for a in answers}) == 1, "the same question, the same frames, another answer"
@@ -145,7 +145,7 @@ def test_a_time_limit_ends_an_answer_between_two_tokens(
     assert whole.error_code is ErrorCode.NONE, whole.error_msg
     late = client.ask(ENDLESS, timeout=int(took / 20 * 1e9))
     begin = time.monotonic()
-    after = colour(client)
+    after = color(client)
     assert time.monotonic() - begin < took / 2
     assert late.error_code is ErrorCode.TIMEOUT
     assert after.error_code is ErrorCode.NONE
@@ -177,7 +177,7 @@ def test_a_goal_that_is_given_up_frees_the_model(node: subprocess.Popen[str], cl
         with pytest.raises(ServiceTimeout):
             action.call(goal, took / 4, heard.append)
         begin = time.monotonic()
-        after = colour(client)
+        after = color(client)
         assert time.monotonic() - begin < took / 2
     assert heard
     assert after.error_code is ErrorCode.NONE
@@ -185,7 +185,7 @@ def test_a_goal_that_is_given_up_frees_the_model(node: subprocess.Popen[str], cl
 
 def test_the_model_is_killed_mid_answer(node: subprocess.Popen[str], client: SpatialQueryClient) -> None:
     """Its question says so, geometry goes on, and the model comes back with its context by itself."""
-    before = colour(client)
+    before = color(client)
     asked = client.ask_async(ENDLESS)
     pid = model_process(node)
     wait_for(lambda: _busy(pid), "the model at work")
@@ -193,7 +193,7 @@ def test_the_model_is_killed_mid_answer(node: subprocess.Popen[str], client: Spa
     answer = asked.result(PATIENCE_S)
     assert (answer.error_code, "signal 9" in answer.error_msg) == (ErrorCode.MODEL_ERROR, True), answer.error_msg
     assert client.ask(TRAVELLED).error_code is ErrorCode.NONE
-    after = colour(client)
+    after = color(client)
     assert model_process(node) != pid
     assert (after.error_code, after.answer) == (ErrorCode.NONE, before.answer), after.error_msg
     assert after.confidence == pytest.approx(before.confidence, abs=1e-6)
@@ -275,7 +275,7 @@ def test_the_model_in_another_python(checkpoint: Path, tmp_path: Path) -> None:
         model.wait_loaded(PATIENCE_S)
         assert model.pid is not None
         assert Path(f"/proc/{model.pid}/cmdline").read_bytes().startswith(str(python).encode())
-        said = model.ask(ModelQuestion(COLOUR, CHOICES), frames, timeout_s=PATIENCE_S)
+        said = model.ask(ModelQuestion(COLOR, CHOICES), frames, timeout_s=PATIENCE_S)
     assert (said.text in CHOICES, said.frame_ids) == (True, (0, 1, 2, 3))
     missing = ProcessModel(options, python=str(tmp_path / "nothing"))
     with contextlib.closing(missing):

@@ -281,8 +281,8 @@ def test_marks_are_measured_and_never_asked_of_the_model(seen: SpatialMemory) ->
     engine = engine_with(seen, model)
     assert engine.answer(DEPTH).source == AnswerSource.GEOMETRY
     for request in (
-        replace(DEPTH, question="What colour is <p0>?"),
-        replace(DEPTH, question="Which colour?"),
+        replace(DEPTH, question="What color is <p0>?"),
+        replace(DEPTH, question="Which color?"),
         Request("What happened at <t0>?", times=(int(STAMP),)),
         Request("Is it a chair in <box0>?", boxes=BOX.boxes),
         replace(DEPTH, question="What is softer?", choices=("<p0>", "the carpet")),
@@ -471,7 +471,7 @@ NEEDS = {
     "What is the floor area of the room?": True,
     "How much of the room has not been seen yet?": False,
     "What is the depth of <p0>?": False,
-    "What colour is <p0>?": False,
+    "What color is <p0>?": False,
     "What is the depth of <p5>?": False,
     "": False,
 }

@@ -1,4 +1,4 @@
-"""Geometry from colour in a process of its own: windows there and back, processes that die, checkpoints that are refused."""
+"""Geometry from color in a process of its own: windows there and back, processes that die, checkpoints that are refused."""
 
 from __future__ import annotations
 
@@ -236,5 +236,5 @@ def test_doctor_knows_what_it_is_for(checkpoint: Path) -> None:
     from spatial_mllm_ros.serving.checkpoints.hub import Checkpoint
 
     words = fit(Checkpoint("somebody/VGGT", checkpoint, 1000), Device("cpu", "a CPU", 1000, 1000, False))
-    assert "for geometry from colour (rgb_geometry): needs 0." in words
+    assert "for geometry from color (rgb_geometry): needs 0." in words
     assert words.endswith("GB on cpu (too much)")

@@ -108,13 +108,13 @@ def test_answers_are_those_of_a_recording(engines: Callable[..., LiveEngine]) ->
         assert plain(engine.ask(request).result(5)) == plain(offline.answer(request))
 
 
-def test_compressed_colour(engines: Callable[..., LiveEngine], tmp_path: Path) -> None:
+def test_compressed_color(engines: Callable[..., LiveEngine], tmp_path: Path) -> None:
     from spatial_mllm_ros.session.open_source import open_source
     from spatial_mllm_ros.sources.writers import write_folder
 
     write_folder(SmallSource(3), tmp_path / "r", png=True)
-    engine = engines(replace(BASIC, colour_transport="compressed"))
-    assert stream(engine, Kind.COLOUR).topic.endswith("/compressed")
+    engine = engines(replace(BASIC, color_transport="compressed"))
+    assert stream(engine, Kind.COLOR).topic.endswith("/compressed")
     play(engine, list(open_source(str(tmp_path / "r")).frames()))
     wait_for(lambda: len(engine.memory) == 3)
     first = engine.memory.frames()[0].frame
@@ -123,7 +123,7 @@ def test_compressed_colour(engines: Callable[..., LiveEngine], tmp_path: Path) -
 
 def test_several_cameras(engines: Callable[..., LiveEngine]) -> None:
     """Two cameras are two tracks in one memory, and what is missing of one does not hold up the other."""
-    settings = replace(BASIC, colour_topic="/front/image,/rear/image", depth_topic="/front/depth,")
+    settings = replace(BASIC, color_topic="/front/image,/rear/image", depth_topic="/front/depth,")
     engine = engines(settings)
     streams = {(s.kind, s.camera): s for s in engine.streams}
     for front in small(4):
@@ -155,7 +155,7 @@ def test_transforms_may_come_after_the_image(engines: Callable[..., LiveEngine])
     play(engine, frames, without=(Kind.TF,))
     time.sleep(0.05)
     assert len(engine.memory) == 0
-    play(engine, frames, without=(Kind.COLOUR, Kind.DEPTH))
+    play(engine, frames, without=(Kind.COLOR, Kind.DEPTH))
     wait_for(lambda: len(engine.memory) == 2)
 
 
@@ -205,16 +205,16 @@ def broken(kind: Kind, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "message", "reason"),
     [
-        (Kind.COLOUR, lambda: broken(Kind.COLOUR, encoding="h264"), "unknown_encoding"),
-        (Kind.COLOUR, lambda: broken(Kind.COLOUR, encoding=""), "unknown_encoding"),
-        (Kind.COLOUR, lambda: broken(Kind.COLOUR, step=7), "row_step"),
-        (Kind.COLOUR, lambda: broken(Kind.COLOUR, data=np.zeros(5, np.uint8)), "data_size"),
-        (Kind.COLOUR, lambda: broken(Kind.COLOUR, width=0), "data_size"),
+        (Kind.COLOR, lambda: broken(Kind.COLOR, encoding="h264"), "unknown_encoding"),
+        (Kind.COLOR, lambda: broken(Kind.COLOR, encoding=""), "unknown_encoding"),
+        (Kind.COLOR, lambda: broken(Kind.COLOR, step=7), "row_step"),
+        (Kind.COLOR, lambda: broken(Kind.COLOR, data=np.zeros(5, np.uint8)), "data_size"),
+        (Kind.COLOR, lambda: broken(Kind.COLOR, width=0), "data_size"),
         (Kind.DEPTH, lambda: broken(Kind.DEPTH, encoding="rgb8"), "unknown_encoding"),
         (Kind.CAMERA_INFO, lambda: broken(Kind.CAMERA_INFO, k=np.zeros(9)), "bad_camera_info"),
         (Kind.CAMERA_INFO, lambda: broken(Kind.CAMERA_INFO, distortion_model="fisheye62"), "bad_camera_info"),
         (Kind.TF, lambda: broken(Kind.TF, transforms=3), "internal_error"),
-        (Kind.COLOUR, lambda: None, "internal_error"),
+        (Kind.COLOR, lambda: None, "internal_error"),
     ],
 )
 def test_bad_messages_are_counted_and_explained(
@@ -240,9 +240,9 @@ def test_bytes_that_do_not_decode_are_counted(engines: Callable[..., LiveEngine]
         return message
 
     engine = engines(decode=decode)
-    engine.offer(stream(engine, Kind.COLOUR), None)
-    wait_for(lambda: engine.refused[stream(engine, Kind.COLOUR), "undecodable_message"] == 1)
-    assert "unexpected end of data" in finding(engine, "input: colour").message
+    engine.offer(stream(engine, Kind.COLOR), None)
+    wait_for(lambda: engine.refused[stream(engine, Kind.COLOR), "undecodable_message"] == 1)
+    assert "unexpected end of data" in finding(engine, "input: color").message
 
 
 def test_impossible_transforms_are_counted(engines: Callable[..., LiveEngine]) -> None:
@@ -334,8 +334,8 @@ def test_a_wrong_stamp_is_refused_and_forgets_nothing(
     play(engine, frames[11:])
     wait_for(lambda: len(engine.memory) == 19)
     assert engine.resets == 0
-    assert engine.refused[stream(engine, Kind.COLOUR), "stamp_zero" if stamp_ns <= 0 else "stamp_outlier"] == 1
-    told = finding(engine, "input: colour")
+    assert engine.refused[stream(engine, Kind.COLOR), "stamp_zero" if stamp_ns <= 0 else "stamp_outlier"] == 1
+    told = finding(engine, "input: color")
     assert told.level is Level.ERROR
     assert f"{stamp_ns / 1e9:.3f} s" in told.message
 
@@ -379,7 +379,7 @@ def test_a_camera_info_on_another_clock_is_used(engines: Callable[..., LiveEngin
     engine, frames = engines(), small(6)
     for frame in frames:
         play(engine, [frame], without=(Kind.CAMERA_INFO, Kind.DEPTH_CAMERA_INFO))
-        play(engine, [replace(frame, stamp_ns=frame.stamp_ns + offset_ns)], (Kind.TF, Kind.COLOUR, Kind.DEPTH))
+        play(engine, [replace(frame, stamp_ns=frame.stamp_ns + offset_ns)], (Kind.TF, Kind.COLOR, Kind.DEPTH))
     wait_for(lambda: len(engine.memory) == 6)
     assert engine.resets == 0
     assert engine.status().remarks["info_clock"] >= 5
@@ -390,7 +390,7 @@ def test_depth_on_another_clock_wipes_nothing(engines: Callable[..., LiveEngine]
     play(engine, frames[:1])
     for frame in frames[1:]:
         play(engine, [frame], without=(Kind.DEPTH,))
-        play(engine, [replace(frame, stamp_ns=frame.stamp_ns - 1000 * SECOND)], (Kind.TF, Kind.COLOUR))
+        play(engine, [replace(frame, stamp_ns=frame.stamp_ns - 1000 * SECOND)], (Kind.TF, Kind.COLOR))
     wait_for(lambda: engine.refused[stream(engine, Kind.DEPTH), "stamp_outlier"] >= 10)
     assert engine.resets == 0
     assert "1000.000 s before" in finding(engine, "input: depth").message
@@ -752,18 +752,18 @@ def test_diagnostics_name_the_silent_topic(engines: Callable[..., LiveEngine]) -
     play(engine, small(2), without=(Kind.DEPTH,))
     clock[0] = 10.0
     assert "camera/aligned_depth_to_color/image_raw" in finding(engine, "input: depth").message
-    told = finding(engine, "input: colour")
+    told = finding(engine, "input: color")
     assert (told.level, told.message) == (Level.WARN, "nothing on camera/color/image_raw for 10.0 s")
 
 
 def test_trouble_long_past_is_not_told_for_ever(engines: Callable[..., LiveEngine]) -> None:
     engine = engines()
-    engine.offer(stream(engine, Kind.COLOUR), broken(Kind.COLOUR, encoding="h264"))
+    engine.offer(stream(engine, Kind.COLOR), broken(Kind.COLOR, encoding="h264"))
     wait_for(lambda: engine.refused)
     before = engine.status()
-    colour = next(f for f in findings(engine.status(), before) if f.name == "input: colour")
-    assert colour.level is Level.OK
-    assert ("refused_unknown_encoding", "1") in colour.values
+    color = next(f for f in findings(engine.status(), before) if f.name == "input: color")
+    assert color.level is Level.OK
+    assert ("refused_unknown_encoding", "1") in color.values
 
 
 def test_every_reason_has_a_remedy() -> None:
@@ -784,7 +784,7 @@ def test_every_reason_has_a_remedy() -> None:
 
 def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     """What is new matters most; what is lost must be known."""
-    few = Stream(Kind.COLOUR, "/a", "", "auto", 1, "", queue=3)
+    few = Stream(Kind.COLOR, "/a", "", "auto", 1, "", queue=3)
     other = Stream(Kind.TF, "/tf", "", "auto", 1, "", queue=10)
     inbox = Inbox([few, other])
     for number in range(5):
@@ -799,7 +799,7 @@ def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
 
 
 def test_a_closed_queue_loses_nothing_uncounted() -> None:
-    one = Stream(Kind.COLOUR, "/a", "", "auto", 1, "", queue=3)
+    one = Stream(Kind.COLOR, "/a", "", "auto", 1, "", queue=3)
     inbox = Inbox([one])
     inbox.put(one, 1)
     inbox.close()
@@ -810,7 +810,7 @@ def test_a_closed_queue_loses_nothing_uncounted() -> None:
 
 def test_rates() -> None:
     clock = [0.0]
-    one = Stream(Kind.COLOUR, "/a", "", "auto", 1, "", queue=3)
+    one = Stream(Kind.COLOR, "/a", "", "auto", 1, "", queue=3)
     inbox = Inbox([one], lambda: clock[0])
     assert (inbox.rate_hz(one), inbox.silent_s(one)) == (0.0, None)
     for _ in range(31):

@@ -22,7 +22,7 @@ from spatial_mllm_ros.queries.codes import AnswerSource, ErrorCode
 from spatial_mllm_ros.serving.interface import ModelError, ModelFrame, ModelQuestion
 
 WITH_MODEL = replace(BASIC, model="somebody/something", model_context_period_s=0.05, cross_check=False)
-FREE = Request("What colour is the sofa?")
+FREE = Request("What color is the sofa?")
 Engines = Callable[..., LiveEngine]
 
 

@@ -1,4 +1,4 @@
-"""The live engine with geometry from colour: a camera without depth becomes answers, or says why it does not."""
+"""The live engine with geometry from color: a camera without depth becomes answers, or says why it does not."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Served(StandInPredictor):
         self.go_on.wait(LONG_S)
         if self.deaths:
             self.deaths -= 1
-            raise PredictorLost("the process of the geometry from colour was killed (signal 9)")
+            raise PredictorLost("the process of the geometry from color was killed (signal 9)")
         return super().predict(images)
 
     def status(self) -> ModelStatus:
@@ -108,7 +108,7 @@ def engines() -> Iterator[Engines]:
         engine.close()
 
 
-def colour(frames: list[Frame], poses: bool = True) -> list[Frame]:
+def color(frames: list[Frame], poses: bool = True) -> list[Frame]:
     return [replace(f, depth=None, T_world_camera=f.T_world_camera if poses else None) for f in frames]
 
 
@@ -139,7 +139,7 @@ def true_depth(frame: Frame) -> float:
 
 def test_a_camera_without_depth_answers_in_metres(engines: Engines, room: list[Frame]) -> None:
     engine = engines(Served(room))
-    play(engine, colour(room))
+    play(engine, color(room))
     wait_for(lambda: metric(engine) and len(engine.memory) > 16, LONG_S)
     held = {stored.frame.stamp_ns for stored in engine.memory.frames()}
     frame = next(f for f in room if f.stamp_ns in held)
@@ -149,7 +149,7 @@ def test_a_camera_without_depth_answers_in_metres(engines: Engines, room: list[F
     scale = engine.memory.scale
     assert scale is not None
     assert answer.stddev > scale.stddev * answer.value
-    told = finding(engine, "geometry from colour")
+    told = finding(engine, "geometry from color")
     values = dict(told.values)
     assert (told.level, values["scale_source"], values["state"]) == (Level.OK, "TF", "ready")
     assert "metres from camera poses ±" in told.message
@@ -160,14 +160,14 @@ def test_a_camera_without_depth_answers_in_metres(engines: Engines, room: list[F
 def test_after_a_break_the_memory_stays_and_the_diagnostics_say_so(engines: Engines, room: list[Frame]) -> None:
     predictor = Served(room)
     engine = engines(predictor)
-    play(engine, colour(room[:16], poses=False))
+    play(engine, color(room[:16], poses=False))
     wait_for(lambda: len(engine.memory) >= 13, LONG_S)
     known = {stored.frame_id for stored in engine.memory.frames()}
     calls = predictor.calls
     predictor._spoil = lambda call: call < calls + 3
-    play(engine, colour(room[16:], poses=False))
-    wait_for(lambda: "show nothing of what is known" in finding(engine, "geometry from colour").message, LONG_S)
-    told = finding(engine, "geometry from colour")
+    play(engine, color(room[16:], poses=False))
+    wait_for(lambda: "show nothing of what is known" in finding(engine, "geometry from color").message, LONG_S)
+    told = finding(engine, "geometry from color")
     values = dict(told.values)
     assert (told.level, values["segment"], values["relocated"]) == (Level.WARN, "1", "0")
     assert int(values["lost"]) > 0
@@ -176,32 +176,32 @@ def test_after_a_break_the_memory_stays_and_the_diagnostics_say_so(engines: Engi
 
 def test_turning_on_the_spot_makes_up_no_metres(engines: Engines, turning: list[Frame]) -> None:
     engine = engines(Served(turning))
-    play(engine, colour(turning))
+    play(engine, color(turning))
     wait_for(lambda: windows(engine) >= 2 and len(engine.memory) >= 8, LONG_S)
     answer = ask(engine, "How far did the camera travel?")
     assert answer.error_code is ErrorCode.SCALE_UNAVAILABLE
     assert "the camera has moved" in answer.error_msg
     assert ask(engine, "How far did the camera turn?").error_code is ErrorCode.NONE
-    told = finding(engine, "geometry from colour")
+    told = finding(engine, "geometry from color")
     assert told.level is Level.WARN
     assert "turning does not help" in told.message
 
 
 def test_images_without_any_transform_are_used(engines: Engines, room: list[Frame]) -> None:
     engine = engines(Served(room), replace(SETTINGS, tf_wait_s=0.0))
-    play(engine, colour(room, poses=False))
+    play(engine, color(room, poses=False))
     wait_for(lambda: windows(engine) >= 3, LONG_S)
     wait_for(lambda: len(engine.memory) >= 8, LONG_S)
     assert engine.memory.world_frame == "up_to_scale_0"
     assert ask(engine, "How far did the camera travel?").error_code is ErrorCode.SCALE_UNAVAILABLE
     assert finding(engine, "memory").level is Level.OK
-    told = finding(engine, "geometry from colour")
+    told = finding(engine, "geometry from color")
     assert "without poses and without depth" in told.message
 
 
 def test_a_camera_without_calibration(engines: Engines, room: list[Frame]) -> None:
     engine = engines(Served(room), replace(SETTINGS, camera_info_topic="none"))
-    play(engine, colour([replace(f, camera=None) for f in room]))
+    play(engine, color([replace(f, camera=None) for f in room]))
     wait_for(lambda: metric(engine) and len(engine.memory) > 8, LONG_S)
     stored, true = engine.memory.frames()[0].frame.camera, room[0].camera
     assert stored is not None
@@ -218,7 +218,7 @@ def test_depth_now_and_then_gives_metres(engines: Engines, room: list[Frame]) ->
     scale = engine.memory.scale
     assert scale is not None
     assert scale.source is MetreSource.DEPTH
-    values = dict(finding(engine, "geometry from colour").values)
+    values = dict(finding(engine, "geometry from color").values)
     assert float(values["depth_ratio"]) == pytest.approx(1, abs=0.05)
     stored = next(s for s in engine.memory.frames() if s.frame.stamp_ns == room[0].stamp_ns)
     np.testing.assert_array_equal(stored.frame.depth, room[0].depth)
@@ -228,18 +228,18 @@ def test_a_predictor_that_dies_costs_windows_and_the_node_lives(engines: Engines
     predictor = Served(room)
     predictor.deaths = 1
     engine = engines(predictor)
-    play(engine, colour(room))
+    play(engine, color(room))
     wait_for(lambda: metric(engine), LONG_S)
-    told = finding(engine, "geometry from colour")
+    told = finding(engine, "geometry from color")
     assert told.level is Level.WARN
     assert dict(told.values)["dropped_predictor_lost"] == "1"
     predictor.state, predictor.reason = "restarting", "it was killed (signal 9)"
-    assert finding(engine, "geometry from colour").message == "restarting: it was killed (signal 9)"
+    assert finding(engine, "geometry from color").message == "restarting: it was killed (signal 9)"
     predictor.state, predictor.reason = "failed", "given up after 3 times in a row"
-    told = finding(engine, "geometry from colour")
+    told = finding(engine, "geometry from color")
     assert (told.level, told.message) == (Level.ERROR, "failed: given up after 3 times in a row")
-    late = [replace(f, stamp_ns=f.stamp_ns + 10**11) for f in colour(room[:3])]
-    play(engine, late)  # as without geometry from colour: a pose and an image
+    late = [replace(f, stamp_ns=f.stamp_ns + 10**11) for f in color(room[:3])]
+    play(engine, late)  # as without geometry from color: a pose and an image
     wait_for(lambda: {f.stamp_ns for f in late} <= {s.frame.stamp_ns for s in engine.memory.frames()})
     assert ask(engine, "How far did the camera travel?").error_code is ErrorCode.NONE
 
@@ -258,7 +258,7 @@ def test_a_process_that_is_killed_is_replaced_and_the_node_goes_on(engines: Engi
     first, done = predictor.pid, windows(engine)
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: "was killed (signal 9)" in finding(engine, "geometry from colour").message, LONG_S)
+    wait_for(lambda: "was killed (signal 9)" in finding(engine, "geometry from color").message, LONG_S)
     assert ask(engine, "How far did the camera travel?").scale_source is ScaleSource.TF
     play(engine, sideways(40)[20:])
     wait_for(lambda: predictor.pid not in (None, first) and windows(engine) > done, LONG_S)
@@ -280,7 +280,7 @@ def test_a_slow_predictor_holds_nothing_up(engines: Engines, room: list[Frame]) 
     predictor = Served(room)
     predictor.go_on.clear()
     engine = engines(predictor)
-    play(engine, colour(room))
+    play(engine, color(room))
     wait_for(lambda: not any(s.waiting for s in engine.status().streams))
     answer = ask(engine, "How far did the camera travel?")
     assert answer.error_code is ErrorCode.NO_FRAMES
@@ -295,10 +295,10 @@ def test_a_clock_set_back_starts_over_whatever_is_on_its_way(engines: Engines, r
     predictor = Served(room)
     predictor.go_on.clear()
     engine = engines(predictor)
-    play(engine, colour(room)[-12:])
+    play(engine, color(room)[-12:])
     wait_for(lambda: not any(s.waiting for s in engine.status().streams))
     assert len(engine.memory) == 0, "nothing has become geometry yet"
-    early = [replace(f, stamp_ns=f.stamp_ns - 60 * 10**9) for f in colour(room)]
+    early = [replace(f, stamp_ns=f.stamp_ns - 60 * 10**9) for f in color(room)]
     play(engine, early)
     wait_for(lambda: engine.resets == 1)
     predictor.go_on.set()
@@ -319,7 +319,7 @@ def test_what_cannot_be_configured_says_why(tmp_path: Any) -> None:
     ("changes", "says"),
     [
         ({"rgb_geometry_overlap": 8}, "less than rgb_geometry_window_size"),
-        ({"colour_topic": "a,b"}, "one camera"),
+        ({"color_topic": "a,b"}, "one camera"),
         ({"camera_info_topic": "none", "rgb_geometry": ""}, "nothing is measured"),
         ({"on_clock_reset": "keep"}, "must be forget"),
         ({"rgb_geometry_device": "tpu"}, "rgb_geometry_device must be"),
@@ -354,7 +354,7 @@ def test_the_status_line_tells_how_it_goes(engines: Engines, room: list[Frame]) 
         return status_line(SimpleNamespace(name="node", engine=engine, state=SimpleNamespace(label="active")))
 
     assert "geometry of 0 windows, no metres" in line()
-    play(engine, colour(room[:12]))
+    play(engine, color(room[:12]))
     wait_for(lambda: "windows, ± " in line(), LONG_S)
     predictor.state = "restarting"
     assert "geometry restarting" in line()

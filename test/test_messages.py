@@ -73,8 +73,8 @@ ALPHA = np.full((6, 8, 1), 9, np.uint8)
         ("8uc3", RGB[..., ::-1]),
     ],
 )
-def test_colour_encodings(encoding, pixels, padding):
-    out = messages.colour_image(image(encoding, pixels, padding=padding))
+def test_color_encodings(encoding, pixels, padding):
+    out = messages.color_image(image(encoding, pixels, padding=padding))
     assert_array_equal(out, RGB)
     assert out.flags.c_contiguous
 
@@ -83,17 +83,17 @@ def test_colour_encodings(encoding, pixels, padding):
 @pytest.mark.parametrize(
     ("encoding", "flip"), [("rgb16", 1), ("bgr16", -1), ("16UC3", -1), ("rgba16", 1), ("bgra16", -1), ("16UC4", -1)]
 )
-def test_16_bit_colours_keep_their_high_byte(encoding, flip, big):
+def test_16_bit_colors_keep_their_high_byte(encoding, flip, big):
     pixels = RGB[..., ::flip].astype(np.uint16) * 256 + 5
     if "a" in encoding or encoding.endswith("4"):
         pixels = np.concatenate([pixels, ALPHA], axis=-1)
-    assert_array_equal(messages.colour_image(image(encoding, pixels, big=big)), RGB)
+    assert_array_equal(messages.color_image(image(encoding, pixels, big=big)), RGB)
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1", "8UC", "mono16"])
 def test_grey(encoding):
     grey = RGB[..., 0].astype(np.uint16) * 256 if encoding == "mono16" else RGB[..., 0]
-    assert_array_equal(messages.colour_image(image(encoding, grey)), np.repeat(RGB[..., :1], 3, axis=-1))
+    assert_array_equal(messages.color_image(image(encoding, grey)), np.repeat(RGB[..., :1], 3, axis=-1))
 
 
 @pytest.mark.parametrize("encoding", [f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)])
@@ -105,7 +105,7 @@ def test_bayer_patterns(encoding):
         mosaic[i // 2 :: 2, i % 2 :: 2] = SMOOTH[i // 2 :: 2, i % 2 :: 2, channel]
     if encoding.endswith("16"):
         mosaic = mosaic.astype(np.uint16) * 256
-    out = messages.colour_image(image(encoding, mosaic))
+    out = messages.color_image(image(encoding, mosaic))
     assert np.abs(out[4:-4, 4:-4].astype(int) - SMOOTH[4:-4, 4:-4]).max() < 12
 
 
@@ -119,7 +119,7 @@ def test_yuv422(encoding, order):
     packed[..., luma] = yuv[..., 0]
     packed[:, ::2, chroma] = yuv[:, ::2, 1]
     packed[:, 1::2, chroma] = yuv[:, ::2, 2]
-    out = messages.colour_image(image(encoding, packed)).astype(int)
+    out = messages.color_image(image(encoding, packed)).astype(int)
     # OpenCV's packed formats are of limited range (16 to 235), its YUV is not: compare which channel is which.
     for channel in range(3):
         assert np.corrcoef(out[..., channel].ravel(), SMOOTH[..., channel].ravel())[0, 1] > 0.95
@@ -129,7 +129,7 @@ def test_every_encoding_of_packed_pixels_agrees_with_opencv_or_the_values_above(
     covered = {"rgb8", "bgr8", "8UC3", "rgba8", "bgra8", "8UC4", "rgb16", "bgr16", "16UC3", "rgba16", "bgra16", "16UC4"}
     covered |= {"mono8", "8UC1", "mono16", "yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21", "nv24"}
     covered |= {f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)}
-    assert covered == messages.COLOUR_ENCODINGS
+    assert covered == messages.COLOR_ENCODINGS
 
 
 def planes(encoding: str, padding: int = 0) -> tuple[np.ndarray, int, int]:
@@ -151,16 +151,16 @@ def planes(encoding: str, padding: int = 0) -> tuple[np.ndarray, int, int]:
 def test_planes_of_luma_and_chroma(encoding, padding):
     data, width, height = planes(encoding.lower(), padding)
     whole = {"encoding": encoding, "width": width, "height": height, "step": width + padding, "data": data.tobytes()}
-    out = messages.colour_image(SimpleNamespace(**whole))
+    out = messages.color_image(SimpleNamespace(**whole))
     assert np.abs(out.astype(int) - SMOOTH).max() < 9
     both = SimpleNamespace(**{**whole, "height": data.size // (width + padding)})  # a height that counts both planes
-    assert_array_equal(messages.colour_image(both), out)
+    assert_array_equal(messages.color_image(both), out)
     if not padding:
         average = SimpleNamespace(**{**whole, "step": data.size // height})  # a step that counts both
-        assert_array_equal(messages.colour_image(average), out)
+        assert_array_equal(messages.color_image(average), out)
     for wrong in ({"data": data[:-2].tobytes()}, {"width": width - 1}, {"height": 0}):
         with pytest.raises(BadImage) as error:
-            messages.colour_image(SimpleNamespace(**{**whole, **wrong}))
+            messages.color_image(SimpleNamespace(**{**whole, **wrong}))
         assert error.value.reason == "data_size"
 
 
@@ -192,7 +192,7 @@ def test_every_encoding_of_depth_becomes_metres(encoding):
 
 def test_data_may_be_what_rclpy_or_rosbags_give():
     for data in (array.array("B", RGB.tobytes()), RGB.reshape(-1), memoryview(RGB.tobytes())):
-        assert_array_equal(messages.colour_image(image("rgb8", RGB, data=data)), RGB)
+        assert_array_equal(messages.color_image(image("rgb8", RGB, data=data)), RGB)
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_data_may_be_what_rclpy_or_rosbags_give():
         (image("yuyv", RGB[:, :7, :2]), "data_size"),
     ],
 )
-def test_colour_that_contradicts_itself(message, reason):
+def test_color_that_contradicts_itself(message, reason):
     with pytest.raises(BadImage) as error:
-        messages.colour_image(message)
+        messages.color_image(message)
     assert error.value.reason == reason
 
 
@@ -232,18 +232,18 @@ def test_mislabelled_depth(message, reason):
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bgr8; png compressed bgr8", ""])
-def test_compressed_colour_stays_compressed_until_it_is_looked_at(kind):
+def test_compressed_color_stays_compressed_until_it_is_looked_at(kind):
     bgr = cv2.cvtColor(SMOOTH, cv2.COLOR_RGB2BGR)
     data = png(bgr) if "png" in kind else jpeg(bgr)
-    encoded, size = messages.compressed_colour(compressed(kind, data))
+    encoded, size = messages.compressed_color(compressed(kind, data))
     assert size == (64, 48)
     assert encoded.data == data
     assert np.abs(encoded.decode().astype(int) - SMOOTH).mean() < 4
 
 
-def test_colours_swapped_by_their_writer():
+def test_colors_swapped_by_their_writer():
     """ "compressed rgb8": RGB was handed to an encoder for BGR, and image_transport's reader knows it."""
-    encoded, _ = messages.compressed_colour(compressed("rgb8; png compressed rgb8", png(SMOOTH)))
+    encoded, _ = messages.compressed_color(compressed("rgb8; png compressed rgb8", png(SMOOTH)))
     assert_array_equal(encoded.decode(), SMOOTH)
 
 
@@ -257,7 +257,7 @@ def test_colours_swapped_by_their_writer():
     ],
 )
 def test_png_of_one_channel_of_16_bits_and_with_alpha(pixels, expected):
-    encoded, size = messages.compressed_colour(compressed("png", png(pixels)))
+    encoded, size = messages.compressed_color(compressed("png", png(pixels)))
     assert size == (64, 48)
     assert_array_equal(encoded.decode(), expected)
 
@@ -268,10 +268,10 @@ def test_a_mosaic_that_was_compressed_as_it_is(kind, bits):
     for (row, column), channel in zip(((0, 0), (0, 1), (1, 0), (1, 1)), "rggb", strict=True):
         mosaic[row::2, column::2] = SMOOTH[row::2, column::2, "rgb".index(channel)]
     data = png(mosaic.astype(np.uint16) * 256 if bits == 16 else mosaic)
-    encoded, _ = messages.compressed_colour(compressed(kind, data))
+    encoded, _ = messages.compressed_color(compressed(kind, data))
     assert np.abs(encoded.decode()[4:-4, 4:-4].astype(int) - SMOOTH[4:-4, 4:-4]).max() < 12
-    coloured, _ = messages.compressed_colour(compressed(kind, png(SMOOTH[..., ::-1])))
-    assert_array_equal(coloured.decode(), SMOOTH)
+    colored, _ = messages.compressed_color(compressed(kind, png(SMOOTH[..., ::-1])))
+    assert_array_equal(colored.decode(), SMOOTH)
 
 
 @pytest.mark.parametrize("cut", [3, 20, 200, -13])
@@ -295,7 +295,7 @@ def test_damaged_inside():
     with pytest.raises(BadImage, match="no frame header"):
         image_size(b"\xff\xd8\xff\xe0" + bytes(50) + b"\xff\xd9")
     with pytest.raises(BadImage) as error:
-        messages.compressed_colour(compressed("h264", b"\0\0\0\1gibberish"))
+        messages.compressed_color(compressed("h264", b"\0\0\0\1gibberish"))
     assert error.value.reason == "unknown_compression"
 
 
@@ -306,7 +306,9 @@ def test_compressed_depth_png():
     assert_array_equal(messages.compressed_depth(compressed("16UC1; png compressed", png(DEPTH))), DEPTH)
 
 
-@pytest.mark.parametrize("kind", ["png", "", "16UC1", "mono16; compressedDepth png", "; compressedDepth", "compressedDepth"])
+@pytest.mark.parametrize(
+    "kind", ["png", "", "16UC1", "mono16; compressedDepth png", "; compressedDepth", "compressedDepth"]
+)
 @pytest.mark.parametrize("head", [b"", struct.pack("<iff", 0, 0.0, 0.0), struct.pack("<iff", 7, 1e-41, np.nan)])
 def test_compressed_depth_whose_format_says_little(kind, head):
     assert_array_equal(messages.compressed_depth(compressed(kind, head + png(DEPTH))), DEPTH)
@@ -453,7 +455,9 @@ def test_reduction_that_the_image_contradicts_is_no_reduction():
 
 
 def test_a_size_left_out_is_that_of_the_image():
-    assert messages.camera_model(camera_info(width=0, height=0), size=(640, 480)) == messages.camera_model(camera_info())
+    assert messages.camera_model(camera_info(width=0, height=0), size=(640, 480)) == messages.camera_model(
+        camera_info()
+    )
     with pytest.raises(InvalidCamera, match="empty image size"):
         messages.camera_model(camera_info(width=0, height=0))
 
@@ -494,7 +498,9 @@ def test_transforms():
         messages.transform(stamped(w=float("nan")))
 
 
-ENCODINGS = st.sampled_from([*messages.COLOUR_ENCODINGS, *messages.DEPTH_ENCODINGS, "rgb9", "", "32fc1", "8UC2", "NV12 "])
+ENCODINGS = st.sampled_from(
+    [*messages.COLOR_ENCODINGS, *messages.DEPTH_ENCODINGS, "rgb9", "", "32fc1", "8UC2", "NV12 "]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -514,7 +520,7 @@ def test_whatever_an_image_says_it_is_read_or_refused(encoding, width, height, s
         encoding=encoding, width=width, height=height, step=step, data=data, is_bigendian=int(big), header=None
     )
     try:
-        pixels = messages.colour_image(message)
+        pixels = messages.color_image(message)
         assert pixels.dtype == np.uint8
         assert pixels.shape[1:] == (width, 3)
     except BadImage:
@@ -527,7 +533,9 @@ def test_whatever_an_image_says_it_is_read_or_refused(encoding, width, height, s
         pass
 
 
-STARTS = st.sampled_from([b"", png(DEPTH), bytes(12) + png(DEPTH), jpeg(RGB), b"II*\0", bytes(12) + rvl(DEPTH), png(RGB)])
+STARTS = st.sampled_from(
+    [b"", png(DEPTH), bytes(12) + png(DEPTH), jpeg(RGB), b"II*\0", bytes(12) + rvl(DEPTH), png(RGB)]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -549,7 +557,7 @@ def test_whatever_is_compressed_is_read_or_refused(kind, start, cut, changed, mo
     with contextlib.suppress(BadImage):
         assert messages.depth_of(message, InputSettings()).ndim == 2
     try:
-        encoded, _ = messages.compressed_colour(message)
+        encoded, _ = messages.compressed_color(message)
         assert encoded.decode().shape[2] == 3
     except BadImage:
         pass
@@ -563,7 +571,9 @@ NUMBER = st.sampled_from([0.0, 1.0, -1.0, 500.0, np.nan, np.inf, 1e300, 1e-300])
     k=st.lists(NUMBER, min_size=9, max_size=9),
     p=st.lists(NUMBER, min_size=12, max_size=12),
     d=st.lists(NUMBER, max_size=15),
-    name=st.sampled_from(["", "plumb_bob", "equidistant", "rational_polynomial", "none", "double_sphere", "Kannala Brandt4"]),
+    name=st.sampled_from(
+        ["", "plumb_bob", "equidistant", "rational_polynomial", "none", "double_sphere", "Kannala Brandt4"]
+    ),
     size=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     binning=st.integers(0, 9),
     rectified=st.booleans(),
@@ -571,7 +581,14 @@ NUMBER = st.sampled_from([0.0, 1.0, -1.0, 500.0, np.nan, np.inf, 1e300, 1e-300])
 )
 def test_whatever_a_camera_info_holds_it_is_a_camera_or_refused(k, p, d, name, size, binning, rectified, image):
     message = camera_info(
-        k=np.array(k), p=p, d=d, distortion_model=name, width=size[0], height=size[1], binning_x=binning, binning_y=binning
+        k=np.array(k),
+        p=p,
+        d=d,
+        distortion_model=name,
+        width=size[0],
+        height=size[1],
+        binning_x=binning,
+        binning_y=binning,
     )
     try:
         camera = messages.camera_model(message, rectified, image)

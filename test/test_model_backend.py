@@ -186,7 +186,7 @@ def test_frames_that_cannot_be_shown(frames: list[Frame], caplog: pytest.LogCapt
     assert all(i % 2 == 0 for i in model.contexts[0])
     assert "no JPEG" in caplog.text
     bare = remembering([replace(f, image=None) for f in frames])
-    with pytest.raises(QueryError, match="colour image") as error:
+    with pytest.raises(QueryError, match="color image") as error:
         ask(ModelBackend(FakeModel()), bare)
     assert error.value.code == ErrorCode.NO_FRAMES
 
@@ -482,5 +482,5 @@ def test_times_add_up(frames: list[Frame]) -> None:
 
 
 def test_torch_is_not_needed() -> None:
-    source = Path(__file__).parents[1] / "spatial_mllm_ros" / "query" / "model_backend.py"
+    source = Path(__file__).parents[1] / "spatial_mllm_ros" / "answering" / "model_backend.py"
     assert "torch" not in source.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Geometry from colour from an exported file: the same as with torch, without torch, or a clear refusal."""
+"""Geometry from color from an exported file: the same as with torch, without torch, or a clear refusal."""
 
 from __future__ import annotations
 
@@ -400,7 +400,7 @@ def test_in_a_node(file: Path, cache: Path) -> None:
             return status.images.windows + sum(status.images.dropped_windows.values())
 
         wait_for(lambda: seen() >= 1, LONG_S)
-        values = dict(finding(engine, "geometry from colour").values)
+        values = dict(finding(engine, "geometry from color").values)
         assert values["predictor"] == f"VGGT of small, onnxruntime {providers.version()} cpu float32"
         assert values["state"] != "failed"
     finally:

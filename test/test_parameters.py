@@ -92,9 +92,9 @@ def test_any_text_is_parsed_or_refused(parameter, text: str) -> None:
 
 def test_all_errors_are_told_at_once() -> None:
     with pytest.raises(ParameterError) as caught:
-        Settings.from_values({"colour_topik": "a", "timeout_s": 0, "max_frames": True, "level": "up", "core_size": 2.5})
+        Settings.from_values({"color_topik": "a", "timeout_s": 0, "max_frames": True, "level": "up", "core_size": 2.5})
     assert str(caught.value).splitlines() == [
-        "there is no parameter 'colour_topik'; did you mean 'colour_topic'?",
+        "there is no parameter 'color_topik'; did you mean 'color_topic'?",
         "timeout_s must be 0.001 to 3600 s, not 0",
         "max_frames must be an integer, not True",
         "level must be one of estimate, fixed_frame, not 'up'",
@@ -106,11 +106,11 @@ def test_all_errors_are_told_at_once() -> None:
     ("values", "message"),
     [
         ({"core_size": 100}, "at most half of pool_size"),
-        ({"colour_topic": ""}, "must name a topic"),
-        ({"colour_topic": "/a,/a", "depth_topic": ""}, "twice"),
-        ({"depth_topic": "/a,/b"}, "names 2 topics, but colour_topic names 1"),
-        ({"colour_topic": "/a b"}, "'/a b' is not a topic name"),
-        ({"colour_topic": "/a//b"}, "is not a topic name"),
+        ({"color_topic": ""}, "must name a topic"),
+        ({"color_topic": "/a,/a", "depth_topic": ""}, "twice"),
+        ({"depth_topic": "/a,/b"}, "names 2 topics, but color_topic names 1"),
+        ({"color_topic": "/a b"}, "'/a b' is not a topic name"),
+        ({"color_topic": "/a//b"}, "is not a topic name"),
         ({"fixed_frame": "my map"}, "without spaces"),
         ({"timeout_s": float("nan")}, "finite"),
     ],
@@ -128,8 +128,8 @@ def test_an_integer_will_do_for_a_double() -> None:
 
 def test_an_empty_string_can_be_written() -> None:
     """ros2 launch refuses depth_topic:= without a value, so two quotes are one."""
-    assert values_from_text({"depth_topic": "''", "model": '""', "colour_topic": ""}) == dict.fromkeys(
-        ("depth_topic", "model", "colour_topic"), ""
+    assert values_from_text({"depth_topic": "''", "model": '""', "color_topic": ""}) == dict.fromkeys(
+        ("depth_topic", "model", "color_topic"), ""
     )
 
 
@@ -146,10 +146,10 @@ def test_cameras_from_topics() -> None:
         "camera/aligned_depth_to_color/camera_info",
     )
     front, rear, side = Settings(
-        colour_topic="/front/image, /rear/image,image", depth_topic="/front/depth/image,,", camera_info_topic="/info,"
+        color_topic="/front/image, /rear/image,image", depth_topic="/front/depth/image,,", camera_info_topic="/info,"
     ).cameras
     assert (front.info, front.depth, front.depth_info) == ("/info", "/front/depth/image", "/front/depth/camera_info")
-    assert (rear.colour, rear.info, rear.depth, rear.depth_info) == ("/rear/image", "/rear/camera_info", None, None)
+    assert (rear.color, rear.info, rear.depth, rear.depth_info) == ("/rear/image", "/rear/camera_info", None, None)
     assert side.info == "camera_info"
 
 
@@ -186,6 +186,6 @@ def test_only_auto_falls_back() -> None:
     [("RELIABILITY", "sensor_data"), ("durability", "reliable"), ("DEADLINE", "deadline")],
 )
 def test_a_mismatch_names_topic_parameter_and_remedy(policy: str, expected: str) -> None:
-    text = mismatch_remedy("/camera/image", policy, "colour_qos")
-    for part in ("/camera/image", "colour_qos", expected):
+    text = mismatch_remedy("/camera/image", policy, "color_qos")
+    for part in ("/camera/image", "color_qos", expected):
         assert part in text

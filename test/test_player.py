@@ -71,7 +71,7 @@ def into_engine(source: Source, compressed: bool = False, T: np.ndarray | None =
     settings = Settings(
         sensor_model="exact",
         fixed_frame="map",
-        colour_transport="compressed" if compressed else "raw",
+        color_transport="compressed" if compressed else "raw",
         depth_transport="compressedDepth" if compressed else "raw",
     )
     engine = LiveEngine(settings)
@@ -221,4 +221,4 @@ def test_a_recording_without_frames_is_said() -> None:
 def test_what_a_frame_lacks_is_not_published() -> None:
     made = FrameMessages(MAKE, compressed=False)
     bare = replace(next(SmallSource(1).frames()), depth=None, T_world_camera=None, camera=None)
-    assert [kind for kind, _ in made.of(bare)] == [Kind.COLOUR]
+    assert [kind for kind, _ in made.of(bare)] == [Kind.COLOR]

@@ -94,9 +94,9 @@ def test_instructions_of_the_first_version() -> None:
     assert prompts.instructed(QUESTION, prompts.TAGGED) == QUESTION.text + number
     metres = "What is the distance between the sofa and the stove (in meters)?"
     assert prompts.instructed(ModelQuestion(metres), prompts.TAGGED) == metres + number
-    colour = "What colour is it?"
+    color = "What color is it?"
     words = " Please answer the question simply within the <answer> </answer> tags"
-    assert prompts.instructed(ModelQuestion(colour), prompts.TAGGED) == colour + words
+    assert prompts.instructed(ModelQuestion(color), prompts.TAGGED) == color + words
 
 
 def test_the_connector_tells_the_version() -> None:

@@ -99,7 +99,7 @@ def test_every_kind_of_question_says_what_it_is() -> None:
         ({"ask": {"type": "unseen"}, "unit": "furlong"}, "unknown unit 'furlong'"),
         ({"ask": {"type": "unseen"}, "negated": True}, "only what is answered with yes or no"),
         ({"ask": {"type": "unseen"}, "negated": 1}, "must be true or false"),
-        ({"ask": {"type": "unseen", "colour": 1}}, "has no field 'colour'"),
+        ({"ask": {"type": "unseen", "color": 1}}, "has no field 'color'"),
         ({"ask": {"type": "locate", "of": {"type": "point", "index": -1}}}, "must not be negative"),
         ({"ask": {"type": "locate", "of": {"type": "point", "index": True}}}, "must be an integer"),
         ({"ask": {"type": "locate", "of": {"type": "position", "x": 1e9, "y": 0, "z": 0}}}, "is no position"),

@@ -1,4 +1,4 @@
-"""Moving depth into the colour image."""
+"""Moving depth into the color image."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ def test_same_camera_is_the_identity():
     assert_array_equal(register_depth(depth, SMALL, SMALL, np.eye(4)), depth)
 
 
-@pytest.mark.parametrize("colour", [LARGE, SMALL, CameraModel(60, 45, 48.0, 48.0, 29.5, 22.0)])
+@pytest.mark.parametrize("color", [LARGE, SMALL, CameraModel(60, 45, 48.0, 48.0, 29.5, 22.0)])
 @pytest.mark.parametrize("distortion", [(), (0.1, -0.2, 0.001, 0.001, 0.0)])
-def test_a_slanted_plane_stays_that_plane_without_holes(colour, distortion):
+def test_a_slanted_plane_stays_that_plane_without_holes(color, distortion):
     """Upsampled, equal and downsampled; a sieve of holes would be read as 'never seen'."""
-    colour = CameraModel(
-        colour.width, colour.height, colour.fx, colour.fy, colour.cx, colour.cy, "plumb_bob", distortion
-    )
+    color = CameraModel(color.width, color.height, color.fx, color.fy, color.cx, color.cy, "plumb_bob", distortion)
     T_depth_plane = make_transform(from_quaternion((0.2, 0.3, 0.0, 1.0))[:3, :3], (0.1, 0.0, 2.0))
     depth = plane_depth(SMALL, T_depth_plane).astype(np.float32)
-    out = register_depth(depth, SMALL, colour, BASELINE)
-    truth = plane_depth(colour, BASELINE @ T_depth_plane)
+    out = register_depth(depth, SMALL, color, BASELINE)
+    truth = plane_depth(color, BASELINE @ T_depth_plane)
     h, w = out.shape
     inner = (slice(h // 8, -h // 8), slice(w // 8, -w // 8))
     assert np.isfinite(out[inner]).mean() > 0.999
@@ -66,7 +64,7 @@ def test_what_is_not_seen_stays_empty():
     assert np.isnan(register_depth(np.full((120, 160), np.nan, np.float32), SMALL, LARGE, np.eye(4))).all()
 
 
-def test_points_behind_the_colour_camera_and_beyond_16_bit_are_dropped():
+def test_points_behind_the_color_camera_and_beyond_16_bit_are_dropped():
     depth = np.full((120, 160), 500, np.uint16)
     assert not register_depth(depth, SMALL, SMALL, make_transform(np.eye(3), (0, 0, -1.0))).any()
     assert not register_depth(depth, SMALL, SMALL, make_transform(np.eye(3), (0, 0, 70.0))).any()

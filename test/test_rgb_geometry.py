@@ -1,4 +1,4 @@
-"""From colour alone to frames with depth and poses: metres where something tells them, and never otherwise."""
+"""From color alone to frames with depth and poses: metres where something tells them, and never otherwise."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def turning() -> list[Frame]:
     return frames
 
 
-def colour(frame: Frame, pose: bool = True, depth: NDArray[np.uint16] | None = None, camera: bool = True) -> Frame:
+def color(frame: Frame, pose: bool = True, depth: NDArray[np.uint16] | None = None, camera: bool = True) -> Frame:
     """What is left of a frame without a depth camera."""
     return replace(
         frame,
@@ -128,7 +128,7 @@ def path_length(poses: NDArray[np.float64]) -> float:
 
 def test_poses_give_metres(room: list[Frame]) -> None:
     geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
-    memory = run(geometry, [colour(f) for f in room])
+    memory = run(geometry, [color(f) for f in room])
     assert (len(memory), memory.world_frame) == (len(room), MAP)
     assert memory.scale is not None
     assert memory.scale.source is MetreSource.TF
@@ -146,7 +146,7 @@ def test_the_stated_deviation_of_the_scale_means_what_it_says(room: list[Frame])
     off = []
     for seed in range(5):
         geometry = RgbGeometry(StandInPredictor(room[:24], seed=seed, common=0.003), RECORDINGS)
-        memory = run(geometry, [colour(f) for f in room[:24]])
+        memory = run(geometry, [color(f) for f in room[:24]])
         assert memory.scale is not None
         off.append(np.log(np.median(depth_ratios(memory, room))) / memory.scale.stddev)
     assert 0.2 < np.sqrt(np.mean(np.square(off))) < 1.6
@@ -154,7 +154,7 @@ def test_the_stated_deviation_of_the_scale_means_what_it_says(room: list[Frame])
 
 def test_the_path_is_that_of_the_images(room: list[Frame]) -> None:
     geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
-    run(geometry, [colour(f) for f in room])
+    run(geometry, [color(f) for f in room])
     _, predicted = geometry.predicted_poses()
     true = np.stack([f.T_world_camera for f in room if f.T_world_camera is not None])
     assert path_length(predicted) == pytest.approx(path_length(true), rel=0.03)
@@ -171,7 +171,7 @@ def test_a_little_depth_gives_metres_without_any_pose(room: list[Frame]) -> None
         return depth
 
     geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
-    memory = run(geometry, [colour(f, pose=False, depth=sparse(i, f)) for i, f in enumerate(room)])
+    memory = run(geometry, [color(f, pose=False, depth=sparse(i, f)) for i, f in enumerate(room)])
     assert memory.scale is not None
     assert (memory.scale.source, memory.world_frame) == (MetreSource.DEPTH, "rgb_geometry_0")
     assert_same_scale(depth_ratios(memory, room))
@@ -200,7 +200,7 @@ def test_measured_depth_wins_and_the_disagreement_is_told(room: list[Frame]) -> 
 
 def test_turning_on_the_spot_gives_no_metres(turning: list[Frame]) -> None:
     geometry = RgbGeometry(StandInPredictor(turning), RECORDINGS)
-    memory = run(geometry, [colour(f) for f in turning])
+    memory = run(geometry, [color(f) for f in turning])
     assert memory.scale is not None
     assert not memory.scale.known
     assert "moved 0.0" in memory.scale.reason
@@ -216,7 +216,7 @@ def test_turning_on_the_spot_gives_no_metres(turning: list[Frame]) -> None:
 
 def test_nothing_that_tells_metres(room: list[Frame]) -> None:
     geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
-    memory = run(geometry, [colour(f, pose=False, camera=False) for f in room])
+    memory = run(geometry, [color(f, pose=False, camera=False) for f in room])
     assert memory.scale is not None
     assert not memory.scale.known
     assert "without poses and without depth" in memory.scale.reason
@@ -234,7 +234,7 @@ def test_metres_that_come_late_move_everything(turning: list[Frame], room: list[
     geometry = RgbGeometry(StandInPredictor(order), RECORDINGS)
     memory = SpatialMemory(clock=lambda: 1 << 62)
     worlds, ids = [], {}
-    for frame in map(colour, order):
+    for frame in map(color, order):
         for update in geometry.take(frame):
             update.apply_to(memory)
             worlds.append(memory.world_frame)
@@ -252,7 +252,7 @@ def test_poses_that_are_not_the_cameras_give_no_metres(room: list[Frame]) -> Non
     random = np.random.default_rng(0)
     walk = np.cumsum(random.normal(0, 0.1, (len(room), 3)), axis=0)
     turns = Rotation.random(len(room), random_state=1).as_matrix()
-    wrong = [replace(colour(f), T_world_camera=make_transform(R, t)) for f, R, t in zip(room, turns, walk, strict=True)]
+    wrong = [replace(color(f), T_world_camera=make_transform(R, t)) for f, R, t in zip(room, turns, walk, strict=True)]
     memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), wrong)
     assert memory.scale is not None
     assert not memory.scale.known
@@ -264,7 +264,7 @@ def test_a_focal_length_that_is_seen_otherwise_goes_into_the_deviation(
     room: list[Frame], focal: float, known: bool
 ) -> None:
     geometry = RgbGeometry(StandInPredictor(room, focal=focal), RECORDINGS)
-    memory = run(geometry, [colour(f) for f in room])
+    memory = run(geometry, [color(f) for f in room])
     assert geometry.status().focal_ratio == pytest.approx(1 / focal, rel=0.01)
     assert memory.scale is not None
     assert memory.scale.known == known
@@ -286,7 +286,7 @@ def test_poses_that_are_corrected_later_stay_corrected(room: list[Frame]) -> Non
             memory.correct_poses(earlier)
             geometry.correct_poses(earlier)
         frame = replace(seen, T_world_camera=better[seen.stamp_ns]) if i >= 24 else seen
-        for update in geometry.take(colour(frame)):
+        for update in geometry.take(color(frame)):
             update.apply_to(memory)
     for update in geometry.finish():
         update.apply_to(memory)
@@ -298,7 +298,7 @@ def test_poses_that_are_corrected_later_stay_corrected(room: list[Frame]) -> Non
 
 @pytest.mark.parametrize(("white", "common"), [(0.01, 0.005), (0.04, 0.03)])
 def test_the_error_model_follows_what_windows_differ_by(room: list[Frame], white: float, common: float) -> None:
-    memory = run(RgbGeometry(StandInPredictor(room, white=white, common=common), RECORDINGS), map(colour, room))
+    memory = run(RgbGeometry(StandInPredictor(room, white=white, common=common), RECORDINGS), map(color, room))
     sensor, least = memory.sensor, PREDICTED_DEPTH
     assert sensor is not None
     assert sensor.depth_correlated == pytest.approx(max(common, least.depth_correlated), rel=0.5)
@@ -330,7 +330,7 @@ class Garbage:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_metre_is_never_made_up(room: list[Frame], seed: int) -> None:
     geometry = RgbGeometry(Garbage(seed), RECORDINGS)
-    memory = run(geometry, [colour(f) for f in room])
+    memory = run(geometry, [color(f) for f in room])
     assert memory.scale is None or not memory.scale.known, memory.scale
 
 
@@ -343,15 +343,15 @@ def mark(frame: Frame, u: float, v: float) -> ImagePoint:
 
 @pytest.fixture(scope="module")
 def metric(room: list[Frame]) -> SpatialQueryEngine:
-    """An engine that has seen the room in colour, with poses."""
-    memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), map(colour, room))
+    """An engine that has seen the room in color, with poses."""
+    memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), map(color, room))
     return SpatialQueryEngine(memory, PREDICTED_DEPTH)
 
 
 @pytest.fixture(scope="module")
 def scaleless(turning: list[Frame]) -> SpatialQueryEngine:
     """An engine that has seen the room from one spot."""
-    memory = run(RgbGeometry(StandInPredictor(turning), RECORDINGS), map(colour, turning))
+    memory = run(RgbGeometry(StandInPredictor(turning), RECORDINGS), map(color, turning))
     return SpatialQueryEngine(memory, PREDICTED_DEPTH)
 
 
@@ -483,7 +483,7 @@ def test_an_answer_does_not_mix_two_scales(metric: SpatialQueryEngine, room: lis
 
 def test_what_is_known_of_the_fixed_frame_does_not_hold_in_another(room: list[Frame]) -> None:
     """Without poses the world is one of its own: the floor is found in the images, whatever is declared."""
-    some = [colour(f, pose=False, depth=f.depth if i % 8 == 0 else None) for i, f in enumerate(room)]
+    some = [color(f, pose=False, depth=f.depth if i % 8 == 0 else None) for i, f in enumerate(room)]
     memory = run(RgbGeometry(StandInPredictor(room), RECORDINGS), some)
     engine = SpatialQueryEngine(memory, None, None, np.eye(4))
     answer = engine.answer(Request("How high is the camera above the floor at <t0>?", times=(room[9].stamp_ns,)))
@@ -503,7 +503,7 @@ def test_spoiled_windows_are_dropped_and_their_images_tried_again(
     predictor = StandInPredictor(room, spoil=lambda call: call in (2, 5))
     geometry = RgbGeometry(predictor, RECORDINGS)
     with caplog.at_level(logging.WARNING):
-        memory = run(geometry, [colour(f) for f in room])
+        memory = run(geometry, [color(f) for f in room])
     status = geometry.status()
     assert sum(status.dropped_windows.values()) == 2
     assert set(status.dropped_windows) <= {"unsupported", "residual", "no_agreement", "turn", "scale"}
@@ -515,7 +515,7 @@ def test_spoiled_windows_are_dropped_and_their_images_tried_again(
 
 def test_a_chain_that_breaks_begins_anew_where_poses_place_it(room: list[Frame]) -> None:
     geometry = RgbGeometry(StandInPredictor(room, spoil=lambda call: 3 <= call < 6), RECORDINGS)
-    memory = run(geometry, [colour(f) for f in room])
+    memory = run(geometry, [color(f) for f in room])
     status = geometry.status()
     assert status.segment == 1
     assert memory.world_frame == MAP  # both segments are in the world of the poses
@@ -547,7 +547,7 @@ def test_a_chain_that_breaks_goes_on_when_the_camera_comes_back(room: list[Frame
     ids: dict[int, int] = {}
     held = []
     for i, frame in enumerate(frames):
-        seen = colour(frame, pose=False, depth=sparse(frame) if metric and i < 24 and i % 6 == 0 else None)
+        seen = color(frame, pose=False, depth=sparse(frame) if metric and i < 24 and i % 6 == 0 else None)
         for update in [*geometry.take(seen), *(geometry.finish() if i == len(frames) - 1 else [])]:
             update.apply_to(memory)
         if geometry.status().lost:
@@ -606,7 +606,7 @@ def test_another_room_is_not_taken_for_the_old_one(
     geometry = RgbGeometry(predictor, replace(RECORDINGS, max_held=24))
     memory = SpatialMemory(clock=lambda: 1 << 62)
     worlds = []
-    for frame in [colour(f, pose=False) for f in frames]:
+    for frame in [color(f, pose=False) for f in frames]:
         before = predictor.calls
         for update in geometry.take(frame):
             update.apply_to(memory)
@@ -622,7 +622,7 @@ def test_another_room_is_not_taken_for_the_old_one(
 
 def test_after_a_break_without_poses_the_camera_is_found_in_the_world_of_those_before(room: list[Frame]) -> None:
     there, back = room[::2], later(room[::-2], 60)
-    frames = [*map(colour, there), *(colour(f, pose=False) for f in back)]
+    frames = [*map(color, there), *(color(f, pose=False) for f in back)]
     geometry = RgbGeometry(StandInPredictor([*there, *back], spoil=lambda call: 4 <= call < 7), RECORDINGS)
     memory = SpatialMemory(clock=lambda: 1 << 62)
     shift = make_transform(np.eye(3), (0, 5, 0))
@@ -651,7 +651,7 @@ def test_what_breaks_again_before_it_is_found_is_left_out(room: list[Frame]) -> 
     frames = [*room[:24], *later(room[:24], 60)]
     predictor = StandInPredictor(frames, spoil=lambda call: 4 <= call < 7 or 8 <= call < 12)
     geometry = RgbGeometry(predictor, RECORDINGS)
-    memory = run(geometry, [colour(f, pose=False) for f in frames])
+    memory = run(geometry, [color(f, pose=False) for f in frames])
     status = geometry.status()
     assert (status.segment, status.relocated) == (2, 1)
     assert status.left_out["not_connected"] >= 5
@@ -683,7 +683,7 @@ def test_a_camera_that_comes_back_takes_the_drift_out(room: list[Frame], monkeyp
         memory = SpatialMemory(clock=lambda: 1 << 62)
         ids: dict[int, int] = {}
         for frame in frames:
-            for update in geometry.take(colour(frame, pose=False)):
+            for update in geometry.take(color(frame, pose=False)):
                 if closing:
                     update.apply_to(memory)
             for stored in memory.frames():
@@ -707,7 +707,7 @@ def test_where_poses_are_measured_no_loop_is_looked_for(room: list[Frame]) -> No
     frames = [*room[::2], *later(room[::-2], 60)]
     predictor = StandInPredictor(frames)
     geometry = RgbGeometry(predictor, RECORDINGS)
-    run(geometry, map(colour, frames))
+    run(geometry, map(color, frames))
     assert predictor.calls == geometry.status().windows
 
 
@@ -736,7 +736,7 @@ def test_images_that_no_other_confirms_take_no_part(room: list[Frame]) -> None:
     bad = {3, 4, 11, 12, 13, 20, 30, 38, 47}
     predictor.blind = frozenset(fingerprint(room[i].rgb()) for i in bad)  # type: ignore[arg-type]
     geometry = RgbGeometry(predictor, RECORDINGS)
-    memory = run(geometry, [colour(f, pose=False) for f in room])
+    memory = run(geometry, [color(f, pose=False) for f in room])
     status = geometry.status()
     assert (status.segment, status.dropped_windows) == (0, {})
     assert status.left_out == {"unsupported": len(bad)}
@@ -753,10 +753,10 @@ def test_a_covered_lens_and_broken_images_are_left_out(room: list[Frame], config
     def black(i: int) -> NDArray[np.uint8]:
         return np.random.default_rng(i).integers(0, 5, (120, 160, 3), dtype=np.uint8)
 
-    covered = [replace(colour(f), image=black(i)) for i, f in enumerate(later(room[8:14], 10))]
-    torn = replace(colour(later(room[14:15], 15)[0], pose=False), image=EncodedImage(b"", broken))
+    covered = [replace(color(f), image=black(i)) for i, f in enumerate(later(room[8:14], 10))]
+    torn = replace(color(later(room[14:15], 15)[0], pose=False), image=EncodedImage(b"", broken))
     geometry = RgbGeometry(StandInPredictor(room), config)
-    run(geometry, [*map(colour, room[:8]), *covered, torn, *map(colour, later(room[8:24], 20))])
+    run(geometry, [*map(color, room[:8]), *covered, torn, *map(color, later(room[8:24], 20))])
     status = geometry.status()
     assert (status.left_out["blank"], status.left_out["bad_image"]) == (6, 1)
     assert (status.segment, status.dropped_windows) == (0, {})
@@ -768,7 +768,7 @@ def test_warnings_do_not_flood_the_log(room: list[Frame], caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING):
         for i, frame in enumerate(later([*room, *room], 0)):
             now = 0.5 * i  # 48 s
-            geometry.take(colour(frame))
+            geometry.take(color(frame))
     dropped = [r.getMessage() for r in caplog.records if "is dropped" in r.getMessage()]
     breaks = [r.getMessage() for r in caplog.records if "the chain breaks" in r.getMessage()]
     assert sum(geometry.status().dropped_windows.values()) > 10
@@ -802,7 +802,7 @@ def test_a_predictor_that_raises_does_not_end_it(room: list[Frame]) -> None:
 
     predictor.predict = failing  # type: ignore[method-assign]
     geometry = RgbGeometry(predictor, RECORDINGS)
-    memory = run(geometry, [colour(f) for f in room])
+    memory = run(geometry, [color(f) for f in room])
     assert geometry.status().dropped_windows == {"predictor_failed": 1}
     assert len(memory) == len(room)
 
@@ -821,7 +821,7 @@ def test_a_predictor_that_is_down_for_a_while_does_not_break_the_chain(room: lis
     predictor.predict = failing  # type: ignore[method-assign]
     geometry = RgbGeometry(predictor, RECORDINGS)
     frames = [*room[:12], *later([room[11]] * 12, 20), *later(room[12:24], 40)]  # the camera waits meanwhile
-    memory = run(geometry, [colour(f, pose=False) for f in frames])
+    memory = run(geometry, [color(f, pose=False) for f in frames])
     status = geometry.status()
     assert (status.dropped_windows, status.segment) == ({"predictor_failed": 5}, 0)
     assert {f.stamp_ns for f in frames[24:]} <= {s.frame.stamp_ns for s in memory.frames()}
@@ -829,12 +829,12 @@ def test_a_predictor_that_is_down_for_a_while_does_not_break_the_chain(room: lis
 
 def test_images_that_cannot_take_part_are_counted(room: list[Frame]) -> None:
     odd = [
-        replace(colour(room[0]), image=None),
-        *map(colour, room[:8]),
-        colour(room[3]),
-        replace(colour(room[9]), camera_frame="rear"),
-        replace(colour(room[9], camera=False), image=np.zeros((60, 80, 3), np.uint8)),
-        *map(colour, room[10:16]),
+        replace(color(room[0]), image=None),
+        *map(color, room[:8]),
+        color(room[3]),
+        replace(color(room[9]), camera_frame="rear"),
+        replace(color(room[9], camera=False), image=np.zeros((60, 80, 3), np.uint8)),
+        *map(color, room[10:16]),
     ]
     geometry = RgbGeometry(StandInPredictor(room), RECORDINGS)
     memory = run(geometry, odd)
@@ -875,7 +875,7 @@ def play(frames: Sequence[Frame], predictor: Slow, config: RgbGeometryConfig) ->
         elif predictor.now < due:
             predictor.now = min(due, predictor.now + 0.05)
         while i < len(frames) and (frames[i].stamp_ns - start) / 1e9 <= predictor.now:
-            geometry.add(colour(frames[i]))
+            geometry.add(color(frames[i]))
             i += 1
     return geometry, behind
 
@@ -899,7 +899,7 @@ def test_what_waits_is_bounded_when_no_window_ever_runs(room: list[Frame]) -> No
     config = RgbGeometryConfig(min_translation_m=0, min_rotation_rad=0, min_interval_s=0, max_waiting=16)
     geometry = RgbGeometry(StandInPredictor(room), config)
     for frame in room:
-        geometry.add(colour(frame))
+        geometry.add(color(frame))
     assert geometry.status().waiting <= 16
     assert geometry.status().left_out["too_slow"] == len(room) - geometry.status().waiting
 
@@ -908,7 +908,7 @@ def test_a_camera_that_stands_still_costs_nothing(room: list[Frame]) -> None:
     predictor = StandInPredictor(room)
     clock = iter(np.arange(0, 1000, 0.3))
     geometry = RgbGeometry(predictor, RgbGeometryConfig(), lambda: float(next(clock)))
-    still = [replace(colour(room[0]), stamp_ns=room[0].stamp_ns + i * 10**8) for i in range(60)]
+    still = [replace(color(room[0]), stamp_ns=room[0].stamp_ns + i * 10**8) for i in range(60)]
     for frame in still:
         geometry.add(frame)
         geometry.run_window()
@@ -925,9 +925,7 @@ def test_depth_that_comes_now_and_then_is_not_passed_over(room: list[Frame]) -> 
     geometry = RgbGeometry(StandInPredictor(room), RgbGeometryConfig(), lambda: float(next(clock)))
     memory = SpatialMemory(clock=lambda: 1 << 62)
     for i in range(60):
-        still = replace(
-            colour(room[0], depth=room[0].depth if i == 30 else None), stamp_ns=room[0].stamp_ns + i * 10**8
-        )
+        still = replace(color(room[0], depth=room[0].depth if i == 30 else None), stamp_ns=room[0].stamp_ns + i * 10**8)
         for update in geometry.take(still):
             update.apply_to(memory)
     assert geometry.scale.source is MetreSource.DEPTH
@@ -937,7 +935,7 @@ def test_depth_that_comes_now_and_then_is_not_passed_over(room: list[Frame]) -> 
 def test_images_between_windows_are_passed_on_with_their_poses(room: list[Frame]) -> None:
     config = replace(RECORDINGS, min_interval_s=0.4)
     geometry = RgbGeometry(StandInPredictor(room), config)
-    memory = run(geometry, map(colour, room))
+    memory = run(geometry, map(color, room))
     with_depth = [s.frame.depth is not None for s in memory.frames()]
     assert 0.4 < np.mean(with_depth) < 0.6
     assert len(memory) > 0.8 * len(room)
@@ -958,7 +956,7 @@ def test_in_the_background(room: list[Frame]) -> None:
     thread.start()
     try:
         for frame in room[:32]:
-            thread.add(colour(frame))
+            thread.add(color(frame))
         assert done.wait(20)
         thread.reset()
         memory.clear()
@@ -966,7 +964,7 @@ def test_in_the_background(room: list[Frame]) -> None:
         assert len(memory) == 0
         assert thread.geometry.status().waiting == 0
         for frame in room[:16]:
-            thread.add(colour(frame))
+            thread.add(color(frame))
         deadline = time.monotonic() + 20
         while len(memory) < 13 and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -981,7 +979,7 @@ def test_in_the_background(room: list[Frame]) -> None:
 
 @pytest.mark.parametrize(("name", "poses"), [("rgbd_room", True), ("rgbd_object", True), ("rgbd_object", False)])
 def test_questions_about_the_recordings(shared: Path, name: str, poses: bool) -> None:
-    """Colour with poses, or with a little depth now and then: within twice what RGB-D is allowed to be off."""
+    """Color with poses, or with a little depth now and then: within twice what RGB-D is allowed to be off."""
     source = open_source(str(shared / "data" / name))
     questions = read_questions(shared / "data" / name / "questions.json")
     asked_about = {source.stamp_of(frame) for question in questions for frame in question.frames}
@@ -994,7 +992,7 @@ def test_questions_about_the_recordings(shared: Path, name: str, poses: bool) ->
         if not poses and i % 10 == 0 and frame.depth is not None:
             depth = np.zeros_like(frame.depth)
             depth[::8, ::8] = frame.depth[::8, ::8]
-        return colour(frame, pose=poses, depth=depth)
+        return color(frame, pose=poses, depth=depth)
 
     geometry = RgbGeometry(StandInPredictor(frames, every=1), RECORDINGS)
     memory = run(geometry, [seen(i, f) for i, f in enumerate(frames)])

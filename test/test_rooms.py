@@ -155,7 +155,7 @@ def test_depth_of_planes_and_a_box_is_analytic() -> None:
 
 
 def test_single_rays_agree_with_the_image(small: RenderedSource) -> None:
-    view = small.view(7, colour=False)
+    view = small.view(7, color=False)
     uv = np.random.default_rng(1).integers((0, 0), (160, 120), (200, 2))
     hits = small.caster.cast_pixels(small.camera, small.true_pose(7), uv)
     np.testing.assert_allclose(hits.distance, view.depth[uv[:, 1], uv[:, 0]], rtol=1e-5)
@@ -166,7 +166,7 @@ def test_points_of_one_frame_lie_on_surfaces_in_the_others(exact: RenderedSource
     """No camera may look through a point that another camera measured."""
     rays = exact.camera.rays(stride=8).reshape(-1, 3).astype(np.float64)
     for i, j in ((0, 3), (20, 24), (50, 61)):
-        depth = exact.view(i, colour=False).depth[4::8, 4::8].reshape(-1, 1)
+        depth = exact.view(i, color=False).depth[4::8, 4::8].reshape(-1, 1)
         world = apply(exact.true_pose(i), rays * depth)
         centre = exact.true_pose(j)[:3, 3]
         hits = exact.caster.cast(centre, world - centre)
@@ -481,7 +481,7 @@ class Solver:
     def size(self, b: dict[str, Any], wide: bool) -> float:
         """Extent of the thing that fills most of the box."""
         frame = self.index(b["frame"])
-        view = self.source.view(frame, colour=False)
+        view = self.source.view(frame, color=False)
         part = (slice(b["v_min"], b["v_max"] + 1), slice(b["u_min"], b["u_max"] + 1))
         name = int(np.bincount(view.thing[part].ravel()).argmax())
         mask = view.thing == name

@@ -89,7 +89,7 @@ def test_replay_and_ask_say_what_is_read_and_why_frames_are_lost(tmp_path):
             robot.tf(ms % 10**8, "map", "optical", at=ms)
             robot.info(ms)
             robot.depth(ms)
-            robot.colour(ms)
+            robot.color(ms)
     for command in (("replay", str(bag)), ("ask", str(bag), "How high is the ceiling?")):
         done = CliRunner().invoke(main, command)
         told = " ".join(done.output.split())

@@ -43,7 +43,7 @@ def test_stamps_survive_as_text(stamp_ns):
 
 
 def test_folder_round_trip(folder):
-    """Stamps to the nanosecond, poses, depth, colour, camera with distortion, and the sensor model."""
+    """Stamps to the nanosecond, poses, depth, color, camera with distortion, and the sensor model."""
     source = open_source(str(folder))
     assert assert_same_frames(SmallSource(), source) == 6
     assert source.info.sensor == SmallSource().info.sensor
@@ -273,7 +273,7 @@ def test_tum_needs_a_known_camera(tum):
 
 
 def test_tum_pairs_each_image_once(tum):
-    """One depth image per colour image; without one within 20 ms there is none."""
+    """One depth image per color image; without one within 20 ms there is none."""
     lines = (tum / "depth.txt").read_text().splitlines()
     (tum / "depth.txt").write_text("\n".join([*lines[:2], *lines[4:]]))
     source = open_source(str(tum))

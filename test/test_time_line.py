@@ -19,7 +19,7 @@ def stream(kind: Kind) -> Stream:
     return Stream(kind, kind.value, "", "auto", 1, "", 30, "camera")
 
 
-COLOR, DEPTH = stream(Kind.COLOUR), stream(Kind.DEPTH)
+COLOR, DEPTH = stream(Kind.COLOR), stream(Kind.DEPTH)
 
 
 class Taken:

@@ -13,7 +13,13 @@ def topics(*rows: tuple[str, str, str]) -> list[Topic]:
     """Topics by name, frame and encoding; the type follows from the name."""
     found = []
     for name, frame, encoding in rows:
-        kind = INFO if "camera_info" in name else COMPRESSED if name.endswith(("/compressed", "/compressedDepth")) else IMAGE
+        kind = (
+            INFO
+            if "camera_info" in name
+            else COMPRESSED
+            if name.endswith(("/compressed", "/compressedDepth"))
+            else IMAGE
+        )
         found.append(Topic(name, kind, frame, encoding))
     return found
 
@@ -21,7 +27,7 @@ def topics(*rows: tuple[str, str, str]) -> list[Topic]:
 def camera(*rows: tuple[str, str, str]) -> tuple[str | None, ...]:
     """Color, its CameraInfo, depth and its CameraInfo of the camera that is taken."""
     first = find_cameras(topics(*rows))[0]
-    return (first.colour, first.info, first.depth, first.depth_info)
+    return (first.color, first.info, first.depth, first.depth_info)
 
 
 REALSENSE = (
@@ -323,7 +329,7 @@ def test_each_of_two_cameras_has_its_own_depth():
             (f"/{name}/depth/camera_info", f"{name}_depth", ""),
         ]
     for found in find_cameras(topics(*rows)):
-        name = found.colour.split("/")[1]
+        name = found.color.split("/")[1]
         assert found.depth == f"/{name}/depth/image_raw"
         assert found.depth_info == f"/{name}/depth/camera_info"
 

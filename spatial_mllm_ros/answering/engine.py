@@ -237,7 +237,7 @@ class SpatialQueryEngine:
         error = QueryError(
             ErrorCode.NO_FRAMES,
             f"nothing can be measured in images without poses{f' (refused: {refused})' if refused else ''}: give poses, or "
-            "let geometry from colour find them (--rgb-geometry)",
+            "let geometry from color find them (--rgb-geometry)",
         )
         if self.model is None or not is_for_a_model(call.request, call.understood.query):
             raise error

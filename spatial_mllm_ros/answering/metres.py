@@ -1,6 +1,6 @@
 """What the scale of estimated geometry means for answers.
 
-Geometry measured by a depth camera is in metres. Geometry estimated from colour has one scale for everything, which is
+Geometry measured by a depth camera is in metres. Geometry estimated from color has one scale for everything, which is
 known with a deviation, or not at all: then lengths cannot be told, while ratios, directions, angles and visibility can.
 """
 

@@ -305,7 +305,7 @@ def _why_none(request: Request, memory: Shown) -> str:
     start, end = request.window_start, request.window_end
     where = " between window_start and window_end" if start or end else ""
     if memory.frames(start, end):
-        return f"no frame{where} has a colour image that can be shown to the model"
+        return f"no frame{where} has a color image that can be shown to the model"
     tracks = [memory.track(camera) for camera in memory.cameras()] if isinstance(memory, SpatialMemory) else []
     if any(len(t.arrays(start, end)[0]) for t in tracks if t is not None):
         return (

@@ -66,7 +66,7 @@ class LevelCache:
 class DepthLender:
     """Gives images without depth the depth of the nearest image of the same camera, moved by the two poses.
 
-    Colour often comes faster than depth. The scene is taken to stand still for the moment between.
+    Color often comes faster than depth. The scene is taken to stand still for the moment between.
 
     max_gap_s: depth is not lent over a longer time. keep: images whose lent depth is remembered.
     """

@@ -1,4 +1,4 @@
-"""``spatial-mllm bench encoder``: what the spatial encoder, or geometry from colour, costs by runtime, precision and frames.
+"""``spatial-mllm bench encoder``: what the spatial encoder, or geometry from color, costs by runtime, precision and frames.
 
 Every runtime has a process of its own, so that its memory is its own. Each is measured in turns with torch eager, which
 has one too: what else the machine does then slows both alike.

@@ -28,7 +28,7 @@ SIZES = {
 }
 """Sizes by name, all with heads of 64 channels but the first's 32; "full" is VGGT-1B."""
 PARTS: dict[str, tuple[str, ...]] = {"encoder": (), "geometry": ("camera", "depth")}
-"""What is measured, and VGGT's heads for it: the aggregator alone, or all that geometry from colour needs."""
+"""What is measured, and VGGT's heads for it: the aggregator alone, or all that geometry from color needs."""
 Outputs = dict[str, Any]
 ATTENTIONS = {
     "flash": "FLASH_ATTENTION",

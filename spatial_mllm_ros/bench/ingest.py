@@ -137,7 +137,7 @@ def _settings(streams: int) -> Any:
 def _values(streams: int) -> dict[str, Any]:
     names = [f"camera{i}" for i in range(streams)]
     return {
-        "colour_topic": ",".join(f"{n}/color/image_raw" for n in names),
+        "color_topic": ",".join(f"{n}/color/image_raw" for n in names),
         "depth_topic": ",".join(f"{n}/aligned_depth_to_color/image_raw" for n in names),
         "fixed_frame": "map",
         "tf_wait_s": 1.0,

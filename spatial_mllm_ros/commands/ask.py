@@ -11,7 +11,7 @@ from spatial_mllm_ros.commands import common, geometry, models
 from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
 from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.session.questions import ask
-from spatial_mllm_ros.session.reasons import COLOUR_ONLY
+from spatial_mllm_ros.session.reasons import COLOR_ONLY
 from spatial_mllm_ros.session.verdict import Outcome
 
 EPILOG = """
@@ -69,9 +69,9 @@ def ask_command(
     spec, text = _source_and_question(arguments, file is not None)
     questions = asking.questions(text)
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
-    with geometry.loaded(chosen) as from_colour, models.loading(model, stream.keyframes) as backend:
+    with geometry.loaded(chosen) as from_color, models.loading(model, stream.keyframes) as backend:
         query = None if model is None else model.query(stream.keyframes)
-        session = common.open_session(spec, stream, report_folder is not None, query, backend, from_colour, inputs)
+        session = common.open_session(spec, stream, report_folder is not None, query, backend, from_color, inputs)
         session.engine.reader = ConversationReader(own_words=asking.own_words)
         if not as_json:
             common.say_chosen(session.source)
@@ -80,10 +80,10 @@ def ask_command(
         report = common.stream_with_progress(session, stream)
         common.say_reasons(report)
         common.say_doubts(session.doubts)
-        if from_colour is not None:
+        if from_color is not None:
             common.say(geometry.words(session, chosen))
-        elif report.colour_only and report.colour_only == report.frames:
-            common.say(COLOUR_ONLY)
+        elif report.color_only and report.color_only == report.frames:
+            common.say(COLOR_ONLY)
         if backend is not None:
             models.wait_loaded(backend)
             models.encode(session, backend)

@@ -246,7 +246,7 @@ def query_command(
     help="Of the encoder, with random weights; full is that of the published checkpoints: 0.91 billion.",
 )
 @click.option("--full", is_flag=True, help="The same as --size full.")
-@click.option("--geometry", is_flag=True, help="Measure geometry from colour: the encoder with camera and depth heads.")
+@click.option("--geometry", is_flag=True, help="Measure geometry from color: the encoder with camera and depth heads.")
 @click.option("--height", type=click.IntRange(28), default=252, show_default=True, help="Of the frames, px.")
 @click.option("--width", type=click.IntRange(28), default=392, show_default=True, help="Of the frames, px.")
 @click.option("--frames", default="1,2,4,8,16,32", show_default=True, help="Numbers of frames.")

@@ -230,7 +230,7 @@ def fit(checkpoint: hub.Checkpoint, device: Device) -> str:
     needed = machine.vggt_needs(checkpoint.folder)
     if needed is not None:
         much = " (too much)" if 0 < device.free < needed else ""
-        return f"VGGT, for geometry from colour (rgb_geometry): needs {needed / 1e9:.1f} GB on {device.name}{much}"
+        return f"VGGT, for geometry from color (rgb_geometry): needs {needed / 1e9:.1f} GB on {device.name}{much}"
     sizes = {}
     for precision in PRECISIONS[1:]:
         try:

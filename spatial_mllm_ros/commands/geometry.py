@@ -1,4 +1,4 @@
-"""What the commands that can make geometry from colour share: loading its predictor, and words about what came of it."""
+"""What the commands that can make geometry from color share: loading its predictor, and words about what came of it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from spatial_mllm_ros.serving.interface import ModelUnavailable
 from spatial_mllm_ros.serving.onnx_file import INSTALL, describe, is_export
 from spatial_mllm_ros.session.stream import Session
 
-NOISE = "random weights: the geometry from colour is noise"
+NOISE = "random weights: the geometry from color is noise"
 NOT_INSTALLED = (
-    "geometry from colour needs torch: pip install 'spatial_mllm_ros[model]'; a file of `spatial-mllm export geometry` runs "
+    "geometry from color needs torch: pip install 'spatial_mllm_ros[model]'; a file of `spatial-mllm export geometry` runs "
     f"without it: {INSTALL}"
 )
 
@@ -75,14 +75,14 @@ def loaded(choice: GeometryChoice | None) -> Iterator[RgbGeometry | None]:
     predictor = make_predictor(choice.options)
     try:
         predictor.start()
-        models.wait_behind_bar(predictor, "loading the geometry from colour")
+        models.wait_behind_bar(predictor, "loading the geometry from color")
         yield RgbGeometry(predictor, RgbGeometryConfig.for_recordings())
     finally:
         predictor.close()
 
 
 def report(session: Session) -> dict[str, Any] | None:
-    """What came of the images, as JSON-serialisable values; None without geometry from colour."""
+    """What came of the images, as JSON-serialisable values; None without geometry from color."""
     if session.geometry is None:
         return None
     status = session.geometry.status()
@@ -102,7 +102,7 @@ def report(session: Session) -> dict[str, Any] | None:
 
 
 def words(session: Session, choice: GeometryChoice | None) -> str:
-    """The same in a line for people; '' without geometry from colour."""
+    """The same in a line for people; '' without geometry from color."""
     if session.geometry is None:
         return ""
     status = session.geometry.status()

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatial_mllm_ros.commands import common, geometry, models
-from spatial_mllm_ros.session.reasons import COLOUR_ONLY, what_to_do
+from spatial_mllm_ros.session.reasons import COLOR_ONLY, what_to_do
 from spatial_mllm_ros.session.stream import Session, StreamReport
 
 EPILOG = """
@@ -52,13 +52,13 @@ def replay_command(
     SOURCE is a folder or file of any known layout, a bag, a video, a folder of images, or rendered[:options].
     """
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
-    with geometry.loaded(chosen) as from_colour:
-        session = common.open_session(source, stream, geometry=from_colour, inputs=inputs)
+    with geometry.loaded(chosen) as from_color:
+        session = common.open_session(source, stream, geometry=from_color, inputs=inputs)
         if not as_json:
             common.say_chosen(session.source)
         watch(session, stream.rate, stream.limit)
     common.say_doubts(session.doubts)
-    if from_colour is not None:
+    if from_color is not None:
         common.say(geometry.words(session, chosen))
     if as_json:
         common.print_json(summary(session))
@@ -141,7 +141,7 @@ def summary(session: Session) -> dict[str, Any]:
         "wall_s": report.wall_s,
         "fps": report.fps,
         "refused": dict(report.refused),
-        "geometry_from_colour": geometry.report(session),
+        "geometry_from_color": geometry.report(session),
         "remarks": dict(report.remarks),
         "latest": dict(report.texts),
         "without_depth": memory.without_depth,
@@ -231,5 +231,5 @@ def print_summary(console: Console, session: Session) -> None:
                 name, Text(f"{count} {reason}: {what_to_do(reason, report.texts.get(reason, ''))}", style="yellow")
             )
     console.print(facts)
-    if session.geometry is None and report.colour_only and report.colour_only == report.frames:
-        console.print(Text(COLOUR_ONLY, style="bold yellow"))
+    if session.geometry is None and report.color_only and report.color_only == report.frames:
+        console.print(Text(COLOR_ONLY, style="bold yellow"))

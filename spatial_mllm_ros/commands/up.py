@@ -35,7 +35,7 @@ Exit code: 0 after SIGINT, SIGTERM or the shutdown transition, 2 when it cannot 
 
 # Options for what is set most often: (option, parameter).
 COMMON = (
-    ("--colour-topic", "colour_topic"),
+    ("--color-topic", "color_topic"),
     ("--depth-topic", "depth_topic"),
     ("--camera-info-topic", "camera_info_topic"),
     ("--depth-unit", "depth_unit_m"),
@@ -131,7 +131,7 @@ def _values(given: dict[str, str | None], compressed: bool, static: bool, use_si
     """Parameters by the plain options."""
     values: dict[str, Any] = {name: PARAMETERS[name].parse(text) for name, text in given.items() if text is not None}
     if compressed:
-        values |= {"colour_transport": "compressed", "depth_transport": "compressedDepth"}
+        values |= {"color_transport": "compressed", "depth_transport": "compressedDepth"}
     if static:
         values["static"] = True
     if use_sim_time:
@@ -177,7 +177,7 @@ def status_line(node: Any) -> str:
 
 
 def geometry_words(status: GeometryStatus | None) -> str:
-    """Geometry from colour, for the status line."""
+    """Geometry from color, for the status line."""
     if status is None:
         return ""
     if status.process.state in ("failed", "restarting"):
@@ -186,7 +186,7 @@ def geometry_words(status: GeometryStatus | None) -> str:
     return f"geometry of {status.images.windows} windows, " + (f"± {scale.stddev:.1%}" if scale.known else "no metres")
 
 
-_SHOWN = ("colour", "depth", "tf")
+_SHOWN = ("color", "depth", "tf")
 
 
 def _redirect_log(console: Console) -> None:

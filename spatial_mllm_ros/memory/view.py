@@ -26,7 +26,7 @@ class MemoryView:
     def __init__(self, selector: StreamingSelector) -> None:
         self.refused: Counter[str] = Counter()
         self.scale: MetricScale | None = None
-        """Whether lengths are in metres, where depth and poses were estimated from colour; None: both were measured."""
+        """Whether lengths are in metres, where depth and poses were estimated from color; None: both were measured."""
         self.sensor: SensorModel | None = None
         """Error model of depth and poses that were estimated; None: the camera's own holds."""
         self.single = SingleImages()

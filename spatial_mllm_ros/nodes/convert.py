@@ -215,7 +215,9 @@ def batch_message(requests: Sequence[Request], make: Maker) -> Any:
         for name in ("points", "boxes", "times"):
             mine, all_of_them = getattr(request, name), getattr(most, name)
             if mine != all_of_them[: len(mine)]:
-                raise _invalid(f"{name} of requests[{i}] are not those of the others: a batch has one list of them for all")
+                raise _invalid(
+                    f"{name} of requests[{i}] are not those of the others: a batch has one list of them for all"
+                )
         for name in ("window_start", "window_end", "frame_id", "timeout"):
             if getattr(request, name) != getattr(most, name):
                 raise _invalid(f"{name} of requests[{i}] is not that of the others: a batch has one for all")
@@ -409,10 +411,10 @@ def parameter_descriptor(parameter: Parameter, make: Maker) -> Any:
 
 
 def camera_messages(frame: Frame, make: Maker, T_fixed_world: Transform | None = None) -> list[tuple[Kind, Any]]:
-    """A frame as a camera and a localiser would publish it: TF, CameraInfo, colour, depth; what it has of these.
+    """A frame as a camera and a localiser would publish it: TF, CameraInfo, color, depth; what it has of these.
 
     A compressed image stays as it is (CompressedImage), others are rgb8. Depth stays 16UC1 or 32FC1; as it is
-    registered to the colour image it has the same CameraInfo. T_fixed_world: moves the poses to another fixed frame,
+    registered to the color image it has the same CameraInfo. T_fixed_world: moves the poses to another fixed frame,
     for example to one with z up.
     """
     out: list[tuple[Kind, Any]] = []
@@ -431,9 +433,9 @@ def camera_messages(frame: Frame, make: Maker, T_fixed_world: Transform | None =
         compressed = make.new(
             "sensor_msgs/msg/CompressedImage", header=head, format=f"rgb8; {kind} compressed bgr8", data=data
         )
-        out.append((Kind.COLOUR, compressed))
+        out.append((Kind.COLOR, compressed))
     elif frame.image is not None:
-        out.append((Kind.COLOUR, image_message(frame.image, "rgb8", head, make)))
+        out.append((Kind.COLOR, image_message(frame.image, "rgb8", head, make)))
     if frame.depth is not None:
         out.append(
             (Kind.DEPTH, image_message(frame.depth, "16UC1" if frame.depth.dtype == DEPTH_MM else "32FC1", head, make))

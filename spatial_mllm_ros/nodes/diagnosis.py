@@ -50,12 +50,12 @@ REMEDIES = {
     ),
     "other_world_frame": "poses came in two fixed frames: set fixed_frame",
     "queue_full": "images wait too long for their transforms: shorten tf_wait_s, or repair what publishes /tf",
-    "unpaired_depth": "depth images without a colour image of their moment: raise sync_tolerance_s",
-    "no_depth": "colour images without a depth image of their moment: raise sync_tolerance_s or tf_wait_s",
+    "unpaired_depth": "depth images without a color image of their moment: raise sync_tolerance_s",
+    "no_depth": "color images without a depth image of their moment: raise sync_tolerance_s or tf_wait_s",
     "depth_not_registered": (
         "depth of another frame needs its CameraInfo (depth_camera_info_topic) and the TF between the two cameras"
     ),
-    "depth_size": "depth of another shape than the colour image needs its CameraInfo: set depth_camera_info_topic",
+    "depth_size": "depth of another shape than the color image needs its CameraInfo: set depth_camera_info_topic",
     "depth_resampled": "depth of the image's frame and shape is taken for its view: if it is not, set depth_camera_info_topic",
     "tf_unknown_frame": "no transform names the camera's frame or the fixed frame: run a localiser, or set fixed_frame",
     "tf_not_connected": "the camera's frame and the fixed frame are in separate TF trees: publish what joins them",
@@ -138,7 +138,7 @@ class QueryStatus:
 
 @dataclass(frozen=True)
 class GeometryStatus:
-    """Geometry from colour: how its process fares, and what comes of the images."""
+    """Geometry from color: how its process fares, and what comes of the images."""
 
     process: ModelStatus
     images: RgbGeometryStatus
@@ -148,7 +148,7 @@ class GeometryStatus:
 class LiveStatus:
     """A snapshot of a live engine. running_s: None while it is stopped. Counts by reason are since the last reset.
 
-    model_queries: questions that needed the model, or might have. Both None without a model. geometry: from colour, None
+    model_queries: questions that needed the model, or might have. Both None without a model. geometry: from color, None
     without. texts: the latest case of a reason, in words. above: a frame that would be the fixed frame by now, '' when it is.
     image_ns, tf_ns: newest stamps of images and of moving transforms, None before the first. troubles: what is wrong with the
     node's own set-up. doubts: what speaks against the settings of the input.
@@ -193,7 +193,7 @@ class Finding:
 def findings(
     status: LiveStatus, before: LiveStatus | None = None, surroundings: Surroundings | None = None
 ) -> list[Finding]:
-    """The state of inputs, geometry from colour, memory and questions, of a model and its questions, and of the set-up.
+    """The state of inputs, geometry from color, memory and questions, of a model and its questions, and of the set-up.
 
     before: an earlier snapshot; only what has grown since then counts as a fault, so that trouble long past is not told
     for ever. None: everything counts. surroundings: what others publish, as far as the node knows.
@@ -237,16 +237,14 @@ def _input(
         reason = max(refused, key=lambda r: refused[r])
         level, message = Level.ERROR, f"{refused[reason]} refused ({reason}): {remedy(reason)}. Latest: {now.fault}"
     elif patient and now.silent_s is None and stream.kind is not Kind.TF_STATIC:
-        needed = stream.kind in (Kind.COLOUR, Kind.CAMERA_INFO, Kind.DEPTH, Kind.POSE)
+        needed = stream.kind in (Kind.COLOR, Kind.CAMERA_INFO, Kind.DEPTH, Kind.POSE)
         level, reason = Level.WARN if needed else Level.OK, NOTHING
         message = (
             f"nothing has come on {stream.topic}: is it published? `ros2 topic info -v {stream.topic}`"
             if surroundings is None
             else why_silent(stream, surroundings, bool(beside))
         )
-    elif (
-        patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOUR, Kind.DEPTH)
-    ):
+    elif patient and now.silent_s is not None and now.silent_s > PATIENCE_S and stream.kind in (Kind.COLOR, Kind.DEPTH):
         level, message, reason = Level.WARN, f"nothing on {stream.topic} for {now.silent_s:.1f} s", "silent"
     elif dropped > 0:
         level, reason = Level.WARN, "dropped"
@@ -254,7 +252,7 @@ def _input(
             f"{dropped} dropped: the node is too slow for {now.rate_hz:.1f} Hz; lower the camera's rate or resolution, or "
             "raise image_queue where it is only now and then"
         )
-    elif patient and stream.kind in (Kind.COLOUR, Kind.DEPTH) and now.rate_hz < FEW * _info_rate(now, beside):
+    elif patient and stream.kind in (Kind.COLOR, Kind.DEPTH) and now.rate_hz < FEW * _info_rate(now, beside):
         level, reason = Level.WARN, "few"
         message = (
             f"{now.rate_hz:.1f} Hz on {stream.topic}, but CameraInfo comes at {_info_rate(now, beside):.1f} Hz: "
@@ -271,7 +269,7 @@ def _input(
 
 def _info_rate(now: StreamStatus, beside: list[StreamStatus]) -> float:
     """Hz of the CameraInfo of an image topic."""
-    kind = Kind.CAMERA_INFO if now.stream.kind is Kind.COLOUR else Kind.DEPTH_CAMERA_INFO
+    kind = Kind.CAMERA_INFO if now.stream.kind is Kind.COLOR else Kind.DEPTH_CAMERA_INFO
     return max((s.rate_hz for s in beside if s.stream.kind is kind), default=0.0)
 
 
@@ -376,7 +374,7 @@ def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding
     values += [] if images.focal_ratio is None else [("focal_length_ratio", f"{images.focal_ratio:.3f}")]
     values += [("last_window_s", f"{images.window_s:.2f}")]
     values += [(f"{name}_mib", f"{n / 2**20:.1f}") for name, n in process.memory.items()]
-    yield Finding("geometry from colour", level, message, tuple(values))
+    yield Finding("geometry from color", level, message, tuple(values))
 
 
 def scale_words(scale: MetricScale) -> str:

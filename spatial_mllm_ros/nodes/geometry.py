@@ -1,4 +1,4 @@
-"""Geometry from colour beside a live engine: frames in, updates of the memory out."""
+"""Geometry from color beside a live engine: frames in, updates of the memory out."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class LiveGeometry:
             self._thread.stop(_END_S)
 
     def why_nothing(self) -> str:
-        """How far geometry from colour is, for whoever asks while there is none yet."""
+        """How far geometry from color is, for whoever asks while there is none yet."""
         status = self.status()
         images, process = status.images, status.process
         if process.state in ("failed", "restarting"):
-            return f"geometry from colour is {process.state}: {process.reason}"
-        words = f"geometry from colour has {images.waiting} images waiting and {images.windows} windows done"
+            return f"geometry from color is {process.state}: {process.reason}"
+        words = f"geometry from color has {images.waiting} images waiting and {images.windows} windows done"
         dropped = ", ".join(f"{n} {reason}" for reason, n in images.dropped_windows.items())
         return words + (f" (dropped: {dropped})" if dropped else "")
 

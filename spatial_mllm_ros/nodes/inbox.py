@@ -15,7 +15,7 @@ from typing import Any
 class Kind(Enum):
     """What a stream of messages is about."""
 
-    COLOUR = "colour"
+    COLOR = "color"
     DEPTH = "depth"
     CAMERA_INFO = "camera_info"
     DEPTH_CAMERA_INFO = "depth_camera_info"
@@ -26,7 +26,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Stream:
-    """One input. ``camera`` is the colour topic of the camera it belongs to, '' for TF and poses.
+    """One input. ``camera`` is the color topic of the camera it belongs to, '' for TF and poses.
 
     message_type: "sensor_msgs/msg/Image", for example. qos: a name for ``qos_policy``, given by ``qos_parameter``;
     qos_depth: its history. queue: messages that may wait.

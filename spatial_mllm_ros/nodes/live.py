@@ -5,7 +5,7 @@ and publishes what ``on_keyframes`` and ``status`` give. ros_node.py and dds_nod
 
 Threads: callbacks of the node only append to a queue; one thread decodes, assembles frames and adds them to the memory;
 ``query_workers`` answer by geometry, a few ask the model; one publishes keyframes, one has the model encode them, one
-makes geometry from colour. None of them waits for another but through bounded queues, so that an answer from geometry
+makes geometry from color. None of them waits for another but through bounded queues, so that an answer from geometry
 never waits for the model's.
 """
 
@@ -124,7 +124,7 @@ class LiveEngine:
     offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
     on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
     called when the settings name a model; returns it loaded, or raises ConfigurationError. load_geometry: the same for the
-    predictor of geometry from colour. surroundings: what others publish, where the node knows. subscribe:
+    predictor of geometry from color. surroundings: what others publish, where the node knows. subscribe:
     called from a thread of the engine's with a stream that was found under way, and is in ``streams`` from
     then on. troubles: what is wrong with the node's set-up, such as parameters that do not exist.
 
@@ -231,7 +231,7 @@ class LiveEngine:
 
     def offer(self, stream: Stream, message: Any) -> None:
         """Hand over a message: appends to a queue, no more."""
-        if stream.kind is Kind.COLOUR and self.running:
+        if stream.kind is Kind.COLOR and self.running:
             self._progress.received(stream.camera, message)
         self._inbox.put(stream, message)
 
@@ -466,16 +466,16 @@ class LiveEngine:
         """What is done with a message of a stream."""
         compressed = stream.message_type == COMPRESSED
 
-        def colour(message: Any) -> None:
+        def color(message: Any) -> None:
             image: NDArray[np.uint8] | EncodedImage
             if compressed:
-                image, size = messages.compressed_colour(message)
+                image, size = messages.compressed_color(message)
             else:
-                image = messages.colour_image(message)
+                image = messages.color_image(message)
                 size = (image.shape[1], image.shape[0])
             self._sizes[stream.camera, Kind.CAMERA_INFO] = size
             self._add_image(
-                stream, message, lambda a, stamp, frame: a.add_colour(stamp, frame, image, size, stream.camera)
+                stream, message, lambda a, stamp, frame: a.add_color(stamp, frame, image, size, stream.camera)
             )
 
         def depth(message: Any) -> None:
@@ -521,7 +521,7 @@ class LiveEngine:
 
         return {
             Kind.POSE: pose,
-            Kind.COLOUR: colour,
+            Kind.COLOR: color,
             Kind.DEPTH: depth,
             Kind.CAMERA_INFO: camera_info,
             Kind.DEPTH_CAMERA_INFO: camera_info,
@@ -529,7 +529,7 @@ class LiveEngine:
 
     def _image_topic(self, info: Stream) -> str:
         """The image topic that a CameraInfo stream belongs to."""
-        kind = Kind.COLOUR if info.kind is Kind.CAMERA_INFO else Kind.DEPTH
+        kind = Kind.COLOR if info.kind is Kind.CAMERA_INFO else Kind.DEPTH
         return next((s.topic for s in self.streams if (s.kind, s.camera) == (kind, info.camera)), "")
 
     def _add_image(self, stream: Stream, message: Any, add: Callable[[FrameAssembler, int, str], list[Frame]]) -> None:
@@ -580,7 +580,7 @@ class LiveEngine:
                 pool.wake()
 
     def _update(self, update: Update) -> None:
-        """Geometry from colour has something new; called in its thread, not after a reset."""
+        """Geometry from color has something new; called in its thread, not after a reset."""
         update.apply_to(self._scene.memory)
 
     def _flush(self) -> None:
@@ -602,8 +602,8 @@ class LiveEngine:
                 image_frame=s.image_frame,
                 static=s.static,
             ),
-            colour_only=[camera.colour for camera in s.cameras if camera.depth is None],
-            uncalibrated=[camera.colour for camera in s.cameras if camera.info is None],
+            color_only=[camera.color for camera in s.cameras if camera.depth is None],
+            uncalibrated=[camera.color for camera in s.cameras if camera.info is None],
         )
         for stream, model in self._infos.items():
             _add_info(assembler, stream, BEFORE_EVERYTHING, model)
@@ -658,7 +658,7 @@ class LiveEngine:
         return max(stamp_ns, *(line.newest_ns or 0 for line in self._lines.values()))
 
     def _can_be_answered(self, request: Request) -> bool:
-        waiting = any(self._inbox.waiting(stream) for stream in self.streams if stream.kind is Kind.COLOUR)
+        waiting = any(self._inbox.waiting(stream) for stream in self.streams if stream.kind is Kind.COLOR)
         together = request.shared.requests if isinstance(request, BatchRequest) else (request,)
         return not any(self._progress.on_its_way(one, waiting) for one in together)
 
@@ -813,11 +813,11 @@ def _add_info(assembler: FrameAssembler, stream: Stream, stamp_ns: int, model: C
 
 
 def _streams(settings: Settings) -> list[Stream]:
-    colour, depth = settings.colour_transport, settings.depth_transport
+    color, depth = settings.color_transport, settings.depth_transport
     streams = []
     for camera in settings.cameras:
         topics = (
-            (Kind.COLOUR, _with(camera.colour, colour), COMPRESSED if colour != "raw" else IMAGE, "colour_qos"),
+            (Kind.COLOR, _with(camera.color, color), COMPRESSED if color != "raw" else IMAGE, "color_qos"),
             (Kind.CAMERA_INFO, camera.info, CAMERA_INFO, "camera_info_qos"),
             (Kind.DEPTH, _with(camera.depth, depth), COMPRESSED if depth != "raw" else IMAGE, "depth_qos"),
             (Kind.DEPTH_CAMERA_INFO, camera.depth_info, CAMERA_INFO, "camera_info_qos"),
@@ -831,7 +831,7 @@ def _streams(settings: Settings) -> list[Stream]:
                 settings.qos_depth,
                 parameter,
                 settings.image_queue,
-                camera.colour,
+                camera.color,
             )
             for kind, topic, message_type, parameter in topics
             if topic

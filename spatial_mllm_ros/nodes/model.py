@@ -1,4 +1,4 @@
-"""The model, and the predictor of geometry from colour, that the parameters name: each loaded in a process of its own."""
+"""The model, and the predictor of geometry from color, that the parameters name: each loaded in a process of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ConfigurationError(Exception):
 
 
 class ServedPredictor(GeometryPredictor, Protocol):
-    """A predictor of geometry from colour that fares somehow, as geometry_process.ProcessPredictor."""
+    """A predictor of geometry from color that fares somehow, as geometry_process.ProcessPredictor."""
 
     def status(self) -> ModelStatus:
         """Never waits; ``failed`` for good when nothing more is to be expected of it."""
@@ -73,7 +73,7 @@ def load_model(settings: Settings, interrupted: Callable[[], bool] = lambda: Fal
 
 
 def geometry_options(settings: Settings) -> GeometryOptions:
-    """How the parameters want geometry from colour predicted."""
+    """How the parameters want geometry from color predicted."""
     return GeometryOptions(
         settings.rgb_geometry,
         settings.rgb_geometry_precision,
@@ -88,13 +88,13 @@ def geometry_options(settings: Settings) -> GeometryOptions:
 
 
 def load_geometry(settings: Settings, interrupted: Callable[[], bool] = lambda: False) -> ServedPredictor:
-    """The predictor of geometry from colour, loaded; see ``load_model``."""
+    """The predictor of geometry from color, loaded; see ``load_model``."""
     if not is_export(settings.rgb_geometry):  # which its process reads, where the libraries for it are
         _check_trained(settings, "rgb_geometry", settings.rgb_geometry)
     predictor = ProcessPredictor(geometry_options(settings), python=settings.model_python)
-    log.info("loading the geometry from colour %s", settings.rgb_geometry)
+    log.info("loading the geometry from color %s", settings.rgb_geometry)
     _load(predictor, settings, "rgb_geometry", interrupted)
-    log.info("the geometry from colour is loaded: %s", predictor.name)
+    log.info("the geometry from color is loaded: %s", predictor.name)
     return predictor
 
 

@@ -154,21 +154,21 @@ def _is(
 class Settings:
     """The node's parameters with their values. Raises ParameterError for values that do not fit together."""
 
-    colour_topic: str = _is(
+    color_topic: str = _is(
         "camera/color/image_raw",
-        "Colour images (sensor_msgs/Image). Several cameras: topics separated by commas, here and in the other topics.",
+        "Color images (sensor_msgs/Image). Several cameras: topics separated by commas, here and in the other topics.",
         section="Cameras",
     )
-    colour_transport: str = _is(
+    color_transport: str = _is(
         "raw",
-        "compressed: take <colour_topic>/compressed (sensor_msgs/CompressedImage, JPEG or PNG) instead. Images then "
+        "compressed: take <color_topic>/compressed (sensor_msgs/CompressedImage, JPEG or PNG) instead. Images then "
         "stay compressed in memory, which holds ten times as many.",
         choices=("raw", "compressed"),
     )
     depth_topic: str = _is(
         "camera/aligned_depth_to_color/image_raw",
         "Depth images (sensor_msgs/Image, 16UC1 or 32FC1); empty: the camera has none. Depth of another optical frame "
-        "or size is registered to the colour image, for which its CameraInfo and the TF between the two are needed.",
+        "or size is registered to the color image, for which its CameraInfo and the TF between the two are needed.",
     )
     depth_transport: str = _is(
         "raw",
@@ -177,7 +177,7 @@ class Settings:
     )
     camera_info_topic: str = _is(
         "",
-        "CameraInfo of the colour images; empty: camera_info beside the image topic. none: the camera is not calibrated, "
+        "CameraInfo of the color images; empty: camera_info beside the image topic. none: the camera is not calibrated, "
         "for which rgb_geometry is needed, which estimates its focal length, too.",
     )
     depth_camera_info_topic: str = _is("", "CameraInfo of the depth images; empty: camera_info beside the depth topic.")
@@ -193,9 +193,9 @@ class Settings:
     )
     min_depth_m: float = _is(0.0, "Depth below is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
     max_depth_m: float = _is(0.0, "Depth beyond is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
-    colour_qos: str = _is(
+    color_qos: str = _is(
         "auto",
-        "Quality of service of the colour subscriptions. auto: reliable, and best effort where a publisher offers no "
+        "Quality of service of the color subscriptions. auto: reliable, and best effort where a publisher offers no "
         "more.",
         section="Quality of service",
         choices=QOS_NAMES,
@@ -240,7 +240,7 @@ class Settings:
         False, "The camera does not move, and needs no pose: every image is taken at the origin of the fixed frame."
     )
     sync_tolerance_s: float = _is(
-        0.02, "Colour and depth whose stamps differ by at most this belong together.", unit="s", within=(0.0, 1.0)
+        0.02, "Color and depth whose stamps differ by at most this belong together.", unit="s", within=(0.0, 1.0)
     )
     tf_wait_s: float = _is(
         1.2,
@@ -384,7 +384,7 @@ class Settings:
     )
     model_python: str = _is(
         "",
-        "Python that runs the model and the geometry from colour, where the node's own has no torch: that of a virtual "
+        "Python that runs the model and the geometry from color, where the node's own has no torch: that of a virtual "
         "environment with what the extra model needs, ~/venv/bin/python for example.",
     )
     model_precision: str = _is(
@@ -401,7 +401,7 @@ class Settings:
     )
     model_threads: int = _is(
         0,
-        "Threads of the CPU that the model, or the geometry from colour, computes with; 0: all but one, which is left to "
+        "Threads of the CPU that the model, or the geometry from color, computes with; 0: all but one, which is left to "
         "the node.",
         within=(0, 256),
     )
@@ -454,7 +454,7 @@ class Settings:
     )
     model_load_timeout_s: float = _is(
         600.0,
-        "Configuring fails when the model, or the geometry from colour, has not been loaded by then.",
+        "Configuring fails when the model, or the geometry from color, has not been loaded by then.",
         unit="s",
         within=(1.0, 86_400.0),
     )
@@ -484,7 +484,7 @@ class Settings:
         "folder, or the id of one that `spatial-mllm download` brought. Or a file of `spatial-mllm export geometry`, which "
         "ends in .onnx and runs on ONNX Runtime, without torch. For one camera. Metres come from its TF, or from depth where "
         "there is some now and then. Empty: none, images without depth only show something.",
-        section="Geometry from colour",
+        section="Geometry from color",
     )
     rgb_geometry_device: str = _is("auto", "Device that it runs on: auto, cpu, cuda or cuda:N.")
     rgb_geometry_precision: str = _is(
@@ -557,19 +557,19 @@ class Settings:
     @property
     def cameras(self) -> tuple[CameraTopics, ...]:
         """The topics of each camera, without the transports' suffixes."""
-        colours = _listed(self.colour_topic)
+        colors = _listed(self.color_topic)
         columns = [
-            (_listed(text) or [""]) + [""] * len(colours)
+            (_listed(text) or [""]) + [""] * len(colors)
             for text in (self.camera_info_topic, self.depth_topic, self.depth_camera_info_topic)
         ]
         return tuple(
             CameraTopics(
-                colour,
-                None if info == UNCALIBRATED else info or _info_beside(colour),
+                color,
+                None if info == UNCALIBRATED else info or _info_beside(color),
                 depth or None,
                 (depth_info or _info_beside(depth)) if depth else None,
             )
-            for colour, info, depth, depth_info in zip(colours, *columns, strict=False)
+            for color, info, depth, depth_info in zip(colors, *columns, strict=False)
         )
 
     @property
@@ -592,19 +592,19 @@ class Settings:
     def _misfits(self) -> Iterator[str]:
         if self.core_size > self.pool_size // 2:
             yield f"core_size must be at most half of pool_size, {self.pool_size // 2}, not {self.core_size}"
-        cameras = len(_listed(self.colour_topic))
-        for name in ("colour_topic", "camera_info_topic", "depth_topic", "depth_camera_info_topic"):
+        cameras = len(_listed(self.color_topic))
+        for name in ("color_topic", "camera_info_topic", "depth_topic", "depth_camera_info_topic"):
             topics = _listed(getattr(self, name))
-            if name == "colour_topic" and not all(topics):
-                yield "colour_topic must name a topic, or several, separated by commas"
+            if name == "color_topic" and not all(topics):
+                yield "color_topic must name a topic, or several, separated by commas"
             if len(topics) > max(cameras, 1):
-                yield f"{name} names {len(topics)} topics, but colour_topic names {cameras}"
+                yield f"{name} names {len(topics)} topics, but color_topic names {cameras}"
             for topic in topics:
                 if topic and not TOPIC.fullmatch(topic):
                     yield f"{name}: {topic!r} is not a topic name"
-        colours = _listed(self.colour_topic)
-        if len(set(colours)) < len(colours):
-            yield "colour_topic names a topic twice"
+        colors = _listed(self.color_topic)
+        if len(set(colors)) < len(colors):
+            yield "color_topic names a topic twice"
         if self.model_min_pixels > self.model_max_pixels:
             yield f"model_min_pixels must be at most model_max_pixels, {self.model_max_pixels}, not {self.model_min_pixels}"
         if self.model_encoder_runtime == "onnx" and not self.model_encoder_file:
@@ -621,7 +621,7 @@ class Settings:
         if UNCALIBRATED in _listed(self.camera_info_topic) and not self.rgb_geometry:
             yield "camera_info_topic is none: without a calibration nothing is measured but with rgb_geometry"
         if self.rgb_geometry and cameras > 1:
-            yield f"rgb_geometry follows one camera, but colour_topic names {cameras}"
+            yield f"rgb_geometry follows one camera, but color_topic names {cameras}"
         if self.rgb_geometry and self.on_clock_reset == "keep":
             yield (
                 "on_clock_reset must be forget with rgb_geometry, which cannot join what it sees next to what it saw at a "
@@ -635,7 +635,7 @@ class Settings:
         if self.pose_topic and self.static:
             yield "static cameras need no pose_topic: set one of the two"
         if self.static and cameras > 1:
-            yield f"static is for one camera, but colour_topic names {cameras}"
+            yield f"static is for one camera, but color_topic names {cameras}"
         for value in filter(None, _listed(self.invalid_depth)):
             if not NUMBER.fullmatch(value):
                 yield f"invalid_depth must be numbers, separated by commas, not {self.invalid_depth!r}"

@@ -20,7 +20,7 @@ from spatial_mllm_ros.sources.bag_writer import BASE, LINK, T_BASE_LINK
 from spatial_mllm_ros.sources.compressed import PNG
 from spatial_mllm_ros.sources.pacing import paced
 from spatial_mllm_ros.sources.source import Source, SourceError, check_metres
-from spatial_mllm_ros.sources.writers import depth_in_mm, encode_png, encoded_colour
+from spatial_mllm_ros.sources.writers import depth_in_mm, encode_png, encoded_color
 
 CLOCK = "rosgraph_msgs/msg/Clock"
 TICK_S = 0.01
@@ -35,7 +35,7 @@ RELIABLE, BEST_EFFORT = QosProfile(depth=0), QosProfile(reliable=False, depth=5)
 class PlayerOptions:
     """How a recording is played.
 
-    compressed: colour as JPEG or PNG on <topic>/compressed and depth as PNG on <topic>/compressedDepth, instead of raw.
+    compressed: color as JPEG or PNG on <topic>/compressed and depth as PNG on <topic>/compressedDepth, instead of raw.
     level: poses in a frame with z up, where the recording knows one. now: stamps as if recorded now, instead of the
     recording's own. rate: 1 is real time, 0 as fast as possible. loop: again and again. clock: /clock, from the stamps.
     best_effort: images as many cameras' drivers send them. camera: namespace of the camera's topics.
@@ -81,7 +81,7 @@ class FrameMessages:
         return convert.tf_message(static, self._make)
 
     def of(self, frame: Frame) -> Iterator[tuple[Kind, Any]]:
-        """TF, CameraInfo, colour and depth of a frame, in this order; what it has of these."""
+        """TF, CameraInfo, color and depth of a frame, in this order; what it has of these."""
         head = convert.header(frame.stamp_ns, frame.camera_frame, self._make)
         if frame.T_world_camera is not None:
             yield Kind.TF, self._pose(frame, frame.T_world_camera)
@@ -91,7 +91,7 @@ class FrameMessages:
             if frame.depth is not None:  # registered, so that it has the same
                 yield Kind.DEPTH_CAMERA_INFO, info
         if frame.image is not None:
-            yield Kind.COLOUR, self._colour(frame, head)
+            yield Kind.COLOR, self._color(frame, head)
         if frame.depth is not None:
             yield Kind.DEPTH, self._depth(frame, head)
 
@@ -102,10 +102,10 @@ class FrameMessages:
             child, T = self._base, T @ invert(T_BASE_LINK @ T_BODY_OPTICAL)
         return convert.tf_message([(frame.world_frame, child, frame.stamp_ns, T)], self._make)
 
-    def _colour(self, frame: Frame, head: Any) -> Any:
+    def _color(self, frame: Frame, head: Any) -> Any:
         assert frame.image is not None
         if self._compressed:
-            data = encoded_colour(frame.image)
+            data = encoded_color(frame.image)
             kind = "png" if data.startswith(PNG) else "jpeg"
             return self._compressed_image(head, f"rgb8; {kind} compressed bgr8", data)
         try:
@@ -156,10 +156,10 @@ class Player:
         self._first_camera = self._publishers(options.camera)
 
     def wait_for_listener(self, timeout_s: float) -> bool:
-        """Whether somebody listens to the colour images, or begins to within the time."""
+        """Whether somebody listens to the color images, or begins to within the time."""
         until = time.monotonic() + timeout_s
-        colour = self._first_camera[Kind.COLOUR]
-        while not colour.subscription_count:
+        color = self._first_camera[Kind.COLOR]
+        while not color.subscription_count:
             if time.monotonic() >= until or self._stop.wait(0.02):
                 return False
         return True
@@ -246,13 +246,13 @@ class Player:
         return self._cameras[frame_id]
 
     def _publishers(self, camera: str) -> dict[Kind, Publisher]:
-        colour, depth = f"{camera}/color", f"{camera}/aligned_depth_to_color"
+        color, depth = f"{camera}/color", f"{camera}/aligned_depth_to_color"
         kind, *suffixes = (
             (COMPRESSED, "/compressed", "/compressedDepth") if self.options.compressed else (IMAGE, "", "")
         )
         topics = {
-            Kind.COLOUR: (kind, f"{colour}/image_raw{suffixes[0]}"),
-            Kind.CAMERA_INFO: (CAMERA_INFO, f"{colour}/camera_info"),
+            Kind.COLOR: (kind, f"{color}/image_raw{suffixes[0]}"),
+            Kind.CAMERA_INFO: (CAMERA_INFO, f"{color}/camera_info"),
             Kind.DEPTH: (kind, f"{depth}/image_raw{suffixes[1]}"),
             Kind.DEPTH_CAMERA_INFO: (CAMERA_INFO, f"{depth}/camera_info"),
         }

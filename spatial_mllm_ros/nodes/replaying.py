@@ -24,13 +24,13 @@ def player_arguments(settings: Settings, namespace: str, clock: bool) -> list[st
 
     clock: the node takes its time from /clock. Raises ParameterError for what no player can do.
     """
-    if (settings.colour_transport == "raw") != (settings.depth_transport == "raw") and any(
+    if (settings.color_transport == "raw") != (settings.depth_transport == "raw") and any(
         camera.depth for camera in settings.cameras
     ):
         raise ParameterError(
-            "a player sends either all images compressed or none: set colour_transport and depth_transport"
+            "a player sends either all images compressed or none: set color_transport and depth_transport"
         )
-    compressed = settings.colour_transport != "raw"
+    compressed = settings.color_transport != "raw"
     arguments = ["--compressed"] if compressed else []
     arguments += ["--clock"] if clock else []
     ros = ["-r", f"__ns:=/{namespace.strip('/')}"] if namespace.strip("/") else []
@@ -43,13 +43,13 @@ def player_arguments(settings: Settings, namespace: str, clock: bool) -> list[st
 
 def _topics(own: str, camera: CameraTopics, compressed: bool) -> Iterator[tuple[str, str]]:
     """Topics of a player's camera, and of the node's."""
-    colour, depth = f"{own}/color", f"{own}/aligned_depth_to_color"
+    color, depth = f"{own}/color", f"{own}/aligned_depth_to_color"
     yield (
-        f"{colour}/image_raw{'/compressed' if compressed else ''}",
-        camera.colour + ("/compressed" if compressed else ""),
+        f"{color}/image_raw{'/compressed' if compressed else ''}",
+        camera.color + ("/compressed" if compressed else ""),
     )
     if camera.info:
-        yield f"{colour}/camera_info", camera.info
+        yield f"{color}/camera_info", camera.info
     if camera.depth:
         suffix = "/compressedDepth" if compressed else ""
         yield f"{depth}/image_raw{suffix}", camera.depth + suffix

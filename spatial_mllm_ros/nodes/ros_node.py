@@ -4,7 +4,7 @@ Why it is built as it is:
 
 - Subscriptions take messages serialised and their callbacks only hand them over; the engine's thread decodes them. A
   damaged message is then counted instead of ending the executor, and a dropped image costs no decoding.
-- Colour, depth, CameraInfo and TF are joined by the engine's FrameAssembler, not by message_filters and tf2_ros.Buffer:
+- Color, depth, CameraInfo and TF are joined by the engine's FrameAssembler, not by message_filters and tf2_ros.Buffer:
   it waits for the transform at the image's stamp, and no longer than tf_wait_s; it keeps images without depth; and what
   it does is the same with a recording, with plain DDS and with ROS. tf_transformations and cv_bridge are not needed
   either (the latter, compiled against another numpy, takes nodes down).
@@ -483,7 +483,9 @@ class SpatialMllmNode(LifecycleNode):
             return
         self._warn_of_namesakes()
         now = int(self.get_clock().now().nanoseconds)
-        self._diagnostics.publish(convert.diagnostics_message(engine.diagnose(), self.get_fully_qualified_name(), now, MAKE))
+        self._diagnostics.publish(
+            convert.diagnostics_message(engine.diagnose(), self.get_fully_qualified_name(), now, MAKE)
+        )
 
 
 class _LogBridge(logging.Handler):

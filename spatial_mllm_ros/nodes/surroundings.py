@@ -20,7 +20,7 @@ LARGE_IMAGES = (
     "net.core.rmem_max=33554432 net.ipv4.ipfrag_time=3 net.ipv4.ipfrag_high_thresh=134217728), take compressed ones "
     "({transport}), or have the publisher send reliably ({qos}: reliable)"
 )
-_TRANSPORTS = {Kind.COLOUR: ("colour_transport", "compressed"), Kind.DEPTH: ("depth_transport", "compressedDepth")}
+_TRANSPORTS = {Kind.COLOR: ("color_transport", "compressed"), Kind.DEPTH: ("depth_transport", "compressedDepth")}
 
 
 class Surroundings:

@@ -65,7 +65,7 @@ class TimeLine:
             self._refuse(stream, "stamp_zero", f"a stamp of {stamp_ns / 1e9:.3f} s: the driver does not set it")
             return []
         if self.newest_ns is None or (self._is_on(stamp_ns) and not self._as_the_clock(stamp_ns)):
-            if stream.kind is Kind.COLOUR:
+            if stream.kind is Kind.COLOR:
                 self._give_up()
                 self._go_on(stamp_ns)
             return [image]
@@ -103,15 +103,15 @@ class TimeLine:
         self._taken = self._monotonic()
 
     def _is_another(self) -> bool:
-        colours = {held.stamp_ns for held in self._held if held.stream.kind is Kind.COLOUR}
-        if not colours:
+        colors = {held.stamp_ns for held in self._held if held.stream.kind is Kind.COLOR}
+        if not colors:
             return False
-        if self._as_the_clock(max(colours)):
+        if self._as_the_clock(max(colors)):
             return True
-        others = any(held.stream.kind is not Kind.COLOUR for held in self._held) or any(
+        others = any(held.stream.kind is not Kind.COLOR for held in self._held) or any(
             abs(stamp - self._held[-1].stamp_ns) <= self._jump_ns for stamp in self._witnesses.values()
         )
-        return len(colours) >= (STAMPS_IN_A_ROW if others else STAMPS_OF_ONE_TOPIC)
+        return len(colors) >= (STAMPS_IN_A_ROW if others else STAMPS_OF_ONE_TOPIC)
 
     def _give_up(self) -> None:
         held, self._held = self._held, []

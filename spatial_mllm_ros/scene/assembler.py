@@ -1,4 +1,4 @@
-"""From messages that arrive one by one to frames: colour, depth, calibration and pose of one moment belong together."""
+"""From messages that arrive one by one to frames: color, depth, calibration and pose of one moment belong together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MILLISECOND = 1_000_000
 class AssemblerSettings:
     """Assumptions about the input, and tolerances in nanoseconds of the images' own stamps.
 
-    pair_tolerance_ns: furthest stamps of a colour and a depth image that are still one moment.
+    pair_tolerance_ns: furthest stamps of a color and a depth image that are still one moment.
     wait_ns: how much newer a camera's data may get while an image waits for its depth or its transforms.
     info_ahead_ns: how much later the first CameraInfo may come than an image that it is used for.
     clock_reset_ns: a jump backwards by more means that the clock was set back, not that an image is late.
@@ -48,7 +48,7 @@ class AssemblerSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class _Colour:
+class _Color:
     stamp_ns: int
     frame_id: str
     image: NDArray[np.uint8] | EncodedImage
@@ -79,7 +79,7 @@ class _Camera:
     """
 
     name: str
-    colours: list[_Colour] = field(default_factory=list)
+    colors: list[_Color] = field(default_factory=list)
     depths: list[_Depth] = field(default_factory=list)
     infos: list[_Info] = field(default_factory=list)
     depth_infos: list[_Info] = field(default_factory=list)
@@ -100,9 +100,9 @@ class _Missing(Exception):
 class FrameAssembler:
     """Joins messages, in whatever order they come, into frames, in order of their stamps for each camera.
 
-    A colour image becomes a frame once its depth (nearest stamp within a tolerance), its CameraInfo (the latest at or
+    A color image becomes a frame once its depth (nearest stamp within a tolerance), its CameraInfo (the latest at or
     before its stamp, else the first soon after, of the image's size) and its transforms (at its stamp, never the
-    latest) are there. Depth of another frame or size is registered to the colour image here, which needs the depth
+    latest) are there. Depth of another frame or size is registered to the color image here, which needs the depth
     camera's CameraInfo and the transform between the two; depth of the same frame and shape is resampled without.
     Time is that of the images alone: an image waits until its camera's data is ``wait_ns`` newer, and what is missing
     then stays missing. Nothing here runs by itself.
@@ -120,7 +120,7 @@ class FrameAssembler:
 
     tree: shared with whoever else looks up transforms. world_frame: the fixed frame of poses; empty: as
     TransformTree.root_of finds it for the first frame with a pose, so that a map that comes later splits nothing.
-    colour_only: cameras that never wait for depth.
+    color_only: cameras that never wait for depth.
     uncalibrated: cameras without CameraInfo, whose frames have none.
 
     The ``add_...`` methods take messages' stamps (ns) and frame names and return the frames that are complete by then.
@@ -131,7 +131,7 @@ class FrameAssembler:
         tree: TransformTree | None = None,
         world_frame: str = "",
         settings: AssemblerSettings | None = None,
-        colour_only: Collection[str] = (),
+        color_only: Collection[str] = (),
         uncalibrated: Collection[str] = (),
     ) -> None:
         self.tree = TransformTree() if tree is None else tree
@@ -143,11 +143,11 @@ class FrameAssembler:
         """The fixed frame of the frames so far; '' before the first that has a pose."""
         self._world_frame = frame_name(world_frame)
         self._settings = settings or AssemblerSettings()
-        self._colour_only = frozenset(colour_only)
+        self._color_only = frozenset(color_only)
         self._uncalibrated = frozenset(uncalibrated)
         self._cameras: dict[str, _Camera] = {}
 
-    def add_colour(
+    def add_color(
         self,
         stamp_ns: int,
         frame_id: str,
@@ -155,16 +155,16 @@ class FrameAssembler:
         size: tuple[int, int],
         camera: str = "",
     ) -> list[Frame]:
-        """A colour image (uint8 RGB [h, w, 3] or compressed) of ``size`` (width, height), from the camera so named."""
+        """A color image (uint8 RGB [h, w, 3] or compressed) of ``size`` (width, height), from the camera so named."""
         state = self._camera(camera)
         frames = self._reset(state, stamp_ns) if self._set_back(state, stamp_ns) else []
-        if any(waiting.stamp_ns == stamp_ns for waiting in state.colours) or stamp_ns == state.done_ns:
+        if any(waiting.stamp_ns == stamp_ns for waiting in state.colors) or stamp_ns == state.done_ns:
             self.refused["repeated_stamp"] += 1
         elif state.done_ns is not None and stamp_ns < state.done_ns:
             self.refused["out_of_order"] += 1
         else:
-            insort(state.colours, _Colour(stamp_ns, frame_name(frame_id), image, size), key=_stamp)
-            self._limit(state.colours)
+            insort(state.colors, _Color(stamp_ns, frame_name(frame_id), image, size), key=_stamp)
+            self._limit(state.colors)
         state.now_ns = stamp_ns if state.now_ns is None else max(state.now_ns, stamp_ns)
         return frames + self._ready()
 
@@ -181,7 +181,7 @@ class FrameAssembler:
         return self._ready()
 
     def add_camera_info(self, stamp_ns: int, info: CameraModel, camera: str = "") -> list[Frame]:
-        """The model of the colour images from ``stamp_ns`` on."""
+        """The model of the color images from ``stamp_ns`` on."""
         state = self._camera(camera)
         _note_info(state.infos, _Info(stamp_ns, info))
         self._advance(state, stamp_ns)
@@ -231,7 +231,7 @@ class FrameAssembler:
             state = self._cameras[name] = _Camera(name)
         return state
 
-    def _limit(self, queue: list[_Colour] | list[_Depth]) -> None:
+    def _limit(self, queue: list[_Color] | list[_Depth]) -> None:
         if len(queue) > self._settings.queue_size:
             del queue[0]
             self.refused["queue_full"] += 1
@@ -265,53 +265,53 @@ class FrameAssembler:
 
     def _drain(self, state: _Camera, last: bool = False) -> list[Frame]:
         frames = []
-        while state.colours:
+        while state.colors:
             try:
-                frame = self._assemble(state, state.colours[0], last)
+                frame = self._assemble(state, state.colors[0], last)
             except _Wait:
                 break
-            state.done_ns = state.colours.pop(0).stamp_ns
+            state.done_ns = state.colors.pop(0).stamp_ns
             if frame is not None:
                 frames.append(frame)
             too_old = bisect_right(state.depths, state.done_ns - self._settings.pair_tolerance_ns, key=_stamp)
             self._drop_depths(state, too_old)
         return frames
 
-    def _assemble(self, state: _Camera, colour: _Colour, last: bool) -> Frame | None:
+    def _assemble(self, state: _Camera, color: _Color, last: bool) -> Frame | None:
         """The frame of the first image in the queue, None when it is refused. Raises _Wait."""
-        age = 2**63 if last or state.now_ns is None else state.now_ns - colour.stamp_ns
+        age = 2**63 if last or state.now_ns is None else state.now_ns - color.stamp_ns
         waiting = age <= self._settings.wait_ns
         model: CameraModel | None = None
         if state.name not in self._uncalibrated:
-            model = _info_at(state.infos, colour.stamp_ns, colour.size, self._settings.info_ahead_ns)
+            model = _info_at(state.infos, color.stamp_ns, color.size, self._settings.info_ahead_ns)
             if model is None:
                 if age <= self._settings.info_ahead_ns:
                     raise _Wait
-                model = self._of_another_clock(state, colour)
+                model = self._of_another_clock(state, color)
             if model is None:
                 self.refused["camera_size" if state.infos else "no_camera_info"] += 1
                 for info in state.infos[-1:]:
                     self.texts["camera_size"] = (
-                        f"images of {colour.size[0]}x{colour.size[1]}, CameraInfo of {info.camera.width}x{info.camera.height}, "
-                        f"the latest {apart_words(colour.stamp_ns, info.stamp_ns)} than the image"
+                        f"images of {color.size[0]}x{color.size[1]}, CameraInfo of {info.camera.width}x{info.camera.height}, "
+                        f"the latest {apart_words(color.stamp_ns, info.stamp_ns)} than the image"
                     )
                 return None
 
-        with_depth = state.name not in self._colour_only
-        matched = self._matching_depth(state, colour, waiting) if with_depth else None
-        world = self._world_frame or self._root(colour.frame_id)
+        with_depth = state.name not in self._color_only
+        matched = self._matching_depth(state, color, waiting) if with_depth else None
+        world = self._world_frame or self._root(color.frame_id)
         T_world_camera, stddev = None, NO_STDDEV
         try:
-            T_world_camera, stddev = self._pose(world, colour)
+            T_world_camera, stddev = self._pose(world, color)
         except TransformError as error:
             if waiting:
                 raise _Wait from None
             missing = error.reason
-            self.texts[missing] = f"{colour.frame_id} in {world} at {colour.stamp_ns / 1e9:.3f} s: {error}"
+            self.texts[missing] = f"{color.frame_id} in {world} at {color.stamp_ns / 1e9:.3f} s: {error}"
         depth = None
         if matched is not None:
             try:
-                depth = self._registered(state, colour, matched, model, world, T_world_camera)
+                depth = self._registered(state, color, matched, model, world, T_world_camera)
             except _Missing as reason:
                 if waiting:
                     raise _Wait from None
@@ -319,17 +319,17 @@ class FrameAssembler:
             state.depths.remove(matched)
         elif with_depth:
             self.remarks["no_depth"] += 1
-            self.texts["no_depth"] = _nearest_depth(state, colour)
+            self.texts["no_depth"] = _nearest_depth(state, color)
         if T_world_camera is None:
             self.remarks[missing] += 1
         else:
             self.placed_in = world
         try:
             return Frame(
-                colour.stamp_ns,
-                colour.frame_id,
+                color.stamp_ns,
+                color.frame_id,
                 model,
-                colour.image,
+                color.image,
                 depth,
                 T_world_camera,
                 world,
@@ -343,103 +343,115 @@ class FrameAssembler:
         """The fixed frame: the one that frames were placed in so far, also when it hangs below another one by now."""
         return self.placed_in or self.tree.root_of(frame_id) or "map"
 
-    def _pose(self, world: str, colour: _Colour) -> tuple[Transform, Stddev]:
+    def _pose(self, world: str, color: _Color) -> tuple[Transform, Stddev]:
         """T_world_camera and what it may be off by. Raises TransformError."""
         if self._settings.static:
             return np.eye(4), NO_STDDEV
-        T = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
-        stddev = self.tree.stddev(world, colour.frame_id, colour.stamp_ns)
+        T = self.tree.lookup(world, color.frame_id, color.stamp_ns)
+        stddev = self.tree.stddev(world, color.frame_id, color.stamp_ns)
         return (T @ T_BODY_OPTICAL if self._settings.image_frame == BODY else T), stddev
 
-    def _of_another_clock(self, state: _Camera, colour: _Colour) -> CameraModel | None:
+    def _of_another_clock(self, state: _Camera, color: _Color) -> CameraModel | None:
         """The latest CameraInfo of the image's size where all are stamped by another clock than the images."""
-        fitting = [info for info in state.infos if (info.camera.width, info.camera.height) == colour.size]
-        if not fitting or min(abs(info.stamp_ns - colour.stamp_ns) for info in fitting) < OTHER_CLOCK_NS:
+        fitting = [info for info in state.infos if (info.camera.width, info.camera.height) == color.size]
+        if not fitting or min(abs(info.stamp_ns - color.stamp_ns) for info in fitting) < OTHER_CLOCK_NS:
             return None
         self.remarks["info_clock"] += 1
-        self.texts["info_clock"] = f"CameraInfo is {apart_words(colour.stamp_ns, fitting[-1].stamp_ns)} than the image"
+        self.texts["info_clock"] = f"CameraInfo is {apart_words(color.stamp_ns, fitting[-1].stamp_ns)} than the image"
         return fitting[-1].camera
 
-    def _matching_depth(self, state: _Camera, colour: _Colour, waiting: bool) -> _Depth | None:
+    def _matching_depth(self, state: _Camera, color: _Color, waiting: bool) -> _Depth | None:
         """The depth image of that moment. Raises _Wait while a nearer one may come."""
         tolerance = self._settings.pair_tolerance_ns
-        nearest = min(state.depths, key=lambda d: abs(d.stamp_ns - colour.stamp_ns), default=None)
-        if nearest is not None and nearest.stamp_ns == colour.stamp_ns:
+        nearest = min(state.depths, key=lambda d: abs(d.stamp_ns - color.stamp_ns), default=None)
+        if nearest is not None and nearest.stamp_ns == color.stamp_ns:
             return nearest
-        if waiting and (not state.depths or state.depths[-1].stamp_ns <= colour.stamp_ns + tolerance):
+        if waiting and (not state.depths or state.depths[-1].stamp_ns <= color.stamp_ns + tolerance):
             raise _Wait
-        if nearest is None or abs(nearest.stamp_ns - colour.stamp_ns) > tolerance:
+        if nearest is None or abs(nearest.stamp_ns - color.stamp_ns) > tolerance:
             return None
-        # A depth image that lies nearer to the next colour image is that one's.
-        distance = abs(nearest.stamp_ns - colour.stamp_ns)
-        later = state.colours[1:2]
+        # A depth image that lies nearer to the next color image is that one's.
+        distance = abs(nearest.stamp_ns - color.stamp_ns)
+        later = state.colors[1:2]
         return None if later and abs(nearest.stamp_ns - later[0].stamp_ns) < distance else nearest
 
     def _registered(
         self,
         state: _Camera,
-        colour: _Colour,
+        color: _Color,
         matched: _Depth,
         model: CameraModel | None,
         world: str,
         T_world_camera: Transform | None,
     ) -> Depth:
-        """Depth in the colour image. Raises _Missing."""
+        """Depth in the color image. Raises _Missing."""
         size = (matched.depth.shape[1], matched.depth.shape[0])
-        if matched.frame_id == colour.frame_id and size == colour.size:
+        if matched.frame_id == color.frame_id and size == color.size:
             return matched.depth
         depth_model = _info_at(state.depth_infos, matched.stamp_ns, size, self._settings.info_ahead_ns)
-        if matched.frame_id == colour.frame_id and (depth_model is None or model is None):
-            resampled = resampled_depth(matched.depth, colour.size)
-            what = f"depth of {size[0]}x{size[1]}, images of {colour.size[0]}x{colour.size[1]}, both in {colour.frame_id}"
+        if matched.frame_id == color.frame_id and (depth_model is None or model is None):
+            resampled = resampled_depth(matched.depth, color.size)
+            what = f"depth of {size[0]}x{size[1]}, images of {color.size[0]}x{color.size[1]}, both in {color.frame_id}"
             if resampled is None:
-                self.texts["depth_size"] = f"{what} but not of the same shape, and no CameraInfo of the depth image's size"
+                self.texts["depth_size"] = (
+                    f"{what} but not of the same shape, and no CameraInfo of the depth image's size"
+                )
                 raise _Missing("depth_size")
             self.remarks["depth_resampled"] += 1
             self.texts["depth_resampled"] = what
             return resampled
         if depth_model is None or model is None:
             self.texts["depth_not_registered"] = (
-                f"depth in {matched.frame_id}, images in {colour.frame_id}, and no CameraInfo of the depth image's "
+                f"depth in {matched.frame_id}, images in {color.frame_id}, and no CameraInfo of the depth image's "
                 f"{size[0]}x{size[1]}"
             )
             raise _Missing("depth_not_registered")
         try:
-            T_colour_depth = self._between(colour, matched, world)
+            T_color_depth = self._between(color, matched, world)
         except TransformError as error:
-            self.texts["depth_not_registered"] = f"{matched.frame_id} in {colour.frame_id}: {error}"
+            self.texts["depth_not_registered"] = f"{matched.frame_id} in {color.frame_id}: {error}"
             raise _Missing("depth_not_registered") from None
         if self._settings.image_frame == BODY:
-            T_colour_depth = invert(T_BODY_OPTICAL) @ T_colour_depth @ T_BODY_OPTICAL
+            T_color_depth = invert(T_BODY_OPTICAL) @ T_color_depth @ T_BODY_OPTICAL
         if T_world_camera is not None:  # moved into another camera, the value for no return would be one no more
             seen = Frame(
-                matched.stamp_ns, matched.frame_id, depth_model, None, matched.depth, T_world_camera @ T_colour_depth, world
+                matched.stamp_ns,
+                matched.frame_id,
+                depth_model,
+                None,
+                matched.depth,
+                T_world_camera @ T_color_depth,
+                world,
             )
             sample = DepthSample.of(seen)
             if sample is not None:
                 state.maximum.add(sample, seen)
-        return register_depth(state.maximum.without(matched.depth), depth_model, model, T_colour_depth)
+        return register_depth(state.maximum.without(matched.depth), depth_model, model, T_color_depth)
 
-    def _between(self, colour: _Colour, matched: _Depth, world: str) -> Transform:
-        """T_colour_depth, each at its own stamp where the world frame is known, for the camera moved in between."""
-        if colour.stamp_ns != matched.stamp_ns:
+    def _between(self, color: _Color, matched: _Depth, world: str) -> Transform:
+        """T_color_depth, each at its own stamp where the world frame is known, for the camera moved in between."""
+        if color.stamp_ns != matched.stamp_ns:
             try:
-                T_world_colour = self.tree.lookup(world, colour.frame_id, colour.stamp_ns)
-                return invert(T_world_colour) @ self.tree.lookup(world, matched.frame_id, matched.stamp_ns)
+                T_world_color = self.tree.lookup(world, color.frame_id, color.stamp_ns)
+                return invert(T_world_color) @ self.tree.lookup(world, matched.frame_id, matched.stamp_ns)
             except TransformError:
                 pass  # the mount alone is the next best, and the stamps are within the tolerance
-        if colour.frame_id == matched.frame_id:
+        if color.frame_id == matched.frame_id:
             return np.eye(4)
-        return self.tree.lookup(colour.frame_id, matched.frame_id, colour.stamp_ns)
+        return self.tree.lookup(color.frame_id, matched.frame_id, color.stamp_ns)
 
 
-def _nearest_depth(state: _Camera, colour: _Colour) -> str:
-    at = f"the image at {colour.stamp_ns / 1e9:.3f} s"
+def _nearest_depth(state: _Camera, color: _Color) -> str:
+    at = f"the image at {color.stamp_ns / 1e9:.3f} s"
     if not state.depths:
-        latest = "none came" if state.depth_ns is None else f"the latest one is {apart_words(colour.stamp_ns, state.depth_ns)}"
+        latest = (
+            "none came"
+            if state.depth_ns is None
+            else f"the latest one is {apart_words(color.stamp_ns, state.depth_ns)}"
+        )
         return f"{at}: no depth image of its time, {latest}"
-    nearest = min((d.stamp_ns for d in state.depths), key=lambda stamp: abs(stamp - colour.stamp_ns))
-    return f"{at}: the nearest depth image is {apart_words(colour.stamp_ns, nearest)}"
+    nearest = min((d.stamp_ns for d in state.depths), key=lambda stamp: abs(stamp - color.stamp_ns))
+    return f"{at}: the nearest depth image is {apart_words(color.stamp_ns, nearest)}"
 
 
 def _note_info(infos: list[_Info], info: _Info) -> None:

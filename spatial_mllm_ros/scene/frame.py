@@ -26,13 +26,13 @@ class InvalidFrame(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A colour image with, where known, its depth, camera model and pose.
+    """A color image with, where known, its depth, camera model and pose.
 
     stamp_ns: acquisition time, integer nanoseconds.
     camera_frame: the camera's optical frame (x right, y down, z forward).
-    camera: the model of the colour image's pixels; None for a frame without calibration.
+    camera: the model of the color image's pixels; None for a frame without calibration.
     image: uint8 RGB [height, width, 3], or still compressed, or None when only depth is known.
-    depth: along the optical axis, registered to the colour image, [height, width]: uint16 millimetres (0 = no data) or
+    depth: along the optical axis, registered to the color image, [height, width]: uint16 millimetres (0 = no data) or
         float32 metres (0, NaN or infinity = no data). None: no depth.
     T_world_camera: camera points to world points, metres. None: pose unknown.
     world_frame: the fixed frame of the pose.
@@ -75,8 +75,8 @@ class Frame:
             if size is not None and self.depth.shape != size:
                 raise InvalidFrame(
                     "depth_size",
-                    f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but the colour camera is {size[1]}x{size[0]}: "
-                    "register it to the colour image first",
+                    f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but the color camera is {size[1]}x{size[0]}: "
+                    "register it to the color image first",
                 )
 
     @property

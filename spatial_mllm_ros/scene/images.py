@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """A compressed colour image (JPEG, PNG) as it came from the camera, decoded on demand.
+    """A compressed color image (JPEG, PNG) as it came from the camera, decoded on demand.
 
-    Geometry never looks at colour, so most frames are never decoded, and a memory full of JPEG is ten times smaller.
+    Geometry never looks at color, so most frames are never decoded, and a memory full of JPEG is ten times smaller.
 
     data: the compressed bytes.
     decoder: bytes -> uint8 RGB [height, width, 3]; raises ValueError when they do not decode.

@@ -1,4 +1,4 @@
-"""Depth seen from the depth camera, moved into the colour image."""
+"""Depth seen from the depth camera, moved into the color image."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SAME_VIEW_PX, SAME_VIEW = 2.0, 0.01
 def register_depth(
     depth: NDArray[np.uint16] | NDArray[np.float32],
     depth_camera: CameraModel,
-    colour_camera: CameraModel,
-    T_colour_depth: Transform,
+    color_camera: CameraModel,
+    T_color_depth: Transform,
 ) -> NDArray[np.uint16] | NDArray[np.float32]:
-    """Depth registered to the colour image: [colour height, colour width], same type and unit as ``depth``.
+    """Depth registered to the color image: [color height, color width], same type and unit as ``depth``.
 
     depth: [height, width] along the depth camera's axis, uint16 mm (0 = no data) or float32 m (0, NaN = no data).
-    T_colour_depth: depth camera points to colour camera points, metres.
+    T_color_depth: depth camera points to color camera points, metres.
 
-    Every depth pixel is moved as a small patch facing the camera, as large as its footprint in the colour image, and
-    the nearest patch wins: a colour image of higher resolution is covered without holes, and what only the colour
+    Every depth pixel is moved as a small patch facing the camera, as large as its footprint in the color image, and
+    the nearest patch wins: a color image of higher resolution is covered without holes, and what only the color
     camera sees stays without data (0, or NaN for float32).
 
     Raises ValueError when ``depth`` has another size than its camera.
@@ -44,31 +44,31 @@ def register_depth(
     rays = depth_camera.rays()
     valid = np.isfinite(metres) & np.isfinite(rays[..., 0])
     z_depth = metres[valid].astype(np.float64)
-    points = (rays[valid] * z_depth[:, None]) @ T_colour_depth[:3, :3].T + T_colour_depth[:3, 3]
+    points = (rays[valid] * z_depth[:, None]) @ T_color_depth[:3, :3].T + T_color_depth[:3, 3]
     z = points[:, 2]
-    uv = colour_camera.project(points)
+    uv = color_camera.project(points)
     ahead = np.isfinite(uv).all(axis=1)
     uv, z, z_depth = uv[ahead], z[ahead], z_depth[ahead]
 
-    # Half the footprint of a depth pixel in colour pixels: focal lengths and distances give the scale, the rotation
+    # Half the footprint of a depth pixel in color pixels: focal lengths and distances give the scale, the rotation
     # about the optical axis mixes its two edges.
-    R = np.abs(T_colour_depth[:2, :2])
+    R = np.abs(T_color_depth[:2, :2])
     edges = np.array([1 / depth_camera.fx, 1 / depth_camera.fy])
-    half = 0.5 * OVERLAP * (z_depth / z)[:, None] * (R @ edges) * (colour_camera.fx, colour_camera.fy)
+    half = 0.5 * OVERLAP * (z_depth / z)[:, None] * (R @ edges) * (color_camera.fx, color_camera.fy)
     half = np.minimum(half, LARGEST_FOOTPRINT_PX / 2)
     first = np.ceil(uv - half).astype(np.int64)
     last = np.floor(uv + half).astype(np.int64)
 
-    nearest = np.full(colour_camera.height * colour_camera.width, np.inf, dtype=np.float32)
+    nearest = np.full(color_camera.height * color_camera.width, np.inf, dtype=np.float32)
     z32 = z.astype(np.float32)
     spans = (last - first).max(axis=0, initial=0)
     for dv in range(int(spans[1]) + 1):
         for du in range(int(spans[0]) + 1):
             u, v = first[:, 0] + du, first[:, 1] + dv
             drawn = (u <= last[:, 0]) & (v <= last[:, 1])
-            drawn &= (u >= 0) & (u < colour_camera.width) & (v >= 0) & (v < colour_camera.height)
-            np.minimum.at(nearest, v[drawn] * colour_camera.width + u[drawn], z32[drawn])
-    out = nearest.reshape(colour_camera.height, colour_camera.width)
+            drawn &= (u >= 0) & (u < color_camera.width) & (v >= 0) & (v < color_camera.height)
+            np.minimum.at(nearest, v[drawn] * color_camera.width + u[drawn], z32[drawn])
+    out = nearest.reshape(color_camera.height, color_camera.width)
     if depth.dtype == DEPTH_MM:
         millimetres = np.rint(out * 1000)
         return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""The predictor of geometry from colour in a process of its own, which it may lose and gets back.
+"""The predictor of geometry from color in a process of its own, which it may lose and gets back.
 
 The client's side; no torch here. geometry_worker.py is the other side.
 """
@@ -78,8 +78,8 @@ class ProcessPredictor(Supervised):
             options,
             WORKER,
             loader,
-            "the process of the geometry from colour",
-            "the geometry from colour",
+            "the process of the geometry from color",
+            "the geometry from color",
             restart_after_s,
             quick_s,
             stuck_s,

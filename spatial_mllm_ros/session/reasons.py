@@ -14,13 +14,13 @@ HELP: dict[str, str] = {
     "invalid_pose": "the pose file holds no rigid 4x4 or 3x4 matrix: the frame came without pose; check who writes it",
     "no_camera_info": "no CameraInfo or intrinsics came with the images: record camera_info, or add intrinsics.txt",
     "bad_camera_info": "CameraInfo is not calibrated, contradicts itself, or is of a distortion model that is not supported",
-    "other_camera": "geometry from colour follows one camera, the one that came first",
+    "other_camera": "geometry from color follows one camera, the one that came first",
     "little_change": "the camera showed nothing new",
     "window_dropped": "the images around it did not fit together: a jump, a blocked view, or much that moved",
     "scale_came_too_late": "no metres could be told for it in time: move the camera sideways",
     "scale_uncertain": "its metres are not known well enough",
-    "no_image": "it has no colour image",
-    "too_slow": "geometry from colour could not keep up",
+    "no_image": "it has no color image",
+    "too_slow": "geometry from color could not keep up",
     "camera_size": "CameraInfo is of another size than the image: use the camera_info of the very image topic",
     "image_size": "the image is of another size than its camera model: do not mix resolutions",
     "stamp_repeated": "a second frame with the same stamp: the first one counts",
@@ -31,10 +31,10 @@ HELP: dict[str, str] = {
     "other_world_frame": "the pose is in another fixed frame than the first one's: use one fixed frame",
     "out_of_order": "it came later than the queue waits: raise the queue size",
     "queue_full": "depth or pose did not come in time: raise the queue size, or record what is missing",
-    "unpaired_depth": "depth without a colour image of its time: check that both cameras are synchronised",
+    "unpaired_depth": "depth without a color image of its time: check that both cameras are synchronised",
     "no_depth": "no depth came for the image: it can be shown, not measured",
     "depth_size": (
-        "depth is of another shape than its image: register it to the colour camera, or give the depth image's own CameraInfo "
+        "depth is of another shape than its image: register it to the color camera, or give the depth image's own CameraInfo "
         "(depth_camera_info_topic)"
     ),
     "depth_resampled": (
@@ -91,7 +91,7 @@ def what_to_do(reason: str, latest: str = "") -> str:
     return f"{remedy}. Latest: {latest}" if latest else remedy
 
 
-COLOUR_ONLY = (
+COLOR_ONLY = (
     "This recording has images only. Frames without depth and pose carry no geometry: nothing in them can be measured, "
     "so the memory refuses them as no_pose. Give depth and poses (an RGB-D folder, a TUM folder or a rosbag2 with TF), or "
     "have them estimated (--rgb-geometry). A model (--model) is shown evenly spaced ones of them."

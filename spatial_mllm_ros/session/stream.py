@@ -34,7 +34,7 @@ class StreamReport:
 
     frames: given by the source; taken: into the memory. refused, remarks: by reason, of source and memory together; a
     remark is about a frame that was taken without something. texts: the latest case of a reason, in figures.
-    colour_only: frames that came with neither depth nor pose. dropped_windows: of geometry from colour, by reason.
+    color_only: frames that came with neither depth nor pose. dropped_windows: of geometry from color, by reason.
     first_stamp, last_stamp: ns, of the frames given. wall_s: seconds since the start. costs_s: seconds that the memory
     spent on each frame. done: the source ended. live: what a node took of the recording, in words, where one was asked.
     """
@@ -44,7 +44,7 @@ class StreamReport:
     refused: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
     texts: Mapping[str, str] = field(default_factory=dict)
-    colour_only: int = 0
+    color_only: int = 0
     dropped_windows: Counter[str] = field(default_factory=Counter)
     first_stamp: int | None = None
     last_stamp: int | None = None
@@ -130,7 +130,7 @@ class Session:
             frame_id = self._take(frame)
             report.costs_s.append(time.perf_counter() - before)
             report.frames += 1
-            report.colour_only += frame.depth is None and frame.T_world_camera is None
+            report.color_only += frame.depth is None and frame.T_world_camera is None
             report.first_stamp = frame.stamp_ns if report.first_stamp is None else report.first_stamp
             report.last_stamp = frame.stamp_ns
             report.wall_s = time.monotonic() - begin

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.simulation.materials import COLOURS, Material
+from spatial_mllm_ros.simulation.materials import COLORS, Material
 from spatial_mllm_ros.simulation.solids import Mesh, ball, box, cylinder, lathe
 
 
@@ -32,7 +32,7 @@ class Piece:
     """One thing before it has a place. ``solid``: filled and box-shaped to within 2 cm. ``flat``: can be walked on."""
 
     category: str
-    colour: str
+    color: str
     meshes: tuple[Mesh, ...]
     tops: tuple[Top, ...] = field(default=())
     solid: bool = False
@@ -54,13 +54,13 @@ def _pick(rng: Rng, names: Sequence[str]) -> str:
     return names[int(rng.integers(len(names)))]
 
 
-def _material(rng: Rng, texture: str, colour: str, metres: float = 0.8, **options: bool) -> Material:
-    return Material(texture, COLOURS[colour], metres, int(rng.integers(1 << 30)), **options)
+def _material(rng: Rng, texture: str, color: str, metres: float = 0.8, **options: bool) -> Material:
+    return Material(texture, COLORS[color], metres, int(rng.integers(1 << 30)), **options)
 
 
-def _wood(rng: Rng, colour: str, metres: float = 0.9) -> Material:
-    texture = "plain" if colour in ("white", "black") else "wood"
-    return Material(texture, WOODS[colour], metres, int(rng.integers(1 << 30)))
+def _wood(rng: Rng, color: str, metres: float = 0.9) -> Material:
+    texture = "plain" if color in ("white", "black") else "wood"
+    return Material(texture, WOODS[color], metres, int(rng.integers(1 << 30)))
 
 
 def _legs(
@@ -73,29 +73,29 @@ def _legs(
 def table(rng: Rng) -> Piece:
     """A dining table; its long side is along y."""
     deep, wide, high = rng.uniform(0.75, 0.9), rng.uniform(1.2, 1.7), rng.uniform(0.7, 0.77)
-    colour = _pick(rng, list(WOODS))
-    wood = _wood(rng, colour)
+    color = _pick(rng, list(WOODS))
+    wood = _wood(rng, color)
     top = box((deep, wide, 0.035), (0, 0, high - 0.0175), wood)
     parts = [top, *_legs(deep, wide, high - 0.035, rng.uniform(0.05, 0.07), wood)]
-    return Piece("table", colour, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),))
+    return Piece("table", color, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),))
 
 
 def round_table(rng: Rng) -> Piece:
     radius, high = rng.uniform(0.4, 0.55), rng.uniform(0.7, 0.76)
-    colour = _pick(rng, list(WOODS))
-    wood = _wood(rng, colour)
+    color = _pick(rng, list(WOODS))
+    wood = _wood(rng, color)
     parts = (
         cylinder(0.24, 0.03, (0, 0, 0), wood),
         cylinder(0.05, high - 0.06, (0, 0, 0.03), wood, 12),
         cylinder(radius, 0.03, (0, 0, high - 0.03), wood, 28),
     )
-    return Piece("round table", colour, parts, (Top(high, 0, 0, 0.6 * radius, 0.6 * radius),))
+    return Piece("round table", color, parts, (Top(high, 0, 0, 0.6 * radius, 0.6 * radius),))
 
 
 def chair(rng: Rng) -> Piece:
     size, seat, back = rng.uniform(0.4, 0.45), rng.uniform(0.43, 0.47), rng.uniform(0.8, 0.95)
-    colour = _pick(rng, ["brown", "beige", "white", "black"])
-    wood = _wood(rng, colour)
+    color = _pick(rng, ["brown", "beige", "white", "black"])
+    wood = _wood(rng, color)
     cushion = _pick(rng, ["red", "blue", "green", "grey", "yellow"])
     parts = [
         *_legs(size, size, seat - 0.03, 0.038, wood, inset=0.0),
@@ -105,21 +105,21 @@ def chair(rng: Rng) -> Piece:
         box((0.03, 0.04, back - seat), (-size / 2 + 0.015, -size / 2 + 0.02, (back + seat) / 2), wood),
         box((0.025, size - 0.08, 0.22), (-size / 2 + 0.015, 0, back - 0.12), wood),
     ]
-    return Piece("chair", colour, tuple(parts))
+    return Piece("chair", color, tuple(parts))
 
 
 def stool(rng: Rng) -> Piece:
-    colour = _pick(rng, ["red", "yellow", "teal", "white", "orange"])
+    color = _pick(rng, ["red", "yellow", "teal", "white", "orange"])
     high = rng.uniform(0.42, 0.5)
     wood = _wood(rng, "beige")
     parts = [*_legs(0.26, 0.26, high - 0.06, 0.03, wood, inset=0.0)]
-    parts.append(cylinder(0.19, 0.06, (0, 0, high - 0.06), _material(rng, "fabric", colour, 0.4)))
-    return Piece("stool", colour, tuple(parts))
+    parts.append(cylinder(0.19, 0.06, (0, 0, high - 0.06), _material(rng, "fabric", color, 0.4)))
+    return Piece("stool", color, tuple(parts))
 
 
 def _seat(rng: Rng, category: str, wide: float, cushions: int) -> Piece:
-    colour = _pick(rng, ["grey", "blue", "green", "red", "beige", "teal", "purple"])
-    cloth, deep, arm = _material(rng, "fabric", colour, 0.5), rng.uniform(0.82, 0.92), 0.15
+    color = _pick(rng, ["grey", "blue", "green", "red", "beige", "teal", "purple"])
+    cloth, deep, arm = _material(rng, "fabric", color, 0.5), rng.uniform(0.82, 0.92), 0.15
     inner = wide - 2 * arm
     parts = [
         box((deep, wide - 0.02, 0.24), (0, 0, 0.18), cloth),
@@ -137,7 +137,7 @@ def _seat(rng: Rng, category: str, wide: float, cushions: int) -> Piece:
             (0.14, 0.38, 0.36), (-deep / 2 + 0.28, inner / 2 - 0.22, 0.61), _material(rng, "stripes", accent, 0.4)
         )
         parts.append(pillow)
-    return Piece(category, colour, tuple(parts))
+    return Piece(category, color, tuple(parts))
 
 
 def sofa(rng: Rng) -> Piece:
@@ -151,9 +151,9 @@ def armchair(rng: Rng) -> Piece:
 
 def bed(rng: Rng) -> Piece:
     long, wide, head = 2.06, rng.uniform(1.0, 1.6), rng.uniform(0.85, 1.05)
-    wood_colour = _pick(rng, ["brown", "beige", "white"])
-    colour = _pick(rng, ["blue", "green", "red", "purple", "grey", "teal", "pink"])
-    wood, cloth = _wood(rng, wood_colour), _material(rng, _pick(rng, ["stripes", "fabric", "checker"]), colour, 0.7)
+    wood_color = _pick(rng, ["brown", "beige", "white"])
+    color = _pick(rng, ["blue", "green", "red", "purple", "grey", "teal", "pink"])
+    wood, cloth = _wood(rng, wood_color), _material(rng, _pick(rng, ["stripes", "fabric", "checker"]), color, 0.7)
     white = _material(rng, "fabric", "white", 0.4)
     parts = [
         box((long - 0.06, wide, 0.2), (0.03, 0, 0.2), wood),
@@ -166,15 +166,15 @@ def bed(rng: Rng) -> Piece:
     for i in range(pillows):
         y = (i - (pillows - 1) / 2) * wide / 2
         parts.append(box((0.36, min(0.62, 0.9 * wide / pillows), 0.11), (-long / 2 + 0.3, y, 0.515), white))
-    return Piece("bed", colour, tuple(parts))
+    return Piece("bed", color, tuple(parts))
 
 
 def _chest(rng: Rng, category: str, size: tuple[float, float, float], columns: int, rows: int) -> Piece:
     deep, wide, high = size
-    colour = _pick(rng, ["brown", "beige", "white", "blue", "green", "grey"])
-    body = _wood(rng, colour) if colour in WOODS else _material(rng, "plain", colour)
+    color = _pick(rng, ["brown", "beige", "white", "blue", "green", "grey"])
+    body = _wood(rng, color) if color in WOODS else _material(rng, "plain", color)
     front, knob = (
-        _wood(rng, colour) if colour in WOODS else _material(rng, "plain", colour),
+        _wood(rng, color) if color in WOODS else _material(rng, "plain", color),
         _material(rng, "plain", "black"),
     )
     parts = [box((deep - 0.015, wide, high), (-0.0075, 0, high / 2), body)]
@@ -186,7 +186,7 @@ def _chest(rng: Rng, category: str, size: tuple[float, float, float], columns: i
             pull = (0.004, 0.1, 0.02) if rows > 1 else (0.004, 0.02, 0.14)
             shift = 0.0 if rows > 1 else (0.5 - i) * 2 * (each_y / 2 - 0.05) if columns == 2 else each_y / 2 - 0.05
             parts.append(box(pull, (deep / 2 - 0.001, y + shift, z), knob))
-    return Piece(category, colour, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),), solid=True)
+    return Piece(category, color, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),), solid=True)
 
 
 def cabinet(rng: Rng) -> Piece:
@@ -199,7 +199,7 @@ def dresser(rng: Rng) -> Piece:
 
 def wardrobe(rng: Rng) -> Piece:
     piece = _chest(rng, "wardrobe", (rng.uniform(0.55, 0.62), rng.uniform(1.0, 1.7), rng.uniform(1.9, 2.1)), 2, 1)
-    return Piece(piece.category, piece.colour, piece.meshes, (), True)
+    return Piece(piece.category, piece.color, piece.meshes, (), True)
 
 
 def nightstand(rng: Rng) -> Piece:
@@ -208,21 +208,21 @@ def nightstand(rng: Rng) -> Piece:
 
 def fridge(rng: Rng) -> Piece:
     deep, wide, high = 0.65, rng.uniform(0.58, 0.66), rng.uniform(1.6, 1.85)
-    colour = _pick(rng, ["white", "grey", "red", "teal"])
-    skin, dark = _material(rng, "plain", colour), _material(rng, "plain", "black")
+    color = _pick(rng, ["white", "grey", "red", "teal"])
+    skin, dark = _material(rng, "plain", color), _material(rng, "plain", "black")
     parts = (
         box((deep - 0.02, wide, high), (-0.01, 0, high / 2), skin),
         box((0.015, wide - 0.01, high * 0.34), (deep / 2 - 0.0125, 0, high * 0.82), skin),
         box((0.015, wide - 0.01, high * 0.60), (deep / 2 - 0.0125, 0, high * 0.335), skin),
         box((0.005, 0.025, 0.3), (deep / 2 - 0.0025, wide / 2 - 0.07, high * 0.5), dark),
     )
-    return Piece("fridge", colour, parts, solid=True)
+    return Piece("fridge", color, parts, solid=True)
 
 
 def counter(rng: Rng) -> Piece:
     deep, wide, high = 0.6, rng.uniform(1.4, 2.3), rng.uniform(0.88, 0.93)
-    colour = _pick(rng, ["white", "grey", "blue", "green", "beige"])
-    body, dark = _material(rng, "plain", colour), _material(rng, "plain", "black")
+    color = _pick(rng, ["white", "grey", "blue", "green", "beige"])
+    body, dark = _material(rng, "plain", color), _material(rng, "plain", "black")
     stone = _material(rng, "plaster", _pick(rng, ["grey", "brown", "beige"]), 0.3)
     parts = [
         box((deep - 0.05, wide, high - 0.04), (-0.025, 0, (high - 0.04) / 2), body),
@@ -233,13 +233,13 @@ def counter(rng: Rng) -> Piece:
         y = -wide / 2 + (i + 0.5) * wide / doors
         parts.append(box((0.015, wide / doors - 0.015, high - 0.18), (deep / 2 - 0.0425, y, high / 2 + 0.01), body))
         parts.append(box((0.012, 0.12, 0.015), (deep / 2 - 0.029, y, high - 0.12), dark))
-    return Piece("kitchen counter", colour, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),))
+    return Piece("kitchen counter", color, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),))
 
 
 def bookcase(rng: Rng) -> Piece:
     deep, wide, high, t = rng.uniform(0.28, 0.34), rng.uniform(0.75, 1.2), rng.uniform(1.5, 2.0), 0.025
-    colour = _pick(rng, ["brown", "beige", "white", "black"])
-    wood = _wood(rng, colour)
+    color = _pick(rng, ["brown", "beige", "white", "black"])
+    wood = _wood(rng, color)
     parts = [
         *(box((deep, t, high), (0, j * (wide - t) / 2, high / 2), wood) for j in (-1, 1)),
         box((0.01, wide - 2 * t, high), (-deep / 2 + 0.005, 0, high / 2), wood),
@@ -256,38 +256,38 @@ def bookcase(rng: Rng) -> Piece:
         books = Material("books", (200, 200, 200), 0.5, int(rng.integers(1 << 30)))
         y = -(wide - 2 * t) / 2 + filled / 2 if rng.random() < 0.5 else (wide - 2 * t) / 2 - filled / 2
         parts.append(box((deep - 0.09, filled, tall), (-0.02, y, z + t + tall / 2), books))
-    return Piece("bookcase", colour, tuple(parts))
+    return Piece("bookcase", color, tuple(parts))
 
 
 def desk(rng: Rng) -> Piece:
     deep, wide, high = rng.uniform(0.65, 0.75), rng.uniform(1.15, 1.55), rng.uniform(0.71, 0.75)
-    colour = _pick(rng, ["beige", "white", "brown"])
-    wood = _wood(rng, colour)
+    color = _pick(rng, ["beige", "white", "brown"])
+    wood = _wood(rng, color)
     parts = (
         box((deep, wide, 0.03), (0, 0, high - 0.015), wood),
         *(box((deep - 0.06, 0.03, high - 0.03), (0, j * (wide / 2 - 0.05), (high - 0.03) / 2), wood) for j in (-1, 1)),
         box((0.02, wide - 0.13, 0.3), (-deep / 2 + 0.08, 0, high - 0.2), wood),
     )
-    return Piece("desk", colour, parts, (Top(high, 0, 0, deep / 2, wide / 2),))
+    return Piece("desk", color, parts, (Top(high, 0, 0, deep / 2, wide / 2),))
 
 
 def coffee_table(rng: Rng) -> Piece:
     deep, wide, high = rng.uniform(0.5, 0.6), rng.uniform(0.8, 1.1), rng.uniform(0.38, 0.46)
-    colour = _pick(rng, list(WOODS))
-    wood = _wood(rng, colour)
+    color = _pick(rng, list(WOODS))
+    wood = _wood(rng, color)
     parts = [
         box((deep, wide, 0.03), (0, 0, high - 0.015), wood),
         box((deep - 0.14, wide - 0.14, 0.02), (0, 0, 0.14), wood),
         *_legs(deep, wide, high - 0.03, 0.045, wood),
     ]
-    return Piece("coffee table", colour, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),))
+    return Piece("coffee table", color, tuple(parts), (Top(high, 0, 0, deep / 2, wide / 2),))
 
 
 def tv_stand(rng: Rng) -> Piece:
     """A low board with a television on it."""
     deep, wide, high = rng.uniform(0.38, 0.45), rng.uniform(1.2, 1.6), rng.uniform(0.4, 0.52)
-    colour = _pick(rng, list(WOODS))
-    wood, dark = _wood(rng, colour), _material(rng, "plain", "black")
+    color = _pick(rng, list(WOODS))
+    wood, dark = _wood(rng, color), _material(rng, "plain", "black")
     screen = Material("screen", (24, 28, 40), 1.0, int(rng.integers(1 << 30)), measurable=False)
     tall, across = rng.uniform(0.55, 0.65), rng.uniform(0.95, 1.1)
     parts = (
@@ -297,30 +297,28 @@ def tv_stand(rng: Rng) -> Piece:
         box((0.045, across, tall), (-0.05, 0, high + 0.1 + tall / 2), dark),
         box((0.004, across - 0.03, tall - 0.03), (-0.0255, 0, high + 0.1 + tall / 2), screen, fit=True),
     )
-    return Piece("television on a stand", colour, parts)
+    return Piece("television on a stand", color, parts)
 
 
 def floor_lamp(rng: Rng) -> Piece:
-    colour = _pick(rng, ["white", "yellow", "red", "beige", "teal"])
+    color = _pick(rng, ["white", "yellow", "red", "beige", "teal"])
     high = rng.uniform(1.45, 1.7)
     metal = _material(rng, "plain", _pick(rng, ["black", "grey"]))
-    shade = Material("fabric", COLOURS[colour], 0.3, int(rng.integers(1 << 30)), glow=True)
+    shade = Material("fabric", COLORS[color], 0.3, int(rng.integers(1 << 30)), glow=True)
     parts = (
         cylinder(0.15, 0.025, (0, 0, 0), metal),
         cylinder(0.014, high - 0.3, (0, 0, 0.025), metal, 8),
         lathe([(0.0, 0.0), (0.2, 0.0), (0.13, 0.28), (0.0, 0.28)], (0, 0, high - 0.28), shade),
     )
-    return Piece("floor lamp", colour, parts)
+    return Piece("floor lamp", color, parts)
 
 
 def plant(rng: Rng) -> Piece:
-    colour = _pick(rng, ["brown", "white", "blue", "orange"])
+    color = _pick(rng, ["brown", "white", "blue", "orange"])
     high, radius = rng.uniform(0.8, 1.4), rng.uniform(0.16, 0.2)
-    leaves = Material("leaves", COLOURS["green"], 0.35, int(rng.integers(1 << 30)))
+    leaves = Material("leaves", COLORS["green"], 0.35, int(rng.integers(1 << 30)))
     parts = [
-        lathe(
-            [(0.0, 0.0), (0.75 * radius, 0.0), (radius, 0.3), (0.0, 0.3)], (0, 0, 0), _material(rng, "plain", colour)
-        ),
+        lathe([(0.0, 0.0), (0.75 * radius, 0.0), (radius, 0.3), (0.0, 0.3)], (0, 0, 0), _material(rng, "plain", color)),
         cylinder(0.02, high - 0.5, (0, 0, 0.3), _wood(rng, "brown"), 8),
     ]
     for i in range(4):
@@ -328,103 +326,103 @@ def plant(rng: Rng) -> Piece:
         out = 0.0 if i == 0 else 0.13
         z = high - 0.18 - 0.11 * i
         parts.append(ball(rng.uniform(0.13, 0.18), (out * np.cos(turn), out * np.sin(turn), z), leaves, 0.8))
-    return Piece("plant", colour, tuple(parts))
+    return Piece("plant", color, tuple(parts))
 
 
 def carton(rng: Rng) -> Piece:
     size = rng.uniform(0.28, 0.55, 3)
-    colour = _pick(rng, ["brown", "beige", "brown", "blue", "red"])
-    rgb = (176, 134, 88) if colour == "brown" else COLOURS[colour]
+    color = _pick(rng, ["brown", "beige", "brown", "blue", "red"])
+    rgb = (176, 134, 88) if color == "brown" else COLORS[color]
     skin = Material("cardboard", rgb, 0.6, int(rng.integers(1 << 30)))
     body = box(size.tolist(), (0, 0, size[2] / 2), skin, fit=True)
     tops = (Top(size[2], 0, 0, size[0] / 2, size[1] / 2),)
-    return Piece("box", colour, (body,), tops, solid=True)
+    return Piece("box", color, (body,), tops, solid=True)
 
 
 def waste_bin(rng: Rng) -> Piece:
-    colour = _pick(rng, ["grey", "black", "green", "red"])
+    color = _pick(rng, ["grey", "black", "green", "red"])
     radius, high = rng.uniform(0.13, 0.17), rng.uniform(0.3, 0.45)
     inner = radius - 0.012
     profile = [(0.0, 0.0), (0.8 * radius, 0.0), (radius, high), (inner, high), (0.78 * inner, 0.02), (0.0, 0.02)]
-    return Piece("bin", colour, (lathe(profile, (0, 0, 0), _material(rng, "plain", colour)),))
+    return Piece("bin", color, (lathe(profile, (0, 0, 0), _material(rng, "plain", color)),))
 
 
 def rug(rng: Rng) -> Piece:
-    colour = _pick(rng, ["red", "blue", "green", "beige", "purple", "orange", "teal"])
+    color = _pick(rng, ["red", "blue", "green", "beige", "purple", "orange", "teal"])
     deep, wide = rng.uniform(1.0, 1.6), rng.uniform(1.4, 2.2)
-    body = box((deep, wide, 0.012), (0, 0, 0.006), _material(rng, "carpet", colour, 1.0), fit=True)
-    return Piece("rug", colour, (body,), flat=True)
+    body = box((deep, wide, 0.012), (0, 0, 0.006), _material(rng, "carpet", color, 1.0), fit=True)
+    return Piece("rug", color, (body,), flat=True)
 
 
 def cup(rng: Rng) -> Piece:
-    colour = _pick(rng, ["white", "red", "blue", "yellow", "green", "orange"])
+    color = _pick(rng, ["white", "red", "blue", "yellow", "green", "orange"])
     r, h = rng.uniform(0.035, 0.045), rng.uniform(0.08, 0.1)
     profile = [(0.0, 0.0), (0.85 * r, 0.0), (r, h), (0.85 * r, h), (0.75 * r, 0.01), (0.0, 0.01)]
-    return Piece("cup", colour, (lathe(profile, (0, 0, 0), _material(rng, "plain", colour), 14),))
+    return Piece("cup", color, (lathe(profile, (0, 0, 0), _material(rng, "plain", color), 14),))
 
 
 def bottle(rng: Rng) -> Piece:
-    colour = _pick(rng, ["green", "blue", "brown", "white", "red"])
+    color = _pick(rng, ["green", "blue", "brown", "white", "red"])
     r, h = rng.uniform(0.035, 0.045), rng.uniform(0.24, 0.32)
     profile = [(0.0, 0.0), (r, 0.0), (r, 0.6 * h), (0.35 * r, 0.78 * h), (0.35 * r, h), (0.0, h)]
-    return Piece("bottle", colour, (lathe(profile, (0, 0, 0), _material(rng, "plain", colour), 14),))
+    return Piece("bottle", color, (lathe(profile, (0, 0, 0), _material(rng, "plain", color), 14),))
 
 
 def toy_ball(rng: Rng) -> Piece:
-    colour = _pick(rng, ["red", "blue", "yellow", "orange", "green", "purple"])
+    color = _pick(rng, ["red", "blue", "yellow", "orange", "green", "purple"])
     r = rng.uniform(0.06, 0.12)
-    return Piece("ball", colour, (ball(r, (0, 0, r), _material(rng, "checker", colour, 0.3)),))
+    return Piece("ball", color, (ball(r, (0, 0, r), _material(rng, "checker", color, 0.3)),))
 
 
 def bowl(rng: Rng) -> Piece:
-    colour = _pick(rng, ["white", "teal", "orange", "blue"])
+    color = _pick(rng, ["white", "teal", "orange", "blue"])
     r = rng.uniform(0.1, 0.15)
     profile = [(0.0, 0.0), (0.45 * r, 0.0), (0.85 * r, 0.3 * r), (r, 0.6 * r), (0.93 * r, 0.6 * r), (0.5 * r, 0.1 * r)]
-    shell = lathe([*profile, (0.0, 0.08 * r)], (0, 0, 0), _material(rng, "plain", colour))
+    shell = lathe([*profile, (0.0, 0.08 * r)], (0, 0, 0), _material(rng, "plain", color))
     fruit = _material(rng, "plain", _pick(rng, ["red", "orange", "green"]))
     fruits = (ball(0.28 * r, (0.3 * r * np.cos(a), 0.3 * r * np.sin(a), 0.42 * r), fruit) for a in (0.0, 2.1, 4.2))
-    return Piece("bowl", colour, (shell, *fruits))
+    return Piece("bowl", color, (shell, *fruits))
 
 
 def books(rng: Rng) -> Piece:
     parts, z = [], 0.0
-    colour = _pick(rng, ["red", "blue", "green", "yellow", "purple"])
+    color = _pick(rng, ["red", "blue", "green", "yellow", "purple"])
     for i in range(int(rng.integers(2, 5))):
-        name = colour if i == 0 else _pick(rng, list(COLOURS))
+        name = color if i == 0 else _pick(rng, list(COLORS))
         size = (rng.uniform(0.15, 0.2), rng.uniform(0.21, 0.26), rng.uniform(0.02, 0.045))
         parts.append(box(size, (rng.uniform(-0.01, 0.01), 0, z + size[2] / 2), _material(rng, "plain", name)))
         z += size[2]
-    return Piece("stack of books", colour, tuple(parts))
+    return Piece("stack of books", color, tuple(parts))
 
 
 def small_box(rng: Rng) -> Piece:
     size = rng.uniform((0.12, 0.12, 0.1), (0.26, 0.3, 0.28))
-    colour = _pick(rng, ["red", "blue", "green", "yellow", "orange", "teal", "pink"])
+    color = _pick(rng, ["red", "blue", "green", "yellow", "orange", "teal", "pink"])
     texture = _pick(rng, ["stripes", "checker", "cardboard"])
-    body = box(size.tolist(), (0, 0, size[2] / 2), _material(rng, texture, colour, 0.3), fit=True)
-    return Piece("small box", colour, (body,), solid=True)
+    body = box(size.tolist(), (0, 0, size[2] / 2), _material(rng, texture, color, 0.3), fit=True)
+    return Piece("small box", color, (body,), solid=True)
 
 
 def vase(rng: Rng) -> Piece:
-    colour = _pick(rng, ["blue", "white", "teal", "red"])
+    color = _pick(rng, ["blue", "white", "teal", "red"])
     h = rng.uniform(0.2, 0.3)
     profile = [(0.0, 0.0), (0.05, 0.0), (0.085, 0.35 * h), (0.06, 0.75 * h), (0.035, 0.9 * h), (0.05, h), (0.0, h)]
-    leaves = Material("leaves", COLOURS["green"], 0.25, int(rng.integers(1 << 30)))
-    parts = [lathe(profile, (0, 0, 0), _material(rng, "plain", colour), 16, smooth=True)]
+    leaves = Material("leaves", COLORS["green"], 0.25, int(rng.integers(1 << 30)))
+    parts = [lathe(profile, (0, 0, 0), _material(rng, "plain", color), 16, smooth=True)]
     parts += [ball(0.06, (0.03 * np.cos(a), 0.03 * np.sin(a), h + 0.05), leaves) for a in (0.0, 2.1, 4.2)]
-    return Piece("vase", colour, tuple(parts))
+    return Piece("vase", color, tuple(parts))
 
 
 def table_lamp(rng: Rng) -> Piece:
-    colour = _pick(rng, ["white", "yellow", "orange", "beige"])
+    color = _pick(rng, ["white", "yellow", "orange", "beige"])
     metal = _material(rng, "plain", _pick(rng, ["black", "grey", "teal"]))
-    shade = Material("fabric", COLOURS[colour], 0.3, int(rng.integers(1 << 30)), glow=True)
+    shade = Material("fabric", COLORS[color], 0.3, int(rng.integers(1 << 30)), glow=True)
     parts = (
         cylinder(0.07, 0.02, (0, 0, 0), metal, 16),
         cylinder(0.015, 0.22, (0, 0, 0.02), metal, 8),
         lathe([(0.0, 0.0), (0.12, 0.0), (0.08, 0.17), (0.0, 0.17)], (0, 0, 0.24), shade, 16),
     )
-    return Piece("table lamp", colour, parts)
+    return Piece("table lamp", color, parts)
 
 
 def monitor(rng: Rng) -> Piece:
@@ -442,9 +440,9 @@ def monitor(rng: Rng) -> Piece:
 def picture(rng: Rng) -> Piece:
     """A picture for the wall: its back at x < 0, z = 0 its lower edge."""
     wide, high = rng.uniform(0.4, 1.0), rng.uniform(0.4, 0.75)
-    colour = _pick(rng, ["red", "blue", "green", "yellow", "teal", "purple", "orange"])
-    canvas = _material(rng, "painting", colour, 1.0)
-    return Piece("picture", colour, (box((0.025, wide, high), (0, 0, high / 2), canvas, fit=True),))
+    color = _pick(rng, ["red", "blue", "green", "yellow", "teal", "purple", "orange"])
+    canvas = _material(rng, "painting", color, 1.0)
+    return Piece("picture", color, (box((0.025, wide, high), (0, 0, high / 2), canvas, fit=True),))
 
 
 def window(rng: Rng) -> Piece:

@@ -34,14 +34,14 @@ SIDES = ((0, 0, 0.0), (0, 1, np.pi), (1, 0, np.pi / 2), (1, 1, -np.pi / 2))
 class Thing:
     """One object of a house, or a part of its structure (floor, ceiling, wall, doorway).
 
-    name: unique. colour: a word. room: index, of the first of both for a doorway. centre, size: metres, of the box
+    name: unique. color: a word. room: index, of the first of both for a doorway. centre, size: metres, of the box
     that is turned by ``yaw`` (radians about z). solid: filled and box-shaped. flat: can be walked on.
     meshes: in the world.
     """
 
     name: str
     category: str
-    colour: str
+    color: str
     room: int
     centre: NDArray[np.float64]
     size: NDArray[np.float64]
@@ -279,7 +279,7 @@ class _Builder:
     def _add(
         self,
         category: str,
-        colour: str,
+        color: str,
         room: int,
         meshes: tuple[Mesh, ...],
         *,
@@ -293,7 +293,7 @@ class _Builder:
         low, high = local.min(axis=0), local.max(axis=0)
         number = self.names[category] = self.names.get(category, 0) + 1
         centre = R @ ((low + high) / 2)
-        thing = Thing(f"{category} {number}", category, colour, room, centre, high - low, yaw, meshes, solid, flat)
+        thing = Thing(f"{category} {number}", category, color, room, centre, high - low, yaw, meshes, solid, flat)
         self.things.append(thing)
         return thing
 
@@ -303,7 +303,7 @@ class _Builder:
         rng = self.rng
         lamp = make.ceiling_lamp(rng)
         spot = (*room.centre, self.ceiling - 0.1)
-        self._add(lamp.category, lamp.colour, index, tuple(m.moved(0.0, spot) for m in lamp.meshes))
+        self._add(lamp.category, lamp.color, index, tuple(m.moved(0.0, spot) for m in lamp.meshes))
         against, free, count = ROOM_CONTENTS[room.kind]
         share = min(1.0, room.area / 16)
         wanted = [*against[:2], *rng.permutation(np.array(against[2:], dtype=object)).tolist()[: round(count * share)]]
@@ -332,7 +332,7 @@ class _Builder:
         R = yaw_matrix(yaw)
         size = high - low
         centre = R @ middle + np.asarray(spot, dtype=np.float64)
-        thing = Thing("", piece.category, piece.colour, index, centre, size, yaw, (), piece.solid, piece.flat)
+        thing = Thing("", piece.category, piece.color, index, centre, size, yaw, (), piece.solid, piece.flat)
         room = self.rooms[index]
         corners = thing.footprint(0.008)
         if (corners < room.low).any() or (corners > room.high).any() or thing.top > self.ceiling - 0.01:
@@ -351,7 +351,7 @@ class _Builder:
             return None
         return self._add(
             piece.category,
-            piece.colour,
+            piece.color,
             index,
             tuple(m.moved(yaw, spot) for m in piece.meshes),
             yaw=yaw,

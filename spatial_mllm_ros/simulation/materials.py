@@ -1,4 +1,4 @@
-"""Colours and procedural textures of surfaces."""
+"""Colors and procedural textures of surfaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 TEXELS = 256  # edge of a texture, a power of two so that repeating is a bit mask
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (178, 48, 44),
     "orange": (214, 120, 46),
     "yellow": (222, 188, 74),
@@ -31,7 +31,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 class Material:
     """What a surface looks like, and whether a depth camera sees it.
 
-    texture: a kind that ``texture()`` knows. rgb: its main colour. metres: edge of one texture tile. seed: varies it.
+    texture: a kind that ``texture()`` knows. rgb: its main color. metres: edge of one texture tile. seed: varies it.
     glow: a light source, drawn without shading. measurable: False for glass and black screens, which return no depth.
     """
 
@@ -156,14 +156,14 @@ def _stripes(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
 
 def _books(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     image = np.empty((TEXELS, TEXELS, 3))
-    colours = np.array(list(COLOURS.values()), dtype=np.float64)
+    colors = np.array(list(COLORS.values()), dtype=np.float64)
     at = 0
     while at < TEXELS:
         end = min(TEXELS, at + int(rng.integers(9, 24)))
-        colour = colours[rng.integers(len(colours))] * rng.uniform(0.7, 1.05)
-        image[:, at:end] = colour
+        color = colors[rng.integers(len(colors))] * rng.uniform(0.7, 1.05)
+        image[:, at:end] = color
         band = int(rng.integers(40, 190))
-        image[band : band + int(rng.integers(8, 40)), at + 2 : end - 2] = 255 - 0.6 * colour
+        image[band : band + int(rng.integers(8, 40)), at + 2 : end - 2] = 255 - 0.6 * color
         image[:, at : at + 1] *= 0.45
         at = end
     return image * (1 + 0.03 * _noise(rng, 3))[..., None]
@@ -173,14 +173,14 @@ def _painting(rgb: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.
     u, v = _grid()
     image = np.broadcast_to(0.5 * rgb + 90, (TEXELS, TEXELS, 3)).copy()
     image += (v / TEXELS - 0.5)[..., None] * rng.uniform(-80, 80, 3)
-    colours = np.array(list(COLOURS.values()), dtype=np.float64)
+    colors = np.array(list(COLORS.values()), dtype=np.float64)
     for _ in range(int(rng.integers(7, 13))):
         cu, cv = rng.uniform(20, TEXELS - 20, 2)
         size, turn = rng.uniform(12, 60), rng.uniform(0, np.pi)
         x = (u - cu) * np.cos(turn) + (v - cv) * np.sin(turn)
         y = (v - cv) * np.cos(turn) - (u - cu) * np.sin(turn)
         inside = np.maximum(abs(x), 2 * abs(y)) < size if rng.random() < 0.5 else np.hypot(x, 1.4 * y) < size
-        image[inside] = colours[rng.integers(len(colours))]
+        image[inside] = colors[rng.integers(len(colors))]
     edge = np.minimum(np.minimum(u, TEXELS - 1 - u), np.minimum(v, TEXELS - 1 - v))
     image[edge < 12] = (70, 52, 38)
     return image * (1 + 0.04 * _noise(rng, 3))[..., None]

@@ -1,4 +1,4 @@
-"""Exact depth, colour and objects of a house, by casting rays (Embree through embreex; no OpenGL, no display)."""
+"""Exact depth, color and objects of a house, by casting rays (Embree through embreex; no OpenGL, no display)."""
 
 from __future__ import annotations
 
@@ -103,19 +103,19 @@ class RayCaster:
         rays = camera.unproject(np.atleast_2d(np.asarray(uv, dtype=np.float64)))
         return self.cast(T_world_camera[:3, 3], rays @ T_world_camera[:3, :3].T)
 
-    def render(self, camera: CameraModel, T_world_camera: Transform, colour: bool = True) -> View:
-        """The image that a camera sees from a pose; without ``colour`` only geometry, which is twice as fast."""
+    def render(self, camera: CameraModel, T_world_camera: Transform, color: bool = True) -> View:
+        """The image that a camera sees from a pose; without ``color`` only geometry, which is twice as fast."""
         rays = camera.rays().reshape(-1, 3)
         lengths = _ray_lengths(camera)
         R = T_world_camera[:3, :3].T.astype(np.float32)
         # |distance of the camera to a triangle's plane| / |distance to the hit| = cosine to the normal
         height = np.abs(self._normal @ T_world_camera[:3, 3] - self._offset) * self._measurable
         height = height.astype(np.float32)
-        if colour and self._shading is None:
+        if color and self._shading is None:
             self._shading = _Shading(self, *self._shading_parts)
         depth, facing = np.empty(len(rays), dtype=np.float32), np.empty(len(rays), dtype=np.float32)
         thing = np.empty(len(rays), dtype=np.int16)
-        image = np.empty((len(rays), 3), dtype=np.uint8) if colour else None
+        image = np.empty((len(rays), 3), dtype=np.uint8) if color else None
         origins = np.empty((min(BAND, len(rays)), 3), dtype=np.float32)
         origins[:] = T_world_camera[:3, 3]
         for first in range(0, len(rays), BAND):
@@ -169,7 +169,7 @@ def _ray_lengths(camera: CameraModel) -> NDArray[np.float32]:
 
 
 class _Shading:
-    """Colour of hits: a texture pyramid for every material, and light interpolated between corners."""
+    """Color of hits: a texture pyramid for every material, and light interpolated between corners."""
 
     def __init__(
         self,
@@ -212,10 +212,10 @@ class _Shading:
         for k in range(LEVELS - 1):
             level += step > 1.5 * 2**k
         where = self._base[prim] + self._level_offset[level] + ((t >> level) << (8 - level)) + (s >> level)
-        colour = self._texels[where].view(np.uint8).reshape(-1, 4)[:, :3].astype(np.uint16)
-        colour *= light[:, None]
-        colour >>= 8
-        return colour.astype(np.uint8)
+        color = self._texels[where].view(np.uint8).reshape(-1, 4)[:, :3].astype(np.uint16)
+        color *= light[:, None]
+        color >>= 8
+        return color.astype(np.uint8)
 
 
 def _pyramid(tile: NDArray[np.uint8]) -> NDArray[np.uint32]:

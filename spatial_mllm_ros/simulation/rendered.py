@@ -124,9 +124,9 @@ class RenderedSource:
             world_frame=WORLD_FRAME,
         )
 
-    def view(self, index: int, colour: bool = True) -> View:
-        """What is exactly there: depth, objects and, with ``colour``, the image of frame ``index``."""
-        return self.caster.render(self.camera, self.true_pose(index), colour)
+    def view(self, index: int, color: bool = True) -> View:
+        """What is exactly there: depth, objects and, with ``color``, the image of frame ``index``."""
+        return self.caster.render(self.camera, self.true_pose(index), color)
 
     def true_pose(self, index: int) -> Transform:
         """Exact T_world_camera of frame ``index``; IndexError when there is none."""

@@ -212,7 +212,7 @@ class Asker:
         choices: list[str] | None = None,
         truth: str = "",
     ) -> Question:
-        shown = [f"p{k}: {p.thing.colour} {p.thing.name}" for k, p in enumerate(points)]
+        shown = [f"p{k}: {p.thing.color} {p.thing.name}" for k, p in enumerate(points)]
         shown += [f"box{k}: {b.name}" for k, b in enumerate(boxes)]
         return {
             "question": text,

@@ -71,11 +71,11 @@ class Witness:
         self.clear_px = 4 if source.camera.width >= 320 else 2
 
     def view(self, frame: int) -> View:
-        """Exact depth and objects of a frame, without colour."""
+        """Exact depth and objects of a frame, without color."""
         if frame in self._views:
             self._views.move_to_end(frame)
         else:
-            self._views[frame] = self.source.view(frame, colour=False)
+            self._views[frame] = self.source.view(frame, color=False)
             if len(self._views) > CACHED_VIEWS:
                 self._views.popitem(last=False)
         return self._views[frame]

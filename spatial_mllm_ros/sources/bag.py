@@ -97,7 +97,7 @@ class BagSource:
         )
         self.texts: dict[str, str] = {}
         self.cameras = choose_cameras(Path(path), topics, asked, all_cameras)
-        color = next(t for t in topics if t.name == self.cameras[0].colour)
+        color = next(t for t in topics if t.name == self.cameras[0].color)
         tf_topics = [c.topic for c in self._files.counts if c.type == TF_TYPE]
         used, others = tf_namespaces(tf_topics, color.name, settings.tf_namespace)
         self._tf = [c for c in self._files.counts if c.type == TF_TYPE and c.topic in used]
@@ -107,7 +107,7 @@ class BagSource:
         self._pose_frame, pose_parent, pose_words = self._whose_pose(tree, color.frame_id)
         self._world_frame = frame_name(settings.world_frame) or pose_parent or root
         self._up = {*tree.ancestors(color.frame_id), self._pose_frame}
-        wanted = {camera.colour for camera in self.cameras}
+        wanted = {camera.color for camera in self.cameras}
         count = sum(n for channel, n in self._files.counts.items() if channel.topic in wanted)
         duration_s = (self._files.end_ns - self._files.start_ns) / 1e9
         if others and not used and not settings.static and self._poses is None:
@@ -143,8 +143,8 @@ class BagSource:
 
     def frames(self) -> Iterator[Frame]:
         """Frames as the FrameAssembler completes them. A bag that breaks off gives what it has, and a doubt."""
-        uncalibrated = [camera.colour for camera in self.cameras if camera.info is None]
-        colour_only = [camera.colour for camera in self.cameras if camera.depth is None]
+        uncalibrated = [camera.color for camera in self.cameras if camera.info is None]
+        color_only = [camera.color for camera in self.cameras if camera.depth is None]
         chosen = self._settings
         tree = TransformTree(max_gap_ns=round(chosen.tf_max_gap_s * 1e9) or None)
         patient = AssemblerSettings(
@@ -154,7 +154,7 @@ class BagSource:
             image_frame=chosen.image_frame,
             static=chosen.static,
         )
-        assembler = FrameAssembler(tree, self._world_frame, patient, colour_only, uncalibrated)
+        assembler = FrameAssembler(tree, self._world_frame, patient, color_only, uncalibrated)
         self.refused, self.remarks, self.texts = assembler.refused, assembler.remarks, assembler.texts
         watch = TransformWatch()
         for static in self._statics:
@@ -181,8 +181,8 @@ class BagSource:
 
     @cached_property
     def _stamps(self) -> list[int]:
-        colours = {camera.colour for camera in self.cameras}
-        wanted = {c for c in self._files.counts if c.topic in colours and c.type in IMAGE_TYPES}
+        colors = {camera.color for camera in self.cameras}
+        wanted = {c for c in self._files.counts if c.topic in colors and c.type in IMAGE_TYPES}
         return sorted(messages.stamp_ns(m.header.stamp) for _, m in self._messages(wanted))
 
     def _doubt(self, kind: str, text: str, remedy: str, confidence: float = 1.0) -> None:
@@ -198,7 +198,9 @@ class BagSource:
         """The channel of the pose topic, None when none is asked for. Raises SourceError."""
         there = {c.topic: c for c in self._files.counts if c.type in POSE_TYPES}
         if topic and topic not in there:
-            raise SourceError(f"{self._files.path} has no poses on {topic}; topics of poses: {', '.join(there) or 'none'}")
+            raise SourceError(
+                f"{self._files.path} has no poses on {topic}; topics of poses: {', '.join(there) or 'none'}"
+            )
         return there.get(topic)
 
     def _whose_pose(self, tree: TransformTree, camera_frame: str) -> tuple[str, str, str]:
@@ -227,16 +229,20 @@ class BagSource:
 
         for camera in self.cameras:
             body = ", a body frame" if self._settings.image_frame == BODY else ""
-            yield f"color: {described(camera.colour)}{body}; CameraInfo: {camera.info or 'none'}"
+            yield f"color: {described(camera.color)}{body}; CameraInfo: {camera.info or 'none'}"
             if camera.depth is None:
                 yield "depth: none"
                 continue
             depth = by_name[camera.depth]
             unit = depth_unit_m(DEPTH_ENCODINGS.get(depth.kind, np.dtype(np.uint16)), self._settings)
-            same = depth.frame_id == by_name[camera.colour].frame_id
-            how = "in the color camera's frame" if same else f"registered by {camera.depth_info or 'no CameraInfo'} and TF"
+            same = depth.frame_id == by_name[camera.color].frame_id
+            how = (
+                "in the color camera's frame"
+                if same
+                else f"registered by {camera.depth_info or 'no CameraInfo'} and TF"
+            )
             yield f"depth: {described(camera.depth)}, {unit:g} m a count, {how}"
-        used = {name for c in self.cameras for name in (c.colour, c.depth)}
+        used = {name for c in self.cameras for name in (c.color, c.depth)}
         for topic in topics:
             if topic.type in IMAGE_TYPES and topic.name not in used and (fault := depth_fault(topic)):
                 yield f"not depth: {topic.name} ({topic.encoding}): {fault}"
@@ -321,12 +327,12 @@ class BagSource:
                 handlers.setdefault((str(topic), message_type), []).append(handle)
 
         for camera in self.cameras:
-            on(camera.colour, IMAGE_TYPES, _colour_handler(assembler, camera.colour))
-            on(camera.depth, IMAGE_TYPES, _depth_handler(assembler, camera.colour, self._settings))
-            on(camera.info, (INFO_TYPE,), self._info_handler(assembler.add_camera_info, camera.colour, camera.colour))
+            on(camera.color, IMAGE_TYPES, _color_handler(assembler, camera.color))
+            on(camera.depth, IMAGE_TYPES, _depth_handler(assembler, camera.color, self._settings))
+            on(camera.info, (INFO_TYPE,), self._info_handler(assembler.add_camera_info, camera.color, camera.color))
             if camera.depth is not None:
                 add = assembler.add_depth_info
-                on(camera.depth_info, (INFO_TYPE,), self._info_handler(add, camera.depth, camera.colour))
+                on(camera.depth_info, (INFO_TYPE,), self._info_handler(add, camera.depth, camera.color))
         for channel in self._tf:
             on(channel.topic, (TF_TYPE,), self._transform_handler(assembler, watch, is_static_tf(channel.topic)))
         if self._poses is not None:
@@ -386,14 +392,14 @@ class BagSource:
         return handle
 
 
-def _colour_handler(assembler: FrameAssembler, camera: str) -> Handler:
+def _color_handler(assembler: FrameAssembler, camera: str) -> Handler:
     def handle(message: Any) -> list[Frame]:
         stamp, frame = messages.stamp_ns(message.header.stamp), message.header.frame_id
         if hasattr(message, "format"):
-            image, size = messages.compressed_colour(message)
-            return assembler.add_colour(stamp, frame, image, size, camera)
-        pixels = messages.colour_image(message)
-        return assembler.add_colour(stamp, frame, pixels, (pixels.shape[1], pixels.shape[0]), camera)
+            image, size = messages.compressed_color(message)
+            return assembler.add_color(stamp, frame, image, size, camera)
+        pixels = messages.color_image(message)
+        return assembler.add_color(stamp, frame, pixels, (pixels.shape[1], pixels.shape[0]), camera)
 
     return handle
 
@@ -439,4 +445,3 @@ def _sensor(custom: Mapping[str, Any]) -> SensorModel:
     """The sensor model that a bag written here carries, else the default one."""
     text = custom.get(SENSOR_KEY)
     return SensorModel() if text is None else sensor_from_yaml(yaml.safe_load(text), SENSOR_KEY)
-

@@ -21,7 +21,7 @@ from spatial_mllm_ros.sources.calibration import sensor_to_yaml
 from spatial_mllm_ros.sources.compressed import PNG
 from spatial_mllm_ros.sources.source import Source, SourceError, check_metres
 from spatial_mllm_ros.sources.stamps import ns_to_seconds
-from spatial_mllm_ros.sources.writers import Progress, depth_in_mm, encode_png, encoded_colour, replacing, same_camera
+from spatial_mllm_ros.sources.writers import Progress, depth_in_mm, encode_png, encoded_color, replacing, same_camera
 
 BASE, LINK = "base_link", "camera_link"
 T_BASE_LINK = from_quaternion((0, 0, 0, 1), (0.2, 0.0, 0.5))
@@ -40,7 +40,7 @@ TYPES = {
 class BagFormat:
     """How a bag is written.
 
-    storage: mcap or sqlite3. compressed: colour as JPEG or PNG and depth as compressedDepth PNG, as image_transport
+    storage: mcap or sqlite3. compressed: color as JPEG or PNG and depth as compressedDepth PNG, as image_transport
     names them, instead of raw rgb8 and 16UC1. zstd: compress the storage besides (MCAP's chunks, sqlite3's messages).
     level: poses in a frame with z up where the source knows one (its T_zup_from_world), as REP-105 wants of a map.
     offset_ns: added to all stamps. ROS takes a transform's stamp of 0 as "the latest", so a recording that starts at 0
@@ -122,7 +122,7 @@ class _Bag:
             T_map_base = T_map_camera @ invert(T_BASE_LINK @ T_BODY_OPTICAL)
             self._transforms("/tf", stamp, [(frame.world_frame, BASE, T_map_base)])
         if frame.image is not None:
-            self._write_colour(frame, stamp, header)
+            self._write_color(frame, stamp, header)
         if frame.depth is not None:
             self._write_depth(frame, stamp, header)
         self.count += 1
@@ -131,13 +131,13 @@ class _Bag:
         mount = [(BASE, LINK, T_BASE_LINK), (LINK, frame.camera_frame, T_BODY_OPTICAL)]
         self._transforms("/tf_static", self._stamp(frame), mount)
 
-    def _write_colour(self, frame: Frame, stamp: int, header: Any) -> None:
+    def _write_color(self, frame: Frame, stamp: int, header: Any) -> None:
         topic = "/camera/color/image_raw"
         if frame.camera is not None:
             self._send("/camera/color/camera_info", "info", stamp, self._camera_info(frame.camera, header))
         assert frame.image is not None
         if self._format.compressed:
-            data = encoded_colour(frame.image)
+            data = encoded_color(frame.image)
             kind = "rgb8; png compressed bgr8" if data.startswith(PNG) else "rgb8; jpeg compressed bgr8"
             self._send(topic + "/compressed", "compressed", stamp, self._compressed(header, kind, data))
             return

@@ -1,7 +1,7 @@
 """ROS messages to images, cameras and transforms.
 
 Messages are duck-typed: those of rclpy, rosbags and cyclonedds have the same fields. Encodings are those of
-sensor_msgs/image_encodings.hpp; 8UC3 and 8UC4, which name no colours, are taken as OpenCV's BGR.
+sensor_msgs/image_encodings.hpp; 8UC3 and 8UC4, which name no colors, are taken as OpenCV's BGR.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ PLANAR: dict[str, tuple[float, int | None]] = {
     "nv21": (1.5, cv2.COLOR_YUV2RGB_NV21),
     "nv24": (3.0, None),
 }
-COLOUR_ENCODINGS = frozenset((*PACKED, *PLANAR))
-"""What ``colour_image`` reads."""
+COLOR_ENCODINGS = frozenset((*PACKED, *PLANAR))
+"""What ``color_image`` reads."""
 DEPTH_ENCODINGS: dict[str, np.dtype] = {
     "16UC1": np.dtype(np.uint16),
     "mono16": np.dtype(np.uint16),
@@ -97,8 +97,8 @@ def is_depth_encoding(encoding: str) -> bool:
     return "compressedDepth" in encoding or encoding_name(encoding) in DEPTH_ENCODINGS.keys() - {"mono16"}
 
 
-def colour_image(message: Any) -> NDArray[np.uint8]:
-    """sensor_msgs/Image as uint8 RGB [height, width, 3]; 16-bit colours lose their low byte.
+def color_image(message: Any) -> NDArray[np.uint8]:
+    """sensor_msgs/Image as uint8 RGB [height, width, 3]; 16-bit colors lose their low byte.
 
     Raises BadImage for an unknown encoding or data that disagrees with its own header.
     """
@@ -106,7 +106,11 @@ def colour_image(message: Any) -> NDArray[np.uint8]:
     if encoding in PLANAR:
         return _planar_image(message, *PLANAR[encoding])
     if encoding not in PACKED:
-        hint = "; it is a depth image" if encoding in DEPTH_ENCODINGS else f"; known are {', '.join(sorted(COLOUR_ENCODINGS))}"
+        hint = (
+            "; it is a depth image"
+            if encoding in DEPTH_ENCODINGS
+            else f"; known are {', '.join(sorted(COLOR_ENCODINGS))}"
+        )
         raise BadImage("unknown_encoding", f"color encoding {message.encoding!r} is not known{hint}")
     channels, depth_bytes, conversion = PACKED[encoding]
     pixels = _pixels(message, channels, np.dtype(np.uint8 if depth_bytes == 1 else np.uint16))
@@ -139,14 +143,14 @@ def depth_image(message: Any) -> NDArray:
     return np.ascontiguousarray(_pixels(message, 1, DEPTH_ENCODINGS[encoding])[..., 0])
 
 
-def compressed_colour(message: Any) -> tuple[EncodedImage, tuple[int, int]]:
+def compressed_color(message: Any) -> tuple[EncodedImage, tuple[int, int]]:
     """sensor_msgs/CompressedImage (JPEG or PNG) as an image to be decoded on demand, and its (width, height).
 
-    What counts is the data; of ``format`` ("jpeg", "rgb8; jpeg compressed bgr8") only whether the colours inside are
+    What counts is the data; of ``format`` ("jpeg", "rgb8; jpeg compressed bgr8") only whether the colors inside are
     swapped. Raises BadImage for other compressions and for data that was cut off.
     """
     if "compressedDepth" in message.format:
-        raise BadImage("unknown_encoding", f"{message.format!r} is depth, not colour")
+        raise BadImage("unknown_encoding", f"{message.format!r} is depth, not color")
     swapped = message.format.replace(" ", "").endswith("compressedrgb8")
     encoding = encoding_name(message.format)
     mosaic = BAYER.get(encoding.removeprefix("bayer_")[:4]) if encoding.startswith("bayer_") else None
@@ -163,7 +167,9 @@ def compressed_depth(message: Any) -> NDArray:
     """
     data = bytes(message.data)
     if data.startswith(JPEG):
-        raise BadImage("eight_bit_depth", "depth as JPEG has 8 bits, which is no measure: publish it raw or as compressedDepth")
+        raise BadImage(
+            "eight_bit_depth", "depth as JPEG has 8 bits, which is no measure: publish it raw or as compressedDepth"
+        )
     encoding = encoding_name(message.format)
     if data.startswith(TIFF):
         return decode_depth(data)

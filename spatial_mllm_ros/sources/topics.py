@@ -1,4 +1,4 @@
-"""Which topics of a recording are a camera's colour, depth and calibration."""
+"""Which topics of a recording are a camera's color, depth and calibration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spatial_mllm_ros.sources.messages import COLOUR_ENCODINGS, DEPTH_ENCODINGS, encoding_name
+from spatial_mllm_ros.sources.messages import COLOR_ENCODINGS, DEPTH_ENCODINGS, encoding_name
 from spatial_mllm_ros.sources.source import SourceError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -28,8 +28,8 @@ BESIDE_DEPTH = re.compile(
 )
 """What depth cameras and stereo matchers publish besides, some of it as one channel of numbers that are no metres."""
 INFRARED = re.compile(r"infra|(^|[/_])ir\d?([/_]|$)")
-NOT_A_COLOUR_IMAGE = re.compile(rf"depth|thermal|{BESIDE_DEPTH.pattern}|{INFRARED.pattern}|detect|overlay|annotat")
-A_COLOUR_IMAGE = re.compile(r"colou?r|rgb")
+NOT_A_COLOR_IMAGE = re.compile(rf"depth|thermal|{BESIDE_DEPTH.pattern}|{INFRARED.pattern}|detect|overlay|annotat")
+A_COLOR_IMAGE = re.compile(r"colou?r|rgb")
 SECONDARY = re.compile(r"(^|[/_])(right|stereo|second)([/_]|$)")
 LEFT = re.compile(r"(^|[/_])left([/_]|$)")
 GREY = re.compile(r"gr[ae]y|mono")
@@ -69,7 +69,7 @@ class Topic:
 class CameraTopics:
     """The topics of one camera; None: there is none."""
 
-    colour: str
+    color: str
     info: str | None = None
     depth: str | None = None
     depth_info: str | None = None
@@ -100,73 +100,73 @@ def depth_fault(topic: Topic) -> str | None:
 
 
 def _shows(topic: Topic) -> bool:
-    """Whether an image topic can be shown as colour or grey."""
+    """Whether an image topic can be shown as color or grey."""
     if topic.compressed:
         return depth_fault(topic) is None and not topic.name.endswith("/compressedDepth")
-    known = topic.kind in COLOUR_ENCODINGS
+    known = topic.kind in COLOR_ENCODINGS
     return depth_fault(topic) is None and (known or not NUMBERS.fullmatch(topic.kind))
 
 
 def find_cameras(topics: Sequence[Topic]) -> list[CameraTopics]:
-    """Cameras of a recording, the likeliest main colour camera first: one with depth, in its own frame if possible.
+    """Cameras of a recording, the likeliest main color camera first: one with depth, in its own frame if possible.
 
-    Depth is known by its encoding and its name, see ``depth_fault``; of several depth topics the one in the colour
-    camera's frame (registered already) and of its size, then the one whose name shares most with the colour topic's.
+    Depth is known by its encoding and its name, see ``depth_fault``; of several depth topics the one in the color
+    camera's frame (registered already) and of its size, then the one whose name shares most with the color topic's.
     CameraInfo lies beside its image, or has its frame. Of a topic and its compressed forms the uncompressed one is
     taken, then the one that loses nothing.
     """
     images = [t for t in topics if t.type in IMAGE_TYPES]
     infos = [t for t in topics if t.type == INFO_TYPE]
     depths = _one_per_image([t for t in images if depth_fault(t) == ""])
-    colours = _one_per_image([t for t in images if _shows(t)])
-    chosen = [(colour, _depth_of(colour, depths, infos, only=len(colours) == 1)) for colour in colours]
+    colors = _one_per_image([t for t in images if _shows(t)])
+    chosen = [(color, _depth_of(color, depths, infos, only=len(colors) == 1)) for color in colors]
     chosen.sort(key=lambda pair: _likeliest(*pair))
     return [
         CameraTopics(
-            colour.name,
-            info_of(colour, infos),
+            color.name,
+            info_of(color, infos),
             None if depth is None else depth.name,
             None if depth is None else info_of(depth, infos),
         )
-        for colour, depth in chosen
+        for color, depth in chosen
     ]
 
 
-def _likeliest(colour: Topic, depth: Topic | None) -> tuple[bool | str, ...]:
-    """Smaller for what is rather the main colour camera."""
-    name = colour.base.lower()
+def _likeliest(color: Topic, depth: Topic | None) -> tuple[bool | str, ...]:
+    """Smaller for what is rather the main color camera."""
+    name = color.base.lower()
     return (
-        bool(NOT_A_COLOUR_IMAGE.search(name)),
+        bool(NOT_A_COLOR_IMAGE.search(name)),
         depth is None,
-        depth is not None and depth.frame_id != colour.frame_id,
+        depth is not None and depth.frame_id != color.frame_id,
         bool(SECONDARY.search(name)),
-        bool(GREY.search(name)) or colour.kind.startswith("mono"),
-        not A_COLOUR_IMAGE.search(name),
+        bool(GREY.search(name)) or color.kind.startswith("mono"),
+        not A_COLOR_IMAGE.search(name),
         bool(LEFT.search(name)),
         not is_rectified(name),
-        colour.name,
+        color.name,
     )
 
 
 def choose_cameras(path: Path, topics: Sequence[Topic], asked: CameraTopics, all_cameras: bool) -> list[CameraTopics]:
     """The cameras of the recording at ``path`` to be read, with the topics that were asked for put in.
 
-    asked: '' for colour and None for the others: to be found. NONE for depth: there is to be none.
-    Raises SourceError when a topic is not there, or no colour images are.
+    asked: '' for color and None for the others: to be found. NONE for depth: there is to be none.
+    Raises SourceError when a topic is not there, or no color images are.
     """
     images = {t.name: t for t in topics if t.type in IMAGE_TYPES}
     infos = {t.name: t for t in topics if t.type == INFO_TYPE}
-    for name, there in ((asked.colour, images), (asked.depth, images), (asked.info, infos), (asked.depth_info, infos)):
+    for name, there in ((asked.color, images), (asked.depth, images), (asked.info, infos), (asked.depth_info, infos)):
         if name and name != NONE and name not in there:
             names = ", ".join(there) or "none"
             raise SourceError(f"{path} has no messages on {name}; topics of that kind: {names}")
     cameras = find_cameras(topics)
-    if asked.colour:
-        beside = info_of(images[asked.colour], list(infos.values()))
-        cameras = [c for c in cameras if c.colour == asked.colour] or [CameraTopics(asked.colour, beside)]
+    if asked.color:
+        beside = info_of(images[asked.color], list(infos.values()))
+        cameras = [c for c in cameras if c.color == asked.color] or [CameraTopics(asked.color, beside)]
     if not cameras:
         raise SourceError(
-            f"{path} has no colour images; it needs messages of type {' or '.join(IMAGE_TYPES)}. Image topics in it: "
+            f"{path} has no color images; it needs messages of type {' or '.join(IMAGE_TYPES)}. Image topics in it: "
             f"{', '.join(images) or 'none'}"
         )
     if all_cameras and asked == CameraTopics(""):
@@ -227,20 +227,20 @@ def _one_per_image(images: Sequence[Topic]) -> list[Topic]:
     return list(chosen.values())
 
 
-def _depth_of(colour: Topic, depths: Sequence[Topic], infos: Sequence[Topic], only: bool) -> Topic | None:
+def _depth_of(color: Topic, depths: Sequence[Topic], infos: Sequence[Topic], only: bool) -> Topic | None:
     fitting = [
         depth
         for depth in depths
-        if depth.frame_id == colour.frame_id
-        or (info_of(depth, infos) is not None and (only or _shared(depth.name, colour.name) > 0))
+        if depth.frame_id == color.frame_id
+        or (info_of(depth, infos) is not None and (only or _shared(depth.name, color.name) > 0))
     ]
     return min(
         fitting,
         key=lambda d: (
-            d.frame_id != colour.frame_id,
-            None not in (d.size, colour.size) and d.size != colour.size,
-            d.frame_id == colour.frame_id and not ALIGNED.search(d.base),
-            -_shared(d.name, colour.name),
+            d.frame_id != color.frame_id,
+            None not in (d.size, color.size) and d.size != color.size,
+            d.frame_id == color.frame_id and not ALIGNED.search(d.base),
+            -_shared(d.name, color.name),
             d.compressed,
             d.name,
         ),

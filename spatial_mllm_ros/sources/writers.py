@@ -114,9 +114,9 @@ class _Folder:
         folder = self._folder
         name = _file_name(name_of(self._source, frame.stamp_ns)) or f"frame-{len(self._rows):06d}"
         if frame.image is None and frame.depth is None:
-            raise SourceError(f"the frame at {ns_to_seconds(frame.stamp_ns)} s has neither colour nor depth")
+            raise SourceError(f"the frame at {ns_to_seconds(frame.stamp_ns)} s has neither color nor depth")
         if frame.image is not None:
-            data = encoded_colour(frame.image, self._png)
+            data = encoded_color(frame.image, self._png)
             (folder / f"{name}.color.{'png' if data.startswith(PNG) else 'jpg'}").write_bytes(data)
         if frame.depth is not None:
             (folder / (name + rgbd_folder.DEPTH_SUFFIX)).write_bytes(encode_png(self._counts(frame.depth)))
@@ -200,7 +200,7 @@ def name_of(source: Source, stamp_ns: int) -> str | None:
     return None if names is None else names(stamp_ns)
 
 
-def encoded_colour(image: NDArray[np.uint8] | EncodedImage, png: bool = False) -> bytes:
+def encoded_color(image: NDArray[np.uint8] | EncodedImage, png: bool = False) -> bytes:
     """JPEG or PNG of an image; the bytes as they are when it is one of these already, and was not to be turned.
 
     Raises SourceError if it is damaged.
@@ -215,7 +215,9 @@ def encoded_colour(image: NDArray[np.uint8] | EncodedImage, png: bool = False) -
         except ValueError as error:
             raise SourceError(f"an image does not decode: {error}") from error
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    ok, encoded = cv2.imencode(".png", bgr) if png else cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    ok, encoded = (
+        cv2.imencode(".png", bgr) if png else cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    )
     if not ok:
         raise SourceError("an image could not be encoded")
     return encoded.tobytes()

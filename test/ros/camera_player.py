@@ -18,7 +18,7 @@ from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.pacing import paced
 
-COLOUR, DEPTH = "camera/color/image_raw", "camera/aligned_depth_to_color/image_raw"
+COLOR, DEPTH = "camera/color/image_raw", "camera/aligned_depth_to_color/image_raw"
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
 
@@ -28,7 +28,7 @@ class CameraPlayer(Node):
     def __init__(self, name: str = "camera", compressed: bool = False, qos: QoSProfile | int = 10) -> None:
         super().__init__(name)
         topics = {
-            Kind.COLOUR: (COLOUR + "/compressed", COMPRESSED) if compressed else (COLOUR, IMAGE),
+            Kind.COLOR: (COLOR + "/compressed", COMPRESSED) if compressed else (COLOR, IMAGE),
             Kind.CAMERA_INFO: ("camera/color/camera_info", CAMERA_INFO),
             Kind.DEPTH: (DEPTH, IMAGE),
             Kind.DEPTH_CAMERA_INFO: ("camera/aligned_depth_to_color/camera_info", CAMERA_INFO),

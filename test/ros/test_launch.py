@@ -160,7 +160,7 @@ def test_bringup_with_a_model(run: Run, model_python: str, tmp_path: Path) -> No
     assert "the model is loaded" in launch.output
     run(sys.executable, str(PLAYER), RECORDING, "5.0").says("30 frames")
     ask = ("service", "call", "/spatial_query", "spatial_mllm_ros/srv/SpatialQuery")
-    answer = ros2(*ask, "{question: 'What colour is the sofa?', choices: [red, green, blue]}")
+    answer = ros2(*ask, "{question: 'What color is the sofa?', choices: [red, green, blue]}")
     assert "error_code=0" in answer
     assert "source=2" in answer  # SOURCE_MODEL
     assert "confidence_method='probability among choices'" in answer
@@ -180,7 +180,7 @@ def test_replay_reaches_a_node_in_a_namespace_and_on_other_topics(run: Run, tmp_
     write_folder(open_source(RECORDING), tmp_path / "room")
     launch = run(
         "ros2", "launch", "spatial_mllm_ros", "replay.launch.py", f"recording:={tmp_path / 'room'}", "namespace:=robot1",
-        "colour_topic:=front/image", "use_sim_time:=true", "rate:=5.0", "sensor_model:=exact",
+        "color_topic:=front/image", "use_sim_time:=true", "rate:=5.0", "sensor_model:=exact",
     )  # fmt: skip
     launch.says("The recording has ended.")
     answer = ros2(
@@ -194,7 +194,7 @@ def test_replay_reaches_a_node_in_a_namespace_and_on_other_topics(run: Run, tmp_
 
 def test_the_arguments_of_replay_are_those_of_bringup_too() -> None:
     shown = ros2("launch", "spatial_mllm_ros", "replay.launch.py", "--show-args")
-    for name in ("recording", "player_arguments", "colour_topic", "depth_unit_m", "pose_topic", "params_file"):
+    for name in ("recording", "player_arguments", "color_topic", "depth_unit_m", "pose_topic", "params_file"):
         assert f"'{name}'" in shown
 
 
@@ -204,13 +204,13 @@ def test_what_is_misspelt_is_told(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_text("/**:\n  ros__parameters:\n    depth_unit: 0.001\n    qos_overrides./tf.subscription.depth: 5\n")
     launch = run(
-        "ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", f"params_file:={file}", "colour_topc:=a",
+        "ros2", "launch", "spatial_mllm_ros", "bringup.launch.py", f"params_file:={file}", "color_topc:=a",
         "depth_topic:=camera/aligned_depth/image_raw",
     )  # fmt: skip
     run(sys.executable, str(PLAYER), RECORDING, "0.5")
-    launch.says("there is no argument 'colour_topc', so it has no effect; did you mean 'colour_topic'?")
+    launch.says("there is no argument 'color_topc', so it has no effect; did you mean 'color_topic'?")
     launch.says("there is no parameter 'depth_unit', so it has no effect; did you mean 'depth_unit_m'?")
-    launch.says("qos_overrides./tf.subscription.depth has no effect: set colour_qos")
+    launch.says("qos_overrides./tf.subscription.depth has no effect: set color_qos")
     launch.says("did you mean /camera/aligned_depth_to_color/image_raw")
     launch.end()
 
@@ -256,12 +256,12 @@ def test_a_hail_of_signals_is_one(run: Run) -> None:
 
 def test_help() -> None:
     done = subprocess.run([str(EXECUTABLE), "--help"], capture_output=True, text=True, timeout=20, check=True)
-    assert "colour_topic" in done.stdout
+    assert "color_topic" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("parameter", "message"),
-    [("timeout_s:=-1.0", "timeout_s"), ("max_frames:=many", "max_frames"), ("colour_topic:=''", "colour_topic")],
+    [("timeout_s:=-1.0", "timeout_s"), ("max_frames:=many", "max_frames"), ("color_topic:=''", "color_topic")],
 )
 def test_wrong_parameters_are_told_plainly(parameter: str, message: str) -> None:
     done = subprocess.run(

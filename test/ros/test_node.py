@@ -183,13 +183,13 @@ def test_best_effort_cameras_are_heard(robots: Robots, cameras: Cameras) -> None
 
 def test_a_qos_mismatch_is_named_with_its_remedy(robots: Robots, cameras: Cameras) -> None:
     """Silence is what users complain of most."""
-    robot = robots(colour_qos="reliable")
+    robot = robots(color_qos="reliable")
     robot.activate()
     cameras("best_effort_camera", qos=BEST_EFFORT)
-    wait_for(lambda: "quality of service" in robot.diagnosis("input: colour"), "diagnostics")
-    text = robot.diagnosis("input: colour")
+    wait_for(lambda: "quality of service" in robot.diagnosis("input: color"), "diagnostics")
+    text = robot.diagnosis("input: color")
     assert "/camera/color/image_raw" in text
-    assert "Set colour_qos to sensor_data or auto" in text
+    assert "Set color_qos to sensor_data or auto" in text
     wait_for(lambda: text in robot.logged, "the same in the log")
 
 
@@ -212,22 +212,22 @@ def test_bad_input_leaves_the_node_serving(robots: Robots, camera: CameraPlayer)
     robot = robots()
     robot.activate()
     camera.wait_for_subscribers()
-    colour, tf = camera.outputs[Kind.COLOUR], camera.outputs[Kind.TF]
-    image = dict(convert.camera_messages(frame(0), MAKE))[Kind.COLOUR]
+    color, tf = camera.outputs[Kind.COLOR], camera.outputs[Kind.TF]
+    image = dict(convert.camera_messages(frame(0), MAKE))[Kind.COLOR]
     whole = rclpy.serialization.serialize_message(image)
     for data in (b"", b"\0", b"\0\1\0\0", whole[: len(whole) // 2], b"\0\1\0\0" + b"\xff" * 500, os.urandom(1000)):
-        colour.publish(data)
+        color.publish(data)
     for changes in ({"encoding": "h264"}, {"step": 3}, {"data": [1, 2, 3]}, {"height": 2**32 - 1}):
         for name, value in changes.items():
             setattr(image, name, value)
-        colour.publish(image)
-    colour.publish(Image())
+        color.publish(image)
+    color.publish(Image())
     T = from_quaternion((0, 0, 0, 1))
     tf.publish(convert.tf_message([("a", "b", 1, T), ("b", "a", 1, T)], MAKE))
     wait_for(lambda: robot.engine.status().refused.get("tf_loop") == 1, "the loop is refused")
     play(camera, robot)
     assert robot.ask(**DEPTH).error_code == ErrorCode.NONE
-    refused = {reason: n for (stream, reason), n in robot.engine.refused.items() if stream.kind is Kind.COLOUR}
+    refused = {reason: n for (stream, reason), n in robot.engine.refused.items() if stream.kind is Kind.COLOR}
     assert refused.pop("undecodable_message") >= 3
     assert set(refused) <= {"unknown_encoding", "row_step", "data_size"}
 

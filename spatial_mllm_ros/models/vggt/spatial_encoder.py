@@ -98,7 +98,7 @@ def finish(steps: Generator[None, None, Tensor]) -> Tensor:
 
 
 def fixed_frames(count: int, patch_size: int, rows: int = 6, columns: int = 8) -> Tensor:
-    """Always the same frames [count, 3, rows * patch, columns * patch] in [0, 1]: coloured waves that move, with noise."""
+    """Always the same frames [count, 3, rows * patch, columns * patch] in [0, 1]: colored waves that move, with noise."""
     y, x = torch.meshgrid(
         torch.linspace(0, 1, rows * patch_size), torch.linspace(0, 1, columns * patch_size), indexing="ij"
     )

@@ -1,4 +1,4 @@
-"""Cameras and depth from colour images alone."""
+"""Cameras and depth from color images alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_predictor(
         from spatial_mllm_ros.models.vggt.predictor import VGGTPredictor
     except ImportError as error:
         raise ModelUnavailable(
-            f"geometry from colour needs torch and more ({error}): pip install 'spatial_mllm_ros[model]'"
+            f"geometry from color needs torch and more ({error}): pip install 'spatial_mllm_ros[model]'"
         ) from error
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ModelUnavailable(f"dtype must be float32, bfloat16 or float16, not {dtype!r}")
@@ -57,7 +57,7 @@ def load_exported_predictor(
         from spatial_mllm_ros.models.onnx.onnx_predictor import OnnxPredictor
     except ImportError as error:
         raise ModelUnavailable(
-            f"geometry from colour from an exported file needs onnxruntime and more ({error}): {INSTALL}"
+            f"geometry from color from an exported file needs onnxruntime and more ({error}): {INSTALL}"
         ) from error
     return OnnxPredictor.load(
         file,

@@ -114,7 +114,7 @@ def _load_checkpoint(options: GeometryOptions, progress: OnProgress) -> Geometry
         from spatial_mllm_ros.models.worker.geometry_predictor import load_predictor as load
     except ImportError as error:
         raise ModelUnavailable(
-            f"geometry from colour needs torch and more ({error}): pip install 'spatial_mllm_ros[model]'; or an exported "
+            f"geometry from color needs torch and more ({error}): pip install 'spatial_mllm_ros[model]'; or an exported "
             f"file, which needs less: {INSTALL}"
         ) from error
     torch.set_num_threads(options.threads or max(1, available_cpus() - 1))

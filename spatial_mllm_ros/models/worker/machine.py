@@ -73,7 +73,7 @@ def needs(folder: Path, device: str, precision: str, frames: int = 16, exported:
 
 
 def vggt_needs(folder: Path) -> int | None:
-    """Bytes that a checkpoint of VGGT alone needs to make geometry from colour; None for one of another kind, or none."""
+    """Bytes that a checkpoint of VGGT alone needs to make geometry from color; None for one of another kind, or none."""
     from spatial_mllm_ros.models.weights.checkpoint import read_checkpoint
     from spatial_mllm_ros.models.worker.geometry_worker import needed_bytes
     from spatial_mllm_ros.serving.geometry_process import GeometryOptions

@@ -130,7 +130,7 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _blocks(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float32]:
-    """Mean colours [rows, columns, 3] of blocks of one size."""
+    """Mean colors [rows, columns, 3] of blocks of one size."""
     h, w = image.shape[0] // rows, image.shape[1] // columns
     cut = image[: rows * h, : columns * w].reshape(rows, h, columns, w, 3)
     return np.asarray(cut.mean(axis=(1, 3), dtype=np.float32))

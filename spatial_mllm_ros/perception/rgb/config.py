@@ -1,4 +1,4 @@
-"""How colour becomes geometry."""
+"""How color becomes geometry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spatial_mllm_ros.scene.metric_scale import ScaleConfig
 
 @dataclass(frozen=True)
 class RgbGeometryConfig:
-    """How colour becomes geometry.
+    """How color becomes geometry.
 
     window_size: images that the predictor sees at once. overlap: of these, shared with the window before.
     min_translation_m, min_rotation_rad: an image joins once the camera has moved or turned so much since the last one

@@ -1,4 +1,4 @@
-"""Which images take part in geometry from colour, and which of them wait for a window."""
+"""Which images take part in geometry from color, and which of them wait for a window."""
 
 from __future__ import annotations
 

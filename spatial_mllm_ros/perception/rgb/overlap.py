@@ -1,4 +1,4 @@
-"""Whether two images show the same surfaces, by predicted geometry and by their colours."""
+"""Whether two images show the same surfaces, by predicted geometry and by their colors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def overlap(
     """The overlap of images a and b of a window, ``detail`` of each at hand.
 
     Two images that have nothing to do with each other are given some geometry all the same. But then neither depths nor
-    colours are the same where one falls onto the other.
+    colors are the same where one falls onto the other.
     """
     rows, columns, points = _points(geometry, b, pixels)
     inside, v, u, off = _compared(geometry, a, points)

@@ -45,7 +45,7 @@ _BLANK = 3.0  # deviation of grey levels over an image of a covered lens
 
 
 class RgbGeometry:
-    """Turns colour frames into frames with depth, camera and pose, for a memory to take in unchanged.
+    """Turns color frames into frames with depth, camera and pose, for a memory to take in unchanged.
 
     ``add`` and ``status`` are safe from any thread and quick; ``run_window`` is for one thread and as slow as the
     predictor. For a recording ``take`` does both. What comes out is an Update for the memory.

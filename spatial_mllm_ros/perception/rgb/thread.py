@@ -1,4 +1,4 @@
-"""Geometry from colour in the background of a live camera."""
+"""Geometry from color in the background of a live camera."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RgbGeometryThread:
                     if update is not None and not self.geometry.is_stale:
                         self._on_update(update)
             except Exception:  # one bad update must not end the geometry of all later ones
-                log.exception("an update of the geometry from colour failed")
+                log.exception("an update of the geometry from color failed")
             if not self.geometry.due():
                 self._wake.wait(0.1)
                 self._wake.clear()

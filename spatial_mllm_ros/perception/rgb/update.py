@@ -1,4 +1,4 @@
-"""What comes out of geometry from colour: updates of a memory, and how it goes."""
+"""What comes out of geometry from color: updates of a memory, and how it goes."""
 
 from __future__ import annotations
 

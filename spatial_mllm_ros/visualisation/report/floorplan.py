@@ -27,7 +27,7 @@ class Shape:
     x: float
     y: float
     font: float
-    colour: str = ""
+    color: str = ""
 
 
 def floor_plan_svg(source: RenderedSource) -> str:
@@ -43,16 +43,16 @@ def floor_plan_svg(source: RenderedSource) -> str:
     def rectangle(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([(a[0], a[1]), (b[0], a[1]), (b[0], b[1]), (a[0], b[1])])
 
-    def shape(corners: NDArray[np.float64], name: str, font: float, colour: str = "") -> Shape:
+    def shape(corners: NDArray[np.float64], name: str, font: float, color: str = "") -> Shape:
         at = svg(corners)
         x, y = at.mean(axis=0)
-        return Shape(" ".join(f"{u:.1f},{v:.1f}" for u, v in at), name, float(x), float(y), font, colour)
+        return Shape(" ".join(f"{u:.1f},{v:.1f}" for u, v in at), name, float(x), float(y), font, color)
 
     things = []
     for thing in sorted((t for t in house.things if not t.is_structure), key=lambda t: t.top):
         footprint = thing.footprint()
         area = float(thing.size[0] * thing.size[1])
-        things.append(shape(footprint, thing.name, 12 if area >= LEAST_LABEL_M2 else 0, thing.colour))
+        things.append(shape(footprint, thing.name, 12 if area >= LEAST_LABEL_M2 else 0, thing.color))
     rooms = []
     for room in house.rooms:
         name = f"{room.kind}, {room.area:.1f} m²"

@@ -43,7 +43,7 @@ class Pictures:
         for frame_id, kept in self._stored.items():
             rgb = _rgb(kept)
             if rgb is None:
-                self.missing[frame_id] = "the frame has no colour image, or it does not decode"
+                self.missing[frame_id] = "the frame has no color image, or it does not decode"
                 continue
             uri = "data:image/jpeg;base64," + base64.b64encode(jpeg(rgb, width, quality)).decode("ascii")
             self._pictures[frame_id] = Picture(f"frame{frame_id}", rgb.shape[1], rgb.shape[0], uri)

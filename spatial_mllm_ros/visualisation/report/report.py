@@ -14,7 +14,7 @@ from spatial_mllm_ros.queries.answer import Answer, Request
 from spatial_mllm_ros.queries.codes import AnswerType
 from spatial_mllm_ros.session.answers import confidence_words, deviation_words, source_words
 from spatial_mllm_ros.session.questions import Asked, Tally, tally
-from spatial_mllm_ros.session.reasons import COLOUR_ONLY, what_to_do
+from spatial_mllm_ros.session.reasons import COLOR_ONLY, what_to_do
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.visualisation.report.charts import ErrorStrip, coverage_chart, error_strip
 from spatial_mllm_ros.visualisation.report.pictures import Picture, Pictures
@@ -99,7 +99,7 @@ def render_report(session: Session, asked: Sequence[Asked]) -> str:
             refused=_reasons(session, session.report.refused),
             remarks=_reasons(session, session.report.remarks),
             doubts=[str(doubt) for doubt in session.doubts],
-            colour_only=COLOUR_ONLY if session.report.colour_only and not len(session.memory) else "",
+            color_only=COLOR_ONLY if session.report.color_only and not len(session.memory) else "",
             map=top_down(session),
             chart=None if curve is None or len(curve.seconds) < 2 else coverage_chart(curve),
             keyframe_count=session.keyframe_count,

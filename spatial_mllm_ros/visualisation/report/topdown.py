@@ -23,20 +23,20 @@ LONG_SIDE = 560.0
 CELLS = 260
 LOOKS = 72
 RAMP = ("#3556c8", "#2a8fd0", "#1fb0a0", "#6fbf3f", "#e0a81e", "#e2622b")
-"""Colours of the path from its first to its last moment, legible on light and dark."""
+"""Colors of the path from its first to its last moment, legible on light and dark."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of the path: SVG points and colour."""
+    """A piece of the path: SVG points and color."""
 
     points: str
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True)
 class Frustum:
-    """A keyframe: its wedge of view, its number and where that stands, SVG units; colour: of its time."""
+    """A keyframe: its wedge of view, its number and where that stands, SVG units; color: of its time."""
 
     rank: int
     wedge: str
@@ -45,7 +45,7 @@ class Frustum:
     text_x: float
     text_y: float
     caption: str
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def top_down(session: Session) -> TopDown | None:
     )
 
 
-def colour_at(fraction: float) -> str:
-    """The path's colour at a share of its time, 0 to 1."""
+def color_at(fraction: float) -> str:
+    """The path's color at a share of its time, 0 to 1."""
     at = min(max(fraction, 0.0), 1.0) * (len(RAMP) - 1)
     i = min(int(at), len(RAMP) - 2)
     a, b = (np.array([int(c[k : k + 2], 16) for k in (1, 3, 5)]) for c in RAMP[i : i + 2])
@@ -215,14 +215,14 @@ def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def path_segments(svg: NDArray[np.float64]) -> list[Segment]:
-    """The path in up to 48 pieces, each of the colour of its time."""
+    """The path in up to 48 pieces, each of the color of its time."""
     keep = np.unique(np.linspace(0, len(svg) - 1, min(len(svg), 480)).round().astype(int))
     points = svg[keep]
     bounds = np.unique(np.linspace(0, len(points) - 1, min(len(points), 49)).round().astype(int))
     return [
         Segment(
             " ".join(f"{x:.1f},{y:.1f}" for x, y in points[a : b + 1]),
-            colour_at((a + b) / 2 / max(len(points) - 1, 1)),
+            color_at((a + b) / 2 / max(len(points) - 1, 1)),
         )
         for a, b in itertools.pairwise(bounds)
     ]
@@ -247,12 +247,12 @@ def _frusta(session: Session, T: Transform, to_svg: ToSvg, scale: float, size: N
         out = ahead - eye
         norm = float(np.linalg.norm(out))
         label = ahead + (out / norm * 11 if norm > 1e-6 else np.array([0.0, -11.0]))
-        found.append((rank, text, eye, label, caption, colour_at(share)))
+        found.append((rank, text, eye, label, caption, color_at(share)))
     limits = np.array([size[0] * scale, size[1] * scale])
     labels = _spread(np.array([f[3] for f in found]), limits) if found else np.empty((0, 2))
     return [
-        Frustum(rank, wedge, *_pair(eye), *_pair(labels[i]), caption, colour)
-        for i, (rank, wedge, eye, _, caption, colour) in enumerate(found)
+        Frustum(rank, wedge, *_pair(eye), *_pair(labels[i]), caption, color)
+        for i, (rank, wedge, eye, _, caption, color) in enumerate(found)
     ]
 
 

@@ -14,7 +14,7 @@ from spatial_mllm_ros.session.questions import Asked
 from spatial_mllm_ros.session.stream import Session
 from spatial_mllm_ros.visualisation.report.pictures import Picture, Pictures
 
-COLOURS = ("#ff8c1a", "#22c3ee", "#ff5fb0", "#c2e812", "#b48cff")
+COLORS = ("#ff8c1a", "#22c3ee", "#ff5fb0", "#c2e812", "#b48cff")
 """Of <p0>, <p1> ...; boxes take the same."""
 ANSWER, TRUTH, PLAIN = "#3ddc68", "#ffffff", "#ffd84d"
 CORNERS = ((0, 0), (1, 0), (1, 1), (0, 1))
@@ -27,7 +27,7 @@ class Cross:
     x: float
     y: float
     label: str
-    colour: str
+    color: str
     answer: bool = False
     label_x: float = 0.0
     label_y: float = 0.0
@@ -44,7 +44,7 @@ class Box:
     width: float
     height: float
     label: str
-    colour: str
+    color: str
 
 
 @dataclass
@@ -143,12 +143,12 @@ def _mark_request(session: Session, asked: Asked, views: dict[int, View]) -> Non
     for i, p in enumerate(request.points):
         stored = session.memory.nearest(p.stamp_ns, tolerance_ns=1000)
         if stored is not None and stored.frame_id in views:
-            views[stored.frame_id].crosses.append(Cross(p.u + 0.5, p.v + 0.5, f"p{i}", COLOURS[i % len(COLOURS)]))
+            views[stored.frame_id].crosses.append(Cross(p.u + 0.5, p.v + 0.5, f"p{i}", COLORS[i % len(COLORS)]))
     for i, b in enumerate(request.boxes):
         stored = session.memory.nearest(b.stamp_ns, tolerance_ns=1000)
         if stored is not None and stored.frame_id in views:
             box = Box(
-                b.u_min, b.v_min, b.u_max - b.u_min + 1, b.v_max - b.v_min + 1, f"box{i}", COLOURS[i % len(COLOURS)]
+                b.u_min, b.v_min, b.u_max - b.u_min + 1, b.v_max - b.v_min + 1, f"box{i}", COLORS[i % len(COLORS)]
             )
             views[stored.frame_id].boxes.append(box)
     for i, stamp in enumerate(request.times):
