@@ -54,7 +54,7 @@ def reciprocal(frame: Frame) -> Frame:
     [
         (moved(lambda T: T @ np.diag([1.0, -1.0, -1.0, 1.0])), "poses", "OpenGL"),
         (moved(invert), "poses", "invert them"),
-        (moved(lambda T: T @ invert(T_BODY_OPTICAL)), "poses", "image_frame to body"),
+        (moved(lambda T: T @ invert(T_BODY_OPTICAL)), "image_frame", "image_frame to body"),
         (moved(lambda T: np.eye(4)), "poses", "of the image's moment"),
         (reciprocal, "poses", "proportional to the distance"),
         (moved(in_millimetres), "pose_unit", "pose_unit_m to 0.001"),

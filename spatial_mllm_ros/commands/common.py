@@ -191,6 +191,10 @@ _INPUT_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "static": ("--static", {"is_flag": True, "default": None, "help": "The camera does not move, and needs no pose."}),
     "sync_tolerance_s": ("--sync-tolerance", {**_SECONDS, "help": "How far apart color and depth of one moment are."}),
     "tf_max_gap_s": ("--tf-max-gap", {**_SECONDS, "help": "Longest silence of TF that is interpolated across; 0: any."}),
+    "pose_offset_s": (
+        "--pose-offset",
+        {"type": float, "metavar": "S", "help": "How much later poses are stamped than images of the same moment."},
+    ),
     "pose_unit_m": ("--pose-unit", {**_METRES, "help": "Metres of one unit of a folder's positions; 0: up to scale."}),
     "image_rate_hz": ("--image-rate", {"type": float, "metavar": "HZ", "help": "Rate of images without stamps."}),
 }  # fmt: skip

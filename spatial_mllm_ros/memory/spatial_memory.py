@@ -107,8 +107,8 @@ class SpatialMemory(MemoryView):
         gravest: dict[str, Doubt] = {}
         for camera, doubt in sorted(found, key=lambda of: of[1].confidence):
             gravest.setdefault(doubt.kind, replace(doubt, text=f"{camera}: {doubt.text}") if several else doubt)
-        poses = self.agreement.doubt() if "poses" not in gravest else None  # which says the same, graver
-        return (*gravest.values(), *(() if poses is None else (poses,)))
+        wrong_unit = "depth_scale" in gravest  # which explains why depth and poses disagree
+        return (*gravest.values(), *(() if wrong_unit else self.agreement.doubts()))
 
     def snapshot(self) -> MemoryView:
         """What is held now, to be read while the memory goes on; the same one until the memory changes."""
@@ -140,6 +140,8 @@ class SpatialMemory(MemoryView):
             track.set(frame.stamp_ns, frame.T_world_camera)
             if not self._offer(frame_id, frame):
                 self.without_depth += 1
+            if self.sensor is None and self.scale is None:  # estimated geometry says itself how good it is
+                self.agreement.add(frame_id, frame)
             self._evict()
             return frame_id
 
@@ -154,8 +156,6 @@ class SpatialMemory(MemoryView):
         assert frame.T_world_camera is not None
         bounds = extend_bounds(frame, *self._selector.bounds, self.config.max_depth_m)
         self._selector.add(frame_id, frame.stamp_ns, points, frame.T_world_camera, bounds)
-        if self.sensor is None and self.scale is None:  # estimated geometry says itself how good it is
-            self.agreement.add(frame_id, frame)
         return True
 
     def _checked_depth(self, frame: Frame) -> Frame:
@@ -206,8 +206,6 @@ class SpatialMemory(MemoryView):
                         changed.append((frame_id, T))
             self._selector.correct(changed)
             self.agreement.move(changed)
-            for check in self._depth_checks.values():
-                check.poses_changed()
             self._version += 1
             return len(changed)
 

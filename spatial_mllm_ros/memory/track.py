@@ -72,6 +72,10 @@ class PoseTrack:
         j = bisect.bisect_right(self._stamps, end) if end else len(self._stamps)
         return np.array(self._stamps[i:j], dtype=np.int64), np.array(self._poses[i:j], dtype=np.float64).reshape(-1, 7)
 
+    def latest(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The newest ``count`` stamps and poses, as ``arrays``."""
+        return np.array(self._stamps[-count:], dtype=np.int64), np.array(self._poses[-count:], dtype=np.float64).reshape(-1, 7)
+
     def at(self, stamp_ns: int, max_gap_ns: int) -> Transform | None:
         """T_world_camera at a stamp, interpolated; None outside the track or inside a gap longer than ``max_gap_ns``."""
         i = bisect.bisect_left(self._stamps, stamp_ns)

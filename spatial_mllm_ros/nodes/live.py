@@ -60,7 +60,6 @@ from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.depth import DepthFormat
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
@@ -189,7 +188,6 @@ class LiveEngine:
         self._pose_frame = ""
         """Whose pose pose_topic tells; '' until its first message."""
         self._watch = TransformWatch()
-        self._axes: dict[str, ImageAxesCheck] = {}
         self._camera_frame = ""
         self._early_poses: deque[tuple[Stream, Any]] = deque(maxlen=LATEST_TRANSFORMS)
         """From before the first image, which tells the camera's frame."""
@@ -407,7 +405,7 @@ class LiveEngine:
 
     def _doubts(self) -> tuple[Doubt, ...]:
         """What speaks against the settings."""
-        doubts = [self._watch.doubt(), *(check.doubt() for check in list(self._axes.values()))]
+        doubts = [self._watch.doubt()]
         scene = self._scene
         return (*(doubt for doubt in doubts if doubt is not None), *scene.assembler.doubts, *scene.memory.doubts)
 
@@ -562,7 +560,6 @@ class LiveEngine:
     def _remember(self, scene: _Scene, frames: list[Frame]) -> None:
         shortest = 1e9 / self.settings.max_frame_rate_hz if self.settings.max_frame_rate_hz else 0.0
         for frame in frames:
-            self._axes.setdefault(frame.camera_frame, ImageAxesCheck(self.settings.image_frame)).add(frame)
             last = self._last_kept.get(frame.camera_frame)
             # A camera's stamps jitter; a twentieth of its period is forgiven so that 30 Hz at most lets 30 Hz through.
             if shortest and last is not None and 0 <= frame.stamp_ns - last < 0.95 * shortest:
@@ -599,6 +596,7 @@ class LiveEngine:
                 wait_ns=tf_wait_ns,
                 clock_reset_ns=int(s.clock_reset_s * SECOND),
                 queue_size=60 + int(60 * s.tf_wait_s),
+                pose_offset_ns=round(s.pose_offset_s * SECOND),
                 image_frame=s.image_frame,
                 static=s.static,
             ),

@@ -257,6 +257,13 @@ class Settings:
         unit="s",
         within=(0.0, 60.0),
     )
+    pose_offset_s: float = _is(
+        0.0,
+        "How much later transforms and poses are stamped than images of the same moment. Images wait for them, so that "
+        "tf_wait_s must be longer than that.",
+        unit="s",
+        within=(-5.0, 5.0),
+    )
     clock_reset_s: float = _is(
         5.0,
         "Stamps that jump back by more than this mean that the clock was set back: a recording started over.",
@@ -587,6 +594,7 @@ class Settings:
             static=self.static,
             sync_tolerance_s=self.sync_tolerance_s,
             tf_max_gap_s=self.tf_max_gap_s,
+            pose_offset_s=self.pose_offset_s,
         )
 
     def _misfits(self) -> Iterator[str]:

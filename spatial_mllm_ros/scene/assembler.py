@@ -35,6 +35,7 @@ class AssemblerSettings:
     info_ahead_ns: how much later the first CameraInfo may come than an image that it is used for.
     clock_reset_ns: a jump backwards by more means that the clock was set back, not that an image is late.
     queue_size: images of one kind and camera that wait at most; then the oldest is dropped.
+    pose_offset_ns: how much later transforms are stamped than images of the same moment.
     image_frame, static: see InputSettings.
     """
 
@@ -43,6 +44,7 @@ class AssemblerSettings:
     info_ahead_ns: int = 1000 * MILLISECOND
     clock_reset_ns: int = 5000 * MILLISECOND
     queue_size: int = 60
+    pose_offset_ns: int = 0
     image_frame: str = OPTICAL
     static: bool = False
 
@@ -347,8 +349,9 @@ class FrameAssembler:
         """T_world_camera and what it may be off by. Raises TransformError."""
         if self._settings.static:
             return np.eye(4), NO_STDDEV
-        T = self.tree.lookup(world, color.frame_id, color.stamp_ns)
-        stddev = self.tree.stddev(world, color.frame_id, color.stamp_ns)
+        at_ns = color.stamp_ns + self._settings.pose_offset_ns
+        T = self.tree.lookup(world, color.frame_id, at_ns)
+        stddev = self.tree.stddev(world, color.frame_id, at_ns)
         return (T @ T_BODY_OPTICAL if self._settings.image_frame == BODY else T), stddev
 
     def _of_another_clock(self, state: _Camera, color: _Color) -> CameraModel | None:
@@ -432,8 +435,9 @@ class FrameAssembler:
         """T_color_depth, each at its own stamp where the world frame is known, for the camera moved in between."""
         if color.stamp_ns != matched.stamp_ns:
             try:
-                T_world_color = self.tree.lookup(world, color.frame_id, color.stamp_ns)
-                return invert(T_world_color) @ self.tree.lookup(world, matched.frame_id, matched.stamp_ns)
+                color_ns, depth_ns = (stamp + self._settings.pose_offset_ns for stamp in (color.stamp_ns, matched.stamp_ns))
+                T_world_color = self.tree.lookup(world, color.frame_id, color_ns)
+                return invert(T_world_color) @ self.tree.lookup(world, matched.frame_id, depth_ns)
             except TransformError:
                 pass  # the mount alone is the next best, and the stamps are within the tolerance
         if color.frame_id == matched.frame_id:

@@ -1,5 +1,4 @@
-"""What is known of a camera's depth by looking at it: whether its unit and the poses can be right, and which value means
-nothing."""
+"""What is known of a camera's depth by looking at it: whether its unit can be right, and which value means nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ from spatial_mllm_ros.scene.depth_scale import DepthScale
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.maximum_range import MaximumRange
-from spatial_mllm_ros.scene.pose_check import PoseCheck
 
 
 class DepthCheck:
@@ -22,25 +20,17 @@ class DepthCheck:
         """Frames whose depth cannot be a measurement."""
         self._scale = DepthScale(depth)
         self._maximum = MaximumRange()
-        self._poses = PoseCheck()
 
     def look(self, frame: Frame) -> tuple[Frame, bool]:
         """The frame without depth that is none, and whether earlier frames hold such depth too, see ``without``."""
         sample = DepthSample.of(frame)
         if sample is None:
-            self._poses.add(frame, None)
             return frame, False
         if not self._scale.add(sample, frame):
             self.refused += 1
             return replace(frame, depth=None), False
         found = self._maximum.add(sample, frame)
-        frame = self.without(frame)
-        self._poses.add(frame, DepthSample.of(frame))
-        return frame, found
-
-    def poses_changed(self) -> None:
-        """Forget what was seen of poses, which were corrected since."""
-        self._poses = PoseCheck()
+        return self.without(frame), found
 
     def without(self, frame: Frame) -> Frame:
         """The frame without depth at the camera's maximum range, where that means nothing; itself where there is none."""
@@ -50,7 +40,5 @@ class DepthCheck:
         return frame if depth is frame.depth else replace(frame, depth=depth)
 
     def doubts(self) -> tuple[Doubt, ...]:
-        """What speaks against what depth and poses are taken for; a unit that is wrong explains why the two disagree."""
-        unit = self._scale.doubt()
-        found = (unit, self._maximum.doubt(), self._poses.doubt() if unit is None else None)
-        return tuple(doubt for doubt in found if doubt is not None)
+        """What speaks against what depth is taken for."""
+        return tuple(doubt for doubt in (self._scale.doubt(), self._maximum.doubt()) if doubt is not None)

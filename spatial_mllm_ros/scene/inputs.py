@@ -16,6 +16,10 @@ IMAGE_FRAMES = (OPTICAL, BODY)
 """Axes of the frame that an image is stamped with: x right, y down, z forward; or REP-103's x forward, y left, z up."""
 
 
+LARGEST_OFFSET_S = 60.0
+"""Clocks that differ by more than this, s, are not two that were meant to be one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputSettings:
     """Assumptions about a camera's input; the defaults are what most drivers do.
@@ -38,6 +42,7 @@ class InputSettings:
     sync_tolerance_s: color and depth whose stamps differ by at most this belong together.
     tf_max_gap_s: transforms further apart than this are not interpolated between; 0: however far apart. Poses
         in between are the less certain the less evenly the camera moves.
+    pose_offset_s: how much later poses are stamped than images of the same moment; negative: earlier.
     image_rate_hz: rate of images that come without stamps.
     pose_unit_m: metres of one unit of the positions in a folder or file; None: as its layout says, mostly 1; 0: unknown,
         the poses are up to scale.
@@ -61,6 +66,7 @@ class InputSettings:
     static: bool = False
     sync_tolerance_s: float = 0.02
     tf_max_gap_s: float = 2.0
+    pose_offset_s: float = 0.0
     image_rate_hz: float = 30.0
     pose_unit_m: float | None = None
 
@@ -72,6 +78,8 @@ class InputSettings:
         for name in ("min_depth_m", "max_depth_m", "sync_tolerance_s", "tf_max_gap_s"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be a number, 0 or more, not {getattr(self, name)}")
+        if not abs(self.pose_offset_s) <= LARGEST_OFFSET_S:
+            raise ValueError(f"pose_offset_s must be a number from -{LARGEST_OFFSET_S:g} to {LARGEST_OFFSET_S:g}, not {self.pose_offset_s}")
         if self.pose_unit_m is not None and not (math.isfinite(self.pose_unit_m) and self.pose_unit_m >= 0):
             raise ValueError(f"pose_unit_m must be a positive number, or 0 for unknown, not {self.pose_unit_m}")
         if 0 < self.max_depth_m <= self.min_depth_m:

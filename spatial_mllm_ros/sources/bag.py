@@ -19,7 +19,6 @@ from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import InvalidCamera
 from spatial_mllm_ros.scene.depth import DepthFormat, depth_unit_m
 from spatial_mllm_ros.scene.frame import Frame
-from spatial_mllm_ros.scene.image_axes import ImageAxesCheck
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
 from spatial_mllm_ros.scene.pose import InvalidTransform
 from spatial_mllm_ros.scene.sensor import SensorModel
@@ -149,7 +148,9 @@ class BagSource:
         tree = TransformTree(max_gap_ns=round(chosen.tf_max_gap_s * 1e9) or None)
         patient = AssemblerSettings(
             pair_tolerance_ns=round(chosen.sync_tolerance_s * 1e9),
-            wait_ns=max(WAIT_NS, round(chosen.tf_max_gap_s * 1.1e9)),  # until the transform behind a gap
+            # until the transform behind a gap
+            wait_ns=max(WAIT_NS, round(chosen.tf_max_gap_s * 1.1e9)) + max(round(chosen.pose_offset_s * 1e9), 0),
+            pose_offset_ns=round(chosen.pose_offset_s * 1e9),
             queue_size=QUEUE_SIZE,
             image_frame=chosen.image_frame,
             static=chosen.static,
@@ -168,11 +169,7 @@ class BagSource:
                 yield from handlers[channel.topic, channel.type](message)
             yield from assembler.flush()
 
-        axes: dict[str, ImageAxesCheck] = {}
         for frame in assembled():
-            check = axes.setdefault(frame.camera_frame, ImageAxesCheck(chosen.image_frame))
-            check.add(frame)
-            self._tell(check.doubt())
             for doubt in (watch.doubt(), *assembler.doubts):
                 self._tell(doubt)
             yield frame

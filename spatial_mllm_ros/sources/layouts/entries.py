@@ -21,6 +21,7 @@ from spatial_mllm_ros.scene.registration import depth_from_the_same_place, resam
 from spatial_mllm_ros.sources.calibration import LostPose, read_sensor
 from spatial_mllm_ros.sources.compressed import BadImage
 from spatial_mllm_ros.sources.image_files import open_image
+from spatial_mllm_ros.sources.layouts.trajectory import Trajectory
 from spatial_mllm_ros.sources.source import SourceError, SourceInfo
 from spatial_mllm_ros.sources.stamps import LATEST_NS
 
@@ -129,6 +130,7 @@ class EntriesSource:
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         self.doubts: list[Doubt] = list(listing.doubts)
+        self._shifted: Trajectory | None = None
         stamps = list(self._entries)
         with_pose = any(e.pose is not None for e in listing.entries) or settings.static
         duration_s = (stamps[-1] - stamps[0]) / 1e9
@@ -168,6 +170,7 @@ class EntriesSource:
         self.remarks.clear()
         self.refused.update(self._listing.refused + self._left_out)
         self.remarks.update(+self._listing.remarks)
+        self._shifted = self._other_times() if self._settings.pose_offset_s else None
         for entry in self._entries.values():
             depth = self._raw_depth(entry)
             image: NDArray[np.uint8] | EncodedImage | None = None
@@ -243,7 +246,7 @@ class EntriesSource:
         if entry.pose is None:
             return None
         try:
-            pose = entry.pose()
+            pose = entry.pose() if self._shifted is None else self._shifted.at(self._pose_ns(entry))()
             if self._settings.pose_unit_m:
                 pose = make_transform(pose[:3, :3], pose[:3, 3] * self._settings.pose_unit_m)
             return pose @ T_BODY_OPTICAL if self._settings.image_frame == BODY else pose
@@ -257,10 +260,26 @@ class EntriesSource:
             self.remarks["invalid_pose"] += 1
         return None
 
+    def _pose_ns(self, entry: Entry) -> int:
+        return entry.stamp_ns + round(self._settings.pose_offset_s * 1e9)
+
+    def _other_times(self) -> Trajectory:
+        """All poses, to be asked for at other times than those of their images."""
+        poses = Trajectory(self._settings)
+        for entry in self._entries.values():
+            try:
+                if entry.pose is not None:
+                    poses.add(entry.stamp_ns, entry.pose())
+            except (LookupError, OSError, ValueError):
+                continue  # counted for the images that it is missing for
+        return poses
+
     def _pose_stddev(self, entry: Entry, pose: Transform | None) -> tuple[float, float] | None:
-        if pose is None or entry.pose_stddev is None or self._settings.static:
+        if pose is None or self._settings.static or (entry.pose_stddev is None and self._shifted is None):
             return None
-        position, rotation = entry.pose_stddev()
+        told = entry.pose_stddev if self._shifted is None else self._shifted.stddev_at(self._pose_ns(entry))
+        assert told is not None
+        position, rotation = told()
         return position * (self._settings.pose_unit_m or 1.0), rotation
 
     def _depth(self, raw: NDArray, entry: Entry, size: Size, camera: CameraModel | None) -> Depth | None:
