@@ -12,8 +12,8 @@ from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt, InputSettings
-from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.session.open_source import open_source
+from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.writers import write_folder
 
 

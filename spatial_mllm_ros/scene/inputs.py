@@ -79,7 +79,7 @@ class InputSettings:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be a number, 0 or more, not {getattr(self, name)}")
         if not abs(self.pose_offset_s) <= LARGEST_OFFSET_S:
-            raise ValueError(f"pose_offset_s must be a number from -{LARGEST_OFFSET_S:g} to {LARGEST_OFFSET_S:g}, not {self.pose_offset_s}")
+            raise ValueError(f"pose_offset_s must be {LARGEST_OFFSET_S:g} at most, either way, not {self.pose_offset_s}")
         if self.pose_unit_m is not None and not (math.isfinite(self.pose_unit_m) and self.pose_unit_m >= 0):
             raise ValueError(f"pose_unit_m must be a positive number, or 0 for unknown, not {self.pose_unit_m}")
         if 0 < self.max_depth_m <= self.min_depth_m:
