@@ -132,7 +132,11 @@ def test_sixty_four_calls_are_all_answered(node: subprocess.Popen[str], client: 
     pending: list[Future[Answer]] = [client.ask_async(COLOR, choices=CHOICES) for _ in range(64)]
     answers = [future.result(PATIENCE_S) for future in pending]
     assert {a.error_code for a in answers} == {ErrorCode.NONE}
-    assert len({(a.answer, a.confidence) for a in answers}) == 1, "the same question, the same frames, another answer"
+    given: dict[tuple[int, ...], set[tuple[str, float]]] = {}  # the frames of a busy machine may still be coming in
+    for answer in answers:
+        shown = tuple(evidence.stamp_ns for evidence in answer.evidence)
+        given.setdefault(shown, set()).add((answer.answer, answer.confidence))
+    assert all(len(same) == 1 for same in given.values()), f"the same question, the same frames, other answers: {given}"
 
 
 def test_a_time_limit_ends_an_answer_between_two_tokens(
