@@ -10,6 +10,9 @@ from shared_data import shared_folder
 
 from spatial_mllm_ros.dds import domain
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each of the processes that run tests side by side
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
 os.environ.update(domain.private())
 
