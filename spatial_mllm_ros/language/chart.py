@@ -24,12 +24,25 @@ MOST_BEGUN = 20_000
 _PART = re.compile(r"[\[\]()|*]|\{\w+\}|[^\s\[\]()|*{}]+")
 
 
-MOST_READINGS = 20_000
-"""Readings of parts of patterns in one chart; an ordinary question has under 8,000, a word said over and over doubles them."""
+MOST_READINGS = 6_000
+"""Readings of parts of patterns for one text; an ordinary question has under 1,800, a word said over and over doubles them."""
 
 
 class Tangled(Exception):
     """More readings of the parts of a text than can be followed."""
+
+
+@dataclass
+class Work:
+    """How much the charts of one text have done together."""
+
+    readings: int = 0
+
+    def spend(self, readings: int) -> None:
+        """Tangled if there have been too many."""
+        self.readings += readings
+        if self.readings > MOST_READINGS:
+            raise Tangled
 
 
 class Several(tuple[Any, ...]):
@@ -218,12 +231,12 @@ class Grammar:
 class Chart:
     """The readings of one sequence of tokens."""
 
-    def __init__(self, grammar: Grammar, tokens: Sequence[Token]) -> None:
+    def __init__(self, grammar: Grammar, tokens: Sequence[Token], work: Work | None = None) -> None:
         self.grammar, self.tokens = grammar, tokens
+        self.spend = (work or Work()).spend
         self.memo: dict[tuple[str, int], Found] = {}
         self.matched: dict[tuple[Node, int], Found] = {}
         self.farthest = 0
-        self.spent = 0
         n = len(tokens)
         self.next = list(range(n + 1))  # the first place from here that is no comma
         for i in range(n - 1, -1, -1):
@@ -267,7 +280,7 @@ class Chart:
 
     def _follow(self, step: Step, at: int, read: list[tuple[tuple[Any, ...], int]], best: dict[tuple[int, Any], int]) -> None:
         """Add the readings of the patterns that go on from a step. read: values and costs of the parts before it."""
-        self._spend(len(read))
+        self.spend(len(read))
         for rule in step.rules:
             for values, cost in read:
                 try:
@@ -304,7 +317,7 @@ class Chart:
             found = [(at, (), 0)]
             for part in node.parts:
                 found = [(e2, v + v2, c + c2) for e, v, c in found for e2, v2, c2 in self.match(part, e)]
-                self._spend(len(found))
+                self.spend(len(found))
             return found
         if kind == "opt":
             return [(at, (None,) * node.values, 0), *self.match(node.parts[0], at)]
@@ -317,7 +330,7 @@ class Chart:
             found, reached = [(at, (), 0)], [(at, (), 0)]
             while reached:
                 reached = [(e2, v + v2, c + c2) for e, v, c in reached for e2, v2, c2 in self.match(part, e) if e2 > e]
-                self._spend(len(reached))
+                self.spend(len(reached))
                 found += reached
             return [(e, (v,) if part.values else (), c) for e, v, c in found]
         self.farthest = max(self.farthest, at + 1)
@@ -327,12 +340,6 @@ class Chart:
             return [(end, (), 0) for end, _ in self.ends[node.key, at]]
         r = self.rank[at]
         return [(self.plain[r + len(w) - 1] + 1, (), 0) for w in node.fixed if self.texts[r : r + len(w)] == w]
-
-    def _spend(self, readings: int) -> None:
-        """Tangled if there have been too many."""
-        self.spent += readings
-        if self.spent > MOST_READINGS:
-            raise Tangled
 
     def whole(self, name: str) -> dict[Any, int]:
         """The readings of a phrase that use every token, with their costs."""

@@ -7,21 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spatial_mllm_ros.language import comparing, happenings, objects  # noqa: F401  they bring their part of the grammar
 from spatial_mllm_ros.language.canonical import Unspeakable, read_canonical, words
-from spatial_mllm_ros.language.chart import Chart, Tangled
-from spatial_mllm_ros.language.phrases import BOTH, FOREIGN, GRAMMAR, IT, LEXICON, ORDINARY, SILENT, rebuilt
+from spatial_mllm_ros.language.chart import Tangled
+from spatial_mllm_ros.language.phrases import BOTH, FOREIGN, GRAMMAR, ORDINARY, SILENT, rebuilt
 from spatial_mllm_ros.language.questions import Both
-from spatial_mllm_ros.language.sentences import Refused, unit_fits
+from spatial_mllm_ros.language.readings import Readings
+from spatial_mllm_ros.language.sentences import Refused
 from spatial_mllm_ros.language.spelling import Speller
 from spatial_mllm_ros.language.tokens import Token, normalise, tokens_of
 from spatial_mllm_ros.queries.asks import Property
-from spatial_mllm_ros.queries.codes import AnswerType, ErrorCode
+from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.queries.measures import Distance
-from spatial_mllm_ros.queries.moments import MarkedMoment
-from spatial_mllm_ros.queries.operands import Box, Operand, Point
-from spatial_mllm_ros.queries.query import Query, answer_type, terms
-from spatial_mllm_ros.queries.term import InvalidQuery
+from spatial_mllm_ros.queries.query import Query
 
 LONGEST = 70
 """Tokens of a question at most, other than a canonical sentence."""
@@ -106,14 +103,15 @@ def _read(text: str, points: int, boxes: int, times: int, choices: Sequence[str]
         return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
     plain = _without_silent(tokens)
     tokens = _named_list(plain, given, choices)
-    found, farthest = _readings(tokens, given)
+    readings = Readings(given)
+    found, farthest = readings.of(tokens)
     if not found and tokens != plain:  # marks may be there for another question of the batch
         tokens = plain
-        found, farthest = _readings(tokens, given)
+        found, farthest = readings.of(tokens)
     remarks: dict[Query, str] = {}
     if not any(isinstance(f, Query) for f in found) or min(found.values()) > 0:
         for repaired, changed in _SPELLER.repairs(tokens):
-            more, _ = _readings(repaired, given)
+            more, _ = readings.of(repaired)
             note = ", ".join(f'"{a}" was read as "{b}"' for a, b in changed.items())
             for query, cost in more.items():
                 if isinstance(query, Query) and cost + len(changed) <= found.get(query, 1 << 30) and query not in found:
@@ -201,110 +199,6 @@ def _nearest(tokens: tuple[Token, ...]) -> tuple[Alternative, ...]:
     return _alternatives(suggestions(tokens))
 
 
-def _readings(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
-    """The readings of a text with their costs, and how far it was understood."""
-    found, farthest = _parsed(tokens, given)
-    if not found and len(tokens) > 1 and tokens[1].text == "n't" and tokens[0].text in (*_VERBS, "do", "does", "did"):
-        found, _ = _parsed((tokens[0], *tokens[2:]), given)  # "isn't it so?" asks whether it is
-    if not found and (asked := _asked(tokens)):
-        found = {q: c for q, c in _parsed(asked, given)[0].items() if isinstance(q, Query) and answer_type(q) is AnswerType.BOOLEAN}
-    stops = [i for i, t in enumerate(tokens) if t.kind == "."]
-    if found or not stops:
-        return found, farthest
-    parts = [p for a, b in zip([-1, *stops], [*stops, len(tokens)], strict=True) if (p := tokens[a + 1 : b])]
-    questions: list[dict[Any, int]] = []
-    context: tuple[Token, ...] = ()
-    for part in parts:
-        chart = Chart(GRAMMAR, part)
-        if chart.whole("aside"):
-            continue
-        unit = chart.whole("unit_aside")
-        if unit and questions:
-            questions[-1] = {
-                replace(q, unit=u): c
-                for q, c in questions[-1].items()
-                for u in unit
-                if isinstance(q, Query) and q.unit in ("", u) and unit_fits(q, u)
-            }
-            continue
-        intro = chart.whole("context")
-        if intro and not questions:
-            context = (*part[next(iter(intro)) :], Token(",", ","))
-            continue
-        one, _ = _parsed((*context, *part), given)
-        if not one:
-            return {}, farthest
-        questions.append(one)
-    if len(questions) == 1:
-        return questions[0], farthest
-    single = [next(iter(q)) for q in questions if len(q) == 1]
-    if questions and len(single) == len(questions) and all(isinstance(q, Query) for q in single):
-        return {Both(tuple(single)): 0}, farthest
-    return {}, farthest
-
-
-def _asked(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
-    """ "Check that <p0> is reachable" with its verb in front: "is <p0> reachable"; empty where it is no statement."""
-    chart = Chart(GRAMMAR, tokens)
-    begin = max((end for end, _, _ in chart.phrase("stated", 0)), default=0)
-    if not begin and any(tokens[0].text in LEXICON[name] for name in ("BE", "DO", "CAN", "HAVE", "WHICHEVER")):
-        return ()
-    verb = next((i for i in range(begin + 1, len(tokens)) if tokens[i].text in _VERBS), 0)
-    if not verb:
-        return (Token("word", "is"), *tokens[begin:]) if begin else ()
-    return (tokens[verb], *tokens[begin:verb], *tokens[verb + 1 :])
-
-
-_VERBS = ("is", "are", "was", "were", "can", "could", "has", "have")
-
-
-def _parsed(tokens: tuple[Token, ...], given: dict[str, int]) -> tuple[dict[Any, int], int]:
-    chart = Chart(GRAMMAR, tokens)
-    found: dict[Any, int] = {}
-    for reading, cost in chart.whole("question").items():
-        resolved = _resolved(reading, tokens, given)
-        if resolved is not None and _keeps_marks(resolved, tokens):
-            found[resolved] = min(cost, found.get(resolved, cost))
-    return found, chart.farthest
-
-
-_MARKS = {"p": Point, "box": Box, "t": MarkedMoment}
-
-
-def _keeps_marks(reading: Any, tokens: tuple[Token, ...]) -> bool:
-    """Whether every mark that the text names is in the query: one that vanished was misread."""
-    queries = reading.queries if isinstance(reading, Both) else (reading,) if isinstance(reading, Query) else ()
-    if not queries:
-        return True
-    asked = {part for query in queries for part in terms(query)}
-    return all(_MARKS[t.kind](index=int(t.value)) in asked for t in tokens if t.kind in _MARKS)
-
-
-def _resolved(reading: Any, tokens: tuple[Token, ...], given: dict[str, int]) -> Any:
-    """A reading with "it" put in: the one thing that the text marks, or that the request does. None where there is none."""
-    if isinstance(reading, Both):
-        parts = tuple(_resolved(q, tokens, given) for q in reading.queries)
-        return None if None in parts else Both(parts)
-    if not isinstance(reading, Query):
-        return reading
-    if not any(t == IT for t in terms(reading)):
-        return reading
-    marks: set[Operand] = {
-        Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value))
-        for t in tokens
-        if t.kind in ("p", "box")
-    }
-    if not marks and given["p"] + given["box"] == 1:
-        marks = {Point(index=0) if given["p"] else Box(index=0)}
-    if len(marks) != 1:
-        return None
-    (mark,) = marks
-    try:
-        return rebuilt(reading, lambda term: mark if term == IT else term)
-    except InvalidQuery:
-        return None
-
-
 def _named_list(tokens: tuple[Token, ...], given: dict[str, int], choices: Sequence[str]) -> tuple[Token, ...]:
     """ "the two points" and "which point" of a request with several marks, none of which the text names, with their names."""
     if any(t.kind in ("p", "box") for t in tokens):
@@ -344,5 +238,4 @@ def _without_silent(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
 _SILENT: dict[str, list[tuple[str, ...]]] = {}
 for _phrase in SILENT:
     _SILENT.setdefault(_phrase[0], []).append(_phrase)
-GRAMMAR.ready()
 _SPELLER = Speller(GRAMMAR.words, ORDINARY)
