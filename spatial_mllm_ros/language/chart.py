@@ -19,8 +19,10 @@ Found = list[tuple[int, tuple[Any, ...], int]]
 """Readings from a place: where they end, the values, and the cost."""
 
 ANYTHING = "*"
-MOST_BEGUN = 20_000
-"""Lists of patterns by their first token that are kept at most, so that unknown words do not add up."""
+FEW = 6
+"""Ways to go on that are looked through faster than they are looked up."""
+MOST_KNOWN = 1_000
+"""Tokens at most for which a step keeps how it goes on, so that unknown words do not add up."""
 _PART = re.compile(r"[\[\]()|*]|\{\w+\}|[^\s\[\]()|*{}]+")
 
 
@@ -93,7 +95,7 @@ class Step:
     rules: list[Rule] = field(default_factory=list)
     steps: dict[Node, Step] = field(default_factory=dict)
     first: frozenset[str] = frozenset()
-    begun: dict[str, tuple[tuple[Node, Step], ...]] = field(default_factory=dict)
+    edges: list[tuple[frozenset[str], Node, Step]] = field(default_factory=list)
     known: dict[frozenset[str], list[tuple[Node, Step]]] = field(default_factory=dict)
 
     @property
@@ -103,24 +105,23 @@ class Step:
 
     def look(self) -> None:
         """Find what can begin here, steps ahead included."""
-        begun: dict[str, dict[Node, Step]] = {}
+        self.edges.clear()
         for node, step in self.steps.items():
             step.look()
             first = node.first | (step.first if node.nullable else frozenset())
-            for key in (ANYTHING,) if node.nullable and step.nullable else first:
-                begun.setdefault(key, {})[node] = step
-        self.begun = {key: tuple(steps.items()) for key, steps in begun.items()}
-        self.first = frozenset(begun)
+            self.edges.append((frozenset((ANYTHING,)) if node.nullable and step.nullable else first, node, step))
+        self.first = frozenset().union(*(first for first, _, _ in self.edges))
         self.known.clear()
 
     def ahead(self, keys: frozenset[str]) -> list[tuple[Node, Step]]:
         """The parts that can come before a token of these keys."""
         found = self.known.get(keys)
         if found is None:
-            if len(self.known) >= MOST_BEGUN:
-                self.known.clear()
-            begun = self.begun
-            found = self.known[keys] = list(dict(x for key in (ANYTHING, *sorted(keys)) for x in begun.get(key, ())).items())
+            found = [(node, step) for first, node, step in self.edges if ANYTHING in first or not first.isdisjoint(keys)]
+            if len(self.edges) > FEW:
+                if len(self.known) >= MOST_KNOWN:
+                    self.known.clear()
+                self.known[keys] = found
         return found
 
 
