@@ -447,7 +447,7 @@ BEING = "(BE|DO|HAVE|CAN|would)"
 ENDS = "[from end to end|end to end|top to bottom|from top to bottom|from bottom to top|bottom to top|from side to side|side to side|from one end to the other|from one side to the other|from wall to wall|from its base to its top|from its bottom to its top|along its longest side|across|in real life|in reality|lengthwise]"
 
 
-@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover] {ENDS} {{arg}}*", "{arg}* {how} would you say {thing} is {arg}*", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
+@says("core", f"{ENDS} {{arg}}* {{how}} {{arg}}* {ENDS} {BEING} {{thing}} [LIE|have|has|measure|from it|take up|be|at|cover] {ENDS} {{arg}}*", "{arg}* {how} would you say {thing} is {arg}*", "{arg}* what would [a|the] CAMERA (read|report|measure|show) {arg}*", "{arg}* {thing} how {adj} is it {arg}*", f"{{arg}}* {{how}} {BEING} {{thing}} [LIE] at {{arg}}*", "{arg}* {how} {thing} would be {arg}*", "{arg}* {how} it is {arg}*", "{arg}* {how} had {thing} got {arg}*", "{arg}* {how} {arg}* {thing} (BE|LIE|has|have|measures|does) [LIE] {arg}*",
       "{arg}* {thing} BE [LIE] {arg}* {how} {arg}*", "{arg}* {thing} {how} {arg}*", "{arg}* {thing} LIE {arg}* {how} {arg}*", f"{{arg}}* [of] {{arg}}* {{how}} {BEING} {{arg}}* {{thing}} LIE {{arg}}*",
       f"{{arg}}* {{how}} {{arg}}* {BEING} {{list}} [LIE|from each other|from one another|to each other|from eachother] {{arg}}* [apart]", "{arg}* {how} {arg}* {list} (BE|LIE) [from each other|from one another|to each other] {arg}* [apart]",
       "{arg}* {list} {how} [apart] {arg}*", "{arg}* {list} BE {how} {arg}*", "{arg}* {how} BE {list} [from each other|from one another] {arg}*")  # fmt: skip
@@ -469,6 +469,14 @@ def _how(*parts: Any) -> Any:
     things = [p for p in parts if isinstance(p, Operand) or (isinstance(p, tuple) and p and isinstance(p[0], Operand))]
     rest = [p for p in parts if p is not how and p not in things and p is not None and p is not True]
     return _how_value(how, bag_of(*(("subj", t) for t in things[:1]), *rest))
+
+
+@says("core", f"{{arg}}* {{how}} {BEING} {{mover}} (see|get|read|measure|show|have|observe) {{arg}}*")
+def _how_measured(*values: Any) -> Any:
+    """What depth one gets at a point; "how close did you get to it" is about the way."""
+    parts = Parts(values)
+    bag = parts.bag()
+    return None if bag is None or "to" in bag else _how_value(parts.one(How), bag)
 
 
 @says(
@@ -791,6 +799,7 @@ m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: Clearan
     "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]",
 )
 def _route_length(start: Operand, goal: Operand, radius: float | None) -> Measure:
+    start = Robot(at=Now()) if start in (Camera(), Camera(at=Now())) else start
     return RouteLength(start=start, goal=goal, radius_m=radius or 0.0)
 
 
