@@ -664,3 +664,29 @@ def test_a_jpeg_goes_into_the_bag_as_it_is(tmp_path):
     frame = next(iter(BagSource(tmp_path / "bag").frames()))
     assert frame.image.data == data
     assert frame.camera == CAMERA
+
+
+def test_where_the_robots_base_is_is_answered_of_a_bag_with_its_transforms(tmp_path):
+    """At any time of the recording, also at its beginning, when transforms of a live robot would be long forgotten."""
+    from spatial_mllm_ros.queries.asks import Locate
+    from spatial_mllm_ros.queries.codes import ErrorCode
+    from spatial_mllm_ros.queries.moments import Ago, Start
+    from spatial_mllm_ros.queries.operands import Robot as Base
+    from spatial_mllm_ros.queries.query import Query
+    from spatial_mllm_ros.session.questions import Question, ask
+    from spatial_mllm_ros.session.stream import Session
+
+    begin = 1_700_000_000_000
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(begin, "base_link", "optical", 0.25, static=True)
+        for ms in range(begin, begin + 60_000, 400):
+            robot.tf(ms, "map", "base_link", (ms - begin) / 10_000)
+            robot.info(ms)
+            robot.depth(ms)
+            robot.colour(ms)
+    session = Session(BagSource(tmp_path / "bag"))
+    session.stream()
+    for base, x in ((Base(at=Start()), 0.0), (Base(at=Ago(seconds=10)), 4.96)):
+        answer = ask(session, Question("Q1", "", query=Query(ask=Locate(of=base)))).answer
+        assert answer.error_code == ErrorCode.NONE, answer.error_msg
+        assert abs(answer.pose.position[0] - x) < 0.05, answer

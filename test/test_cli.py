@@ -105,6 +105,24 @@ def test_ask_json_is_the_answer_with_its_id() -> None:
     assert answer["evidence"][0]["u"] == 80
 
 
+def test_a_typed_query_is_asked_without_words(tmp_path: Path) -> None:
+    query = json.dumps({"ask": {"type": "value", "of": {"type": "depth", "of": {"type": "point", "index": 0}}}})
+    (tmp_path / "query.json").write_text(query)
+    of = ("--point", "frame-000003,80,60", "--json")
+    typed = json.loads(run("ask", SMALL, "--query", query, *of).stdout)
+    assert typed["error_code"] == "NONE"
+    in_words = json.loads(run("ask", SMALL, "What is the depth of <p0>?", *of).stdout)
+    for again in (in_words, json.loads(run("ask", SMALL, "--query", f"@{tmp_path / 'query.json'}", *of).stdout)):
+        assert again["value"] == typed["value"]
+        assert again["read_as"] == typed["read_as"]
+
+
+def test_what_is_no_query_says_what_is_wrong_and_where_the_schema_is() -> None:
+    result = run("ask", SMALL, "--query", '{"ask": {"type": "valu"}}', code=2)
+    assert "query.ask.type must be one of" in result.stderr
+    assert "--schema" in result.stderr
+
+
 def test_ask_without_a_source_uses_the_rendered_house(monkeypatch: pytest.MonkeyPatch) -> None:
     from spatial_mllm_ros.commands import common
 

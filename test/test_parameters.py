@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spatial_mllm_ros.nodes import parameters
 from spatial_mllm_ros.nodes.parameters import (
     PARAMETERS,
     Change,
@@ -38,6 +39,14 @@ def test_the_configuration_file_holds_the_defaults_with_their_types() -> None:
     assert list(values) == list(PARAMETERS)
     assert {name: type(value) for name, value in values.items()} == {n: p.type for n, p in PARAMETERS.items()}
     assert Settings.from_values(values) == Settings()
+
+
+def test_help_of_the_module_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["parameters", "--help"])
+    with pytest.raises(SystemExit):
+        parameters.main()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_readme_has_the_table() -> None:

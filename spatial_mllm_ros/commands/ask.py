@@ -22,6 +22,7 @@ Examples:
       --point frame-000040,320,240 --point frame-000120,200,300
   spatial-mllm ask my_room "Is <p0> visible at <t0>?" --point 1.25,310,200 --time +3.5
   spatial-mllm ask my_bag "How tall is the object in <box0>?" --box 12.4,100,80,220,300
+  spatial-mllm ask my_room --query '{"ask": {"type": "value", "of": {"type": "extent", "of": {"type": "room"}, "dimension": "height"}}}'
   spatial-mllm ask my_room --questions questions.json --report out
   spatial-mllm ask my_room "What stands beside the window?" --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
   spatial-mllm ask video.mp4 "Which way did the camera turn?" --rgb-geometry facebook/VGGT-1B
@@ -66,7 +67,7 @@ def ask_command(
     a code says why.
     """
     file = asking.file
-    spec, text = _source_and_question(arguments, file is not None)
+    spec, text = _source_and_question(arguments, file is not None, asking.query is not None)
     questions = asking.questions(text)
     chosen = geometry.choose(rgb_geometry, device, allow_random_weights)
     with geometry.loaded(chosen) as from_color, models.loading(model, stream.keyframes) as backend:
@@ -112,10 +113,12 @@ def ask_command(
         ctx.exit(1)
 
 
-def _source_and_question(arguments: tuple[str, ...], from_file: bool) -> tuple[str, str]:
+def _source_and_question(arguments: tuple[str, ...], from_file: bool, typed: bool) -> tuple[str, str]:
     if from_file:
         if len(arguments) > 1:
             raise click.UsageError("with --questions give only SOURCE: the questions come from the file")
+        return (arguments[0] if arguments else "rendered"), ""
+    if typed and len(arguments) < 2:
         return (arguments[0] if arguments else "rendered"), ""
     if not arguments:
         raise click.UsageError("what is the question? Give it in quotes after SOURCE, or --questions FILE")

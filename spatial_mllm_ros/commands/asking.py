@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.language.own_words import OwnWords, OwnWordsError, load_own_words
 from spatial_mllm_ros.language.tokens import check_text
 from spatial_mllm_ros.queries.codes import QueryError
+from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.serialization import from_json
 from spatial_mllm_ros.session.answers import (
     confidence_words,
     deviation_words,
@@ -53,6 +56,16 @@ class Mark(click.ParamType):
         return MarkedPoint(frame, *numbers) if self.count == 2 else MarkedBox(frame, *numbers)
 
 
+def _query(ctx: click.Context, param: click.Parameter, text: str) -> Query | None:
+    """A typed query: JSON, or @FILE that holds it."""
+    if not text:
+        return None
+    try:
+        return from_json(json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(common.printable(f"{error} (spatial-mllm questions --schema)"), ctx, param) from error
+
+
 def _own_words(ctx: click.Context, param: click.Parameter, path: Path | None) -> OwnWords:
     try:
         return OwnWords() if path is None else load_own_words(path)
@@ -79,22 +92,25 @@ class Asking:
     window_end: str
     frame_id: str
     file: Path | None
+    query: Query | None
     own_words: OwnWords
 
     def questions(self, text: str) -> list[Question]:
         """Those to ask. Raises click.UsageError, and QuestionsError for a file that holds none."""
         where = (self.window_start, self.window_end, self.frame_id)
         if self.file is None:
-            if not text:
-                raise click.UsageError("what is the question? Give it in quotes, or --questions FILE")
+            if not text and self.query is None:
+                raise click.UsageError("what is the question? Give it in quotes, or --query JSON, or --questions FILE")
             try:  # before a long recording is streamed for nothing
-                check_text(text)
+                if text or self.query is None:
+                    check_text(text)
             except QueryError as error:
                 raise click.UsageError(common.printable(str(error))) from error
-            return [Question("Q1", text, self.choices, self.points, self.boxes, self.times, *where)]
-        if text or self.points or self.boxes or self.times or self.choices:
+            return [Question("Q1", text, self.choices, self.points, self.boxes, self.times, *where, query=self.query)]
+        if text or self.points or self.boxes or self.times or self.choices or self.query:
             raise click.UsageError(
-                "with --questions, the questions come from the file, with what --point, --box, --time and --choice say"
+                "with --questions, the questions come from the file, with what --point, --box, --time, --choice and "
+                "--query say"
             )
         return [
             replace(
@@ -132,6 +148,10 @@ def question_options(command: Command) -> Command:
             click.option(
                 "--questions", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
                 help="Ask all questions of a JSON file instead (docs/questions-file.md).",
+            ),
+            click.option(
+                "--query", default="", metavar="JSON", callback=_query,
+                help="A typed query in place of words, or beside them: JSON (questions --schema), or @FILE.",
             ),
             own_words_option,
         )

@@ -113,6 +113,8 @@ def call_command(
 
 def in_known_words(question: Question, own_words: OwnWords) -> Question:
     """As the node can read it, which has only the own words of its parameter; what was put for what goes to stderr."""
+    if not question.text:
+        return question
     marks = {"points": len(question.points), "boxes": len(question.boxes), "times": len(question.times)}
     text, remarks = own_words.rewritten(question.text, **marks)
     for remark in remarks:

@@ -98,10 +98,10 @@ def _read(text: str, points: int, boxes: int, times: int, choices: Sequence[str]
     canonical = read_canonical(tokens)
     if canonical is not None:
         return _reading(canonical, "")
-    if not tokens or len(tokens) > LONGEST:
-        why = f"a question of more than {LONGEST} words is not read" if tokens else "there is no question"
-        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
     plain = _without_silent(tokens)
+    if not plain or len(tokens) > LONGEST:
+        why = f"a question of more than {LONGEST} words is not read" if plain else "there is no question"
+        return Reading(code=ErrorCode.NOT_UNDERSTOOD, reason=why)
     tokens = _named_list(plain, given, choices)
     readings = Readings(given)
     found, farthest = readings.of(tokens)

@@ -7,6 +7,7 @@ table are made from it. ``python -m spatial_mllm_ros.nodes.parameters config/spa
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 import re
@@ -784,8 +785,11 @@ def values_from_text(texts: Mapping[str, str]) -> dict[str, Value]:
 
 def main() -> None:
     """Write the configuration file to the path given, else the README's table to standard output."""
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(config_yaml(), encoding="utf-8")
+    parser = argparse.ArgumentParser(prog="python -m spatial_mllm_ros.nodes.parameters", description=main.__doc__)
+    parser.add_argument("path", nargs="?", type=Path, help="where the configuration file goes")
+    path = parser.parse_args().path
+    if path is not None:
+        path.write_text(config_yaml(), encoding="utf-8")
     else:
         sys.stdout.write(markdown_table())
 

@@ -23,7 +23,7 @@ from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.coverage_record import CoverageRecord
 from spatial_mllm_ros.session.names import frame_name
 from spatial_mllm_ros.sources.pacing import paced
-from spatial_mllm_ros.sources.source import Source
+from spatial_mllm_ros.sources.source import HasTransforms, Source
 
 LAST_STAMP = (1 << 63) - 1
 
@@ -102,6 +102,7 @@ class Session:
             source.info.sensor,
             query,
             source.info.T_zup_from_world,
+            (lambda *frames: source.transforms.lookup(*frames)) if isinstance(source, HasTransforms) else None,  # read late
             model=model,
             unplaced=self.unplaced,
             doubts=lambda: self.doubts,

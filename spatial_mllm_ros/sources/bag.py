@@ -60,6 +60,9 @@ ROS1.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", 
 WAIT_NS, QUEUE_SIZE = 1_000_000_000, 200
 """Nobody waits for a recording, so that transforms may come later than a live camera would wait for them."""
 
+MOST_TRANSFORMS = 500_000
+"""Of one frame, kept for questions about frames other than the camera's: two hours at 70 Hz."""
+
 
 class BagSource:
     """A bag: the folder of a rosbag2, or a file of one (.mcap, .db3), or a bag of ROS 1 (.bag).
@@ -175,6 +178,19 @@ class BagSource:
             yield frame
         self._tell(watch.doubt())
         self._doubt("damaged_bag", "; ".join(self._files.remarks), WHAT_TO_DO)
+
+    @cached_property
+    def transforms(self) -> TransformTree:
+        """All transforms of the bag, at all its times. The first call reads through them."""
+        max_gap_ns = round(self._settings.tf_max_gap_s * 1e9) or None
+        tree = TransformTree(history_ns=2**62, history_count=MOST_TRANSFORMS, max_gap_ns=max_gap_ns)
+        for is_static, transforms in ((True, iter(self._statics)), (False, self._transforms(static=False))):
+            for parent, child, stamp, T in transforms:
+                try:
+                    tree.add(parent, child, stamp, T, is_static)
+                except (TransformError, InvalidTransform):
+                    continue  # counted when the frames are read
+        return tree
 
     @cached_property
     def _stamps(self) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spatial_mllm_ros.scene.depth import AS_IT_IS, DepthFormat
 from spatial_mllm_ros.scene.frame import Frame
@@ -13,6 +13,7 @@ from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
+from spatial_mllm_ros.scene.transform_tree import TransformTree
 
 
 class SourceError(Exception):
@@ -62,6 +63,16 @@ class Source(Protocol):
 
         A recording without names takes a decimal stamp in seconds. KeyError when there is no such frame.
         """
+        ...
+
+
+@runtime_checkable
+class HasTransforms(Protocol):
+    """A recording that knows more frames than its cameras'."""
+
+    @property
+    def transforms(self) -> TransformTree:
+        """All of its transforms, at all its times."""
         ...
 
 
