@@ -6,7 +6,7 @@ import dataclasses
 from enum import Enum
 
 from spatial_mllm_ros.queries.asks import Value
-from spatial_mllm_ros.queries.moments import WHOLE, Ago, AfterStart, ClockTime, MarkedMoment, MarkMoment, Span, Stamp
+from spatial_mllm_ros.queries.moments import WHOLE, AfterStart, Ago, ClockTime, MarkedMoment, MarkMoment, Span, Stamp
 from spatial_mllm_ros.queries.operands import Box, Camera, Object, Point, Position, Robot
 from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.queries.term import Term

@@ -22,7 +22,7 @@ Examples:
       --point frame-000040,320,240 --point frame-000120,200,300
   spatial-mllm ask my_room "Is <p0> visible at <t0>?" --point 1.25,310,200 --time +3.5
   spatial-mllm ask my_bag "How tall is the object in <box0>?" --box 12.4,100,80,220,300
-  spatial-mllm ask my_room --query '{"ask": {"type": "value", "of": {"type": "extent", "of": {"type": "room"}, "dimension": "height"}}}'
+  spatial-mllm ask my_room --query '{"ask": {"type": "dimensions", "of": {"type": "room"}}}'
   spatial-mllm ask my_room --questions questions.json --report out
   spatial-mllm ask my_room "What stands beside the window?" --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
   spatial-mllm ask video.mp4 "Which way did the camera turn?" --rgb-geometry facebook/VGGT-1B

@@ -102,7 +102,7 @@ class Session:
             source.info.sensor,
             query,
             source.info.T_zup_from_world,
-            (lambda *frames: source.transforms.lookup(*frames)) if isinstance(source, HasTransforms) else None,  # read late
+            source.lookup if isinstance(source, HasTransforms) else None,
             model=model,
             unplaced=self.unplaced,
             doubts=lambda: self.doubts,

@@ -20,7 +20,7 @@ from spatial_mllm_ros.scene.camera import InvalidCamera
 from spatial_mllm_ros.scene.depth import DepthFormat, depth_unit_m
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
-from spatial_mllm_ros.scene.pose import InvalidTransform
+from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import PREFERRED_ROOTS, TransformError, TransformTree, frame_name, whose_pose
 from spatial_mllm_ros.scene.transform_watch import TransformWatch
@@ -179,9 +179,12 @@ class BagSource:
         self._tell(watch.doubt())
         self._doubt("damaged_bag", "; ".join(self._files.remarks), WHAT_TO_DO)
 
+    def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
+        """T_target_source at any time of the bag, as TransformTree.lookup. The first call reads through its transforms."""
+        return self._all_transforms.lookup(target, source, stamp_ns)
+
     @cached_property
-    def transforms(self) -> TransformTree:
-        """All transforms of the bag, at all its times. The first call reads through them."""
+    def _all_transforms(self) -> TransformTree:
         max_gap_ns = round(self._settings.tf_max_gap_s * 1e9) or None
         tree = TransformTree(history_ns=2**62, history_count=MOST_TRANSFORMS, max_gap_ns=max_gap_ns)
         for is_static, transforms in ((True, iter(self._statics)), (False, self._transforms(static=False))):

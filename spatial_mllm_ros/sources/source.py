@@ -13,7 +13,6 @@ from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
-from spatial_mllm_ros.scene.transform_tree import TransformTree
 
 
 class SourceError(Exception):
@@ -70,9 +69,8 @@ class Source(Protocol):
 class HasTransforms(Protocol):
     """A recording that knows more frames than its cameras'."""
 
-    @property
-    def transforms(self) -> TransformTree:
-        """All of its transforms, at all its times."""
+    def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
+        """T_target_source at any time of the recording, as TransformTree.lookup."""
         ...
 
 
