@@ -683,7 +683,7 @@ def test_where_the_robots_base_is_is_answered_of_a_bag_with_its_transforms(tmp_p
             robot.tf(ms, "map", "base_link", (ms - begin) / 10_000)
             robot.info(ms)
             robot.depth(ms)
-            robot.colour(ms)
+            robot.color(ms)
     session = Session(BagSource(tmp_path / "bag"))
     session.stream()
     for base, x in ((Base(at=Start()), 0.0), (Base(at=Ago(seconds=10)), 4.96)):
