@@ -10,6 +10,7 @@ from spatial_mllm_ros.commands.bench import bench_group
 from spatial_mllm_ros.commands.call import call_command
 from spatial_mllm_ros.commands.common import Group
 from spatial_mllm_ros.commands.convert import convert_command
+from spatial_mllm_ros.commands.data import data_group
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
 from spatial_mllm_ros.commands.download import download_command
@@ -48,6 +49,7 @@ for command in (
     up_command,
     play_command,
     call_command,
+    data_group,
     bench_group,
     download_command,
     export_group,

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("cli",),
     ("commands",),
-    ("visualisation", "bench"),
+    ("visualisation", "bench", "learning"),
     ("clients",),
     ("nodes",),
     ("session",),

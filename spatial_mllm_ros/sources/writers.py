@@ -165,18 +165,25 @@ def _file_name(name: str | None) -> str | None:
     return None if name is None else re.sub(r'[\\/:*?"<>|]', "_", name)
 
 
+def is_recording(folder: Path) -> bool:
+    """Whether a folder is one that this package writes: an RGB-D folder or a bag."""
+    return not rgbd_folder.LAYOUT.lacks(folder) or is_bag(folder)
+
+
 @contextmanager
-def replacing(target: Path, overwrite: bool) -> Iterator[Path]:
+def replacing(
+    target: Path, overwrite: bool, ours: Callable[[Path], bool] = is_recording, what: str = "a recording"
+) -> Iterator[Path]:
     """Path for a new folder, on the target's disk, which takes the target's place if all goes well.
 
-    Raises SourceError when the target exists and may not be replaced: without ``overwrite``, or when it is no recording
-    (a slip of the hand must not delete a home directory).
+    Raises SourceError when the target exists and may not be replaced: without ``overwrite``, or when it is not ``what``
+    is written here, as ``ours`` tells (a slip of the hand must not delete a home directory).
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         if not overwrite:
             raise SourceError(f"{target} exists already: choose another name or allow overwriting")
-        if not target.is_dir() or not (not rgbd_folder.LAYOUT.lacks(target) or is_bag(target)):
-            raise SourceError(f"{target} is not a recording and will not be overwritten: remove it yourself")
+        if not target.is_dir() or not ours(target):
+            raise SourceError(f"{target} is not {what} and will not be overwritten: remove it yourself")
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
