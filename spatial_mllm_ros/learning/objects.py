@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,19 @@ def objects_of(source: Source, place: Path | None) -> tuple[ObjectBox, ...]:
         return tuple(_box(entry) for entry in listed)
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path} is not a list of objects: {error}; it must look like\n{_EXAMPLE}") from error
+
+
+def owners_of(source: Source, boxes: Sequence[ObjectBox]) -> Callable[[int], NDArray[np.int64]] | None:
+    """Where a recording knows it: for a stamp, which of the objects each pixel is on, flat, -1 for none."""
+    if not isinstance(source, RenderedSource):
+        return None
+    number = {box.name: k for k, box in enumerate(boxes)}
+    table = np.array([number.get(thing.name, -1) for thing in source.house.things] + [-1] * (len(source.movers) + 1))
+
+    def owner(stamp_ns: int) -> NDArray[np.int64]:
+        return table[source.view(int(np.searchsorted(source.stamps, stamp_ns)), colour=False).thing].ravel()
+
+    return owner
 
 
 _EXAMPLE = (

@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.learning.objects import ObjectBox, objects_of
+from spatial_mllm_ros.learning.multispa.sightings import Looking, Sightings
+from spatial_mllm_ros.learning.objects import ObjectBox, objects_of, owners_of
 from spatial_mllm_ros.learning.tracks import TapVidSource, is_tapvid, tracks_of
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.level import ImageSurfels, estimate_level, image_surfels
 from spatial_mllm_ros.scene.pose import Transform, apply, invert
+from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.tracks import Tracks
 from spatial_mllm_ros.scene.voxels import Lattice, voxel_centres, voxel_keys
 from spatial_mllm_ros.session.open_source import open_source
@@ -31,7 +33,9 @@ VOXEL_M = 0.05
 """Points of a scene are thinned to one a voxel of this edge (the published engine takes the vertices of a mesh)."""
 GRID_COLUMNS = 160
 """Pixels across an image from which points are taken."""
-SAME_M, SAME_SHARE = 0.04, 0.02
+OBJECT_COLUMNS = 320
+"""The same for the points of objects."""
+SAME_M, SAME_SHARE = 0.04, 0.01
 """A point is seen where the image's depth is its own to within the voxel, and this share for the sensor's noise. The
 published engine counts every point that is nearer than the depth, also one that floats in front."""
 SMOOTH_PX, SMOOTH_SHARE = 7, 0.05
@@ -61,6 +65,15 @@ class SceneImage:
             raise ValueError(f"{self.name} has no depth")
         return depth_to_metres(_loaded(self.depth_file)[rows, columns])
 
+    def measured(self, columns: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """World points [n, 3] of pixels on a grid of about so many columns, and flat indices of these pixels [n]."""
+        stride = max(1, self.camera.width // columns)
+        z = self.depth(slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+        local = (self.camera.rays(stride)[: z.shape[0], : z.shape[1]] * z[..., None])[np.isfinite(z)]
+        rows, columns_ = np.nonzero(np.isfinite(z))
+        flat = (rows * stride + stride // 2) * self.camera.width + columns_ * stride + stride // 2
+        return np.asarray(apply(self.T_world_camera, local.astype(np.float64)), dtype=np.float64), flat
+
     def askable(self) -> NDArray[np.intp]:
         """Flat indices of the pixels that can be asked about."""
         z = self.depth()
@@ -84,7 +97,8 @@ def _loaded(path: Path) -> NDArray[np.uint16]:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scene:
     """points: world, metres [n, 3]. sees: which image sees which, bool [images, n]. overlap: percent, of the points that
-    either of two images sees those that both see, [images, images]. upright: whether up is known, and how, in words.
+    either of two images sees those that both see, [images, images]. upright: how up is known, in words.
+    sightings: what the images show of ``boxes``; None without objects or depth.
     refused: frames that could not be used, by reason."""
 
     name: str
@@ -95,7 +109,9 @@ class Scene:
     overlap: NDArray[np.float64]
     upright: str
     T_zup_from_world: Transform
+    sensor: SensorModel = field(default_factory=SensorModel)
     boxes: tuple[ObjectBox, ...] = ()
+    sightings: Sightings | None = None
     tracks: Tracks | None = None
     remarks: tuple[str, ...] = ()
     refused: Counter[str] = field(default_factory=Counter)
@@ -144,6 +160,7 @@ def read_scene(spec: str, name: str, folder: Path, images_folder: Path, most_fra
     words = "declared" if told else "taken to be the world's z (REP-103)" if level.assumed else "found in the surfaces"
     images = [replace(image, T_zup_camera=T_up @ image.T_world_camera) for image in images]
     points, sees = _seen_points(images, name, progress)
+    boxes = objects_of(source, place)
     return Scene(
         name=name,
         spec=spec,
@@ -153,7 +170,9 @@ def read_scene(spec: str, name: str, folder: Path, images_folder: Path, most_fra
         overlap=_overlap(sees),
         upright=words,
         T_zup_from_world=T_up,
-        boxes=objects_of(source, place),
+        sensor=source.info.sensor,
+        boxes=boxes,
+        sightings=_sightings(source, boxes, images, T_up) if boxes and surfels else None,
         tracks=None if tracks is None else tracks.at(np.array([image.stamp_ns for image in images], dtype=np.int64)),
         remarks=(*source.info.chosen, *(f"doubt: {doubt}" for doubt in source.doubts)),
         refused=refused + source.refused,
@@ -247,11 +266,7 @@ def _seen_points(
         return np.empty((0, 3)), np.zeros((len(images), 0), dtype=bool)
     lattice, keys = Lattice(VOXEL_M), np.empty(0, dtype=np.int64)
     for image in images:
-        stride = max(1, image.camera.width // GRID_COLUMNS)
-        z = image.depth(slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-        local = image.camera.rays(stride)[: z.shape[0], : z.shape[1]] * z[..., None]
-        world = np.asarray(apply(image.T_world_camera, local[np.isfinite(z)].astype(np.float64)))
-        keys = np.union1d(keys, voxel_keys(world, lattice))
+        keys = np.union1d(keys, voxel_keys(image.measured(GRID_COLUMNS)[0], lattice))
     points = voxel_centres(keys, lattice)
     sees = np.zeros((len(images), len(points)), dtype=bool)
     for number, image in enumerate(images):
@@ -273,6 +288,21 @@ def visible(image: SceneImage, points: NDArray[np.floating]) -> tuple[NDArray[np
     sees = np.zeros(len(points), dtype=bool)
     sees[inside] = True
     return sees, np.where(sees[:, None], uv, np.nan)
+
+
+def _sightings(
+    source: Source, boxes: Sequence[ObjectBox], images: Sequence[SceneImage], T_zup_from_world: Transform
+) -> Sightings:
+    looking, owners = Looking(boxes, VOXEL_M), owners_of(source, boxes)
+    for image in images:
+        world, flat = image.measured(OBJECT_COLUMNS)
+        upright = np.asarray(apply(T_zup_from_world, world), dtype=np.float64)
+        looking.add(
+            upright,
+            (T_zup_from_world @ image.T_world_camera)[:3, 3],
+            None if owners is None else owners(image.stamp_ns)[flat],
+        )
+    return looking.sightings()
 
 
 def _overlap(sees: NDArray[np.bool_]) -> NDArray[np.float64]:

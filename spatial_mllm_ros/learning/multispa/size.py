@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spatial_mllm_ros.learning.multispa.samples import Picture, Sample, millimetres
 from spatial_mllm_ros.learning.multispa.scene import Scene
 from spatial_mllm_ros.learning.multispa.settings import MultiSpaSettings
+from spatial_mllm_ros.learning.multispa.sightings import Sightings
 from spatial_mllm_ros.learning.multispa.subtasks import Subtask
 from spatial_mllm_ros.scene.pose import apply, invert
 
@@ -20,10 +20,9 @@ COVERED = 0.1
 """An object is covered along an axis when what is seen spans its size to within this share (published)."""
 MOST_IMAGES = 25
 """Of those that show an object, so many are drawn (published)."""
+NOISE = 2.0
+"""Deviations of depth that must be within what a size is covered to: noise must not make an object look whole."""
 LEAST_SIZE_M = 0.1
-"""Smaller ones are below what points of 5 cm tell."""
-MARGIN_M = 0.03
-"""Points belong to an object inside its box and this round it, but for its bottom: the floor below is not its own."""
 
 
 def size_samples(
@@ -48,18 +47,17 @@ def size_samples(
     double: list[Sample] = []
     for number in numbers:
         scene = scenes[number]
-        if not scene.boxes:
+        if not scene.boxes or scene.sightings is None:
             rejected["recordings without known objects"] += 1
             continue
-        owners = _points_of(scene)
-        shown = np.stack([_shows(scene, members) for members in owners])
+        shown = scene.sightings.share >= LEAST_SHARE
         for index, box in enumerate(scene.boxes):
             axis = box.axis_of[dimension]
             size = float(box.size[axis])
             if size < LEAST_SIZE_M:
                 rejected["objects too small along that axis"] += 1
                 continue
-            for frames in _spanning(scene, index, owners[index], shown[index], axis, rng):
+            for frames in _spanning(scene, scene.sightings, index, axis, size, rng):
                 alike = [k for k, b in enumerate(scene.boxes) if b.category == box.category and k != index]
                 if shown[np.ix_(alike, frames)].any() or _in_view(scene, alike, frames):
                     rejected["another object of that category is in view"] += 1
@@ -87,26 +85,6 @@ def _halves(single: list[Sample], double: list[Sample], count: int, rng: np.rand
     return [chosen[k] for k in rng.permutation(len(chosen))]
 
 
-def _points_of(scene: Scene) -> list[NDArray[np.intp]]:
-    """Indices of the scene's points inside each box."""
-    upright = np.asarray(apply(scene.T_zup_from_world, scene.points), dtype=np.float64)
-    owners = []
-    for box in scene.boxes:
-        local, half = box.local(upright), box.size / 2
-        inside = (np.abs(local[:, :2]) <= half[:2] + MARGIN_M).all(axis=1)
-        inside &= (local[:, 2] <= half[2] + MARGIN_M) & (local[:, 2] >= -half[2] + MARGIN_M)
-        owners.append(np.flatnonzero(inside))
-    return owners
-
-
-def _shows(scene: Scene, members: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which images show an object of these points."""
-    if not len(members):
-        return np.zeros(len(scene.images), dtype=bool)
-    least = max(1, int(LEAST_SHARE * len(members)))
-    return np.asarray(scene.sees[:, members].sum(axis=1) >= least)
-
-
 def _in_view(scene: Scene, boxes: Sequence[int], frames: Sequence[int]) -> bool:
     """Whether the centre of one of the boxes lies in one of the images, in front, hidden or not."""
     for index in boxes:
@@ -120,23 +98,14 @@ def _in_view(scene: Scene, boxes: Sequence[int], frames: Sequence[int]) -> bool:
 
 
 def _spanning(
-    scene: Scene,
-    index: int,
-    members: NDArray[np.intp],
-    shown: NDArray[np.bool_],
-    axis: int,
-    rng: np.random.Generator,
+    scene: Scene, seen: Sightings, index: int, axis: int, size: float, rng: np.random.Generator
 ) -> list[list[int]]:
-    """The smallest sets of images that span the object along an axis."""
-    frames = np.flatnonzero(shown)
+    """The smallest sets of images that span an object along an axis, of those whose depth is precise enough to tell."""
+    noise = scene.sensor.depth_stddev(seen.distance[index])
+    frames = np.flatnonzero((seen.share[index] >= LEAST_SHARE) & (NOISE * noise <= COVERED * size))
     if len(frames) > MOST_IMAGES:
         frames = np.sort(rng.choice(frames, MOST_IMAGES, replace=False))
-    box = scene.boxes[index]
-    along = box.local(np.asarray(apply(scene.T_zup_from_world, scene.points[members]), dtype=np.float64))[:, axis]
-    sees = scene.sees[np.ix_(frames, members)]
-    low = np.where(sees, along, np.inf).min(axis=1, initial=np.inf)
-    high = np.where(sees, along, -np.inf).max(axis=1, initial=-np.inf)
-    size = float(box.size[axis])
+    low, high = seen.low[index, frames, axis], seen.high[index, frames, axis]
 
     def spans(a: int, b: int) -> bool:
         return bool(abs(max(high[a], high[b]) - min(low[a], low[b]) - size) <= COVERED * size)
