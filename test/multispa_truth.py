@@ -190,7 +190,11 @@ class Truth:
         if isinstance(gt, list):
             vector = len(gt) == 3
             said = [int(x) for x in re.findall(r"-?\d+", told)]
-            return "" if np.abs(np.subtract(said, np.multiply(gt, 1000 if vector else 1))).max() <= 1 else f"it says {told}"
+            return (
+                ""
+                if np.abs(np.subtract(said, np.multiply(gt, 1000 if vector else 1))).max() <= 1
+                else f"it says {told}"
+            )
         return "" if told == str(gt) else f"it says {told}"
 
 

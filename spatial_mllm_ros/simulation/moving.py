@@ -20,7 +20,7 @@ from spatial_mllm_ros.sources.source import SourceError
 MOST = 12
 RADIUS_M = 0.45
 """Free floor round a mover: half the diagonal of the largest box, and some air."""
-LEG_M = (0.6, 3.0)
+LEG_M = (0.4, 3.0)
 """How far one rolls before it rests."""
 ROLL_S, REST_S = 4.0, 2.0
 """Time of one way, there or back, and of the rest after it."""
@@ -100,7 +100,7 @@ def _way(
     """Both ends of a straight way over free floor that keeps off the others' ways."""
     along = np.linspace(0, 1, 30)[:, None]
     for radius in (RADIUS_M, 0.35, 0.28):
-        for _ in range(400):
+        for _ in range(1000):
             room = house.rooms[int(rng.integers(len(house.rooms)))]
             start = rng.uniform(room.low, room.high)
             angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(*LEG_M)
