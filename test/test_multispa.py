@@ -30,7 +30,7 @@ from spatial_mllm_ros.learning.multispa.settings import MultiSpaSettings
 from spatial_mllm_ros.learning.multispa.subtasks import SUBTASKS, WORDS
 from spatial_mllm_ros.learning.multispa.wording import wordings
 from spatial_mllm_ros.learning.objects import objects_of
-from spatial_mllm_ros.learning.tracks import TapVidSource, save_tracks, tracks_of
+from spatial_mllm_ros.learning.tracks import TapVidSource, tracks_of
 from spatial_mllm_ros.scene.tracks import Tracks
 from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.source import SourceError
@@ -267,15 +267,9 @@ def test_an_overlap_that_makes_no_sense_is_refused(tmp_path: Path, overlap: tupl
 
 
 def test_a_folder_with_objects_and_tracks_beside_it_gives_sizes_and_movements(tmp_path: Path) -> None:
-    source = RenderedSource.from_spec(STILL)
-    write_folder(source, tmp_path / "scan")
-    assert source.tracks is not None
-    save_tracks(tmp_path / "scan" / "tracks.npz", source.tracks)
-    boxes = [
-        {"name": b.name, "category": b.category, "centre": b.centre.tolist(), "size": b.size.tolist(), "yaw": b.yaw}
-        for b in objects_of(source, None)
-    ]
-    (tmp_path / "scan" / "objects.json").write_text(json.dumps({"objects": boxes}), encoding="utf-8")
+    rendered = CliRunner().invoke(main, ["render", str(tmp_path / "scan"), STILL])
+    assert rendered.exit_code == 0, rendered.output
+    boxes = json.loads((tmp_path / "scan" / "objects.json").read_text(encoding="utf-8"))["objects"]
     built = build([str(tmp_path / "scan")], tmp_path / "out", MultiSpaSettings(train=4, evaluation=0, frames=24), quiet)
     made = {m.subtask.name: m for m in built.made}
     assert made["object_movement_coor_vector_still_camera"].records

@@ -9,6 +9,10 @@ from typing import Any, Literal, cast
 import click
 
 from spatial_mllm_ros.commands import common
+from spatial_mllm_ros.learning.objects import FILE as OBJECTS
+from spatial_mllm_ros.learning.objects import objects_of, save_objects
+from spatial_mllm_ros.learning.tracks import FILE as TRACKS
+from spatial_mllm_ros.learning.tracks import save_tracks
 from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.sources.stamps import ns_to_seconds
 from spatial_mllm_ros.sources.writers import replacing, write_folder
@@ -22,8 +26,8 @@ Examples:
   spatial-mllm render house.bag --bag --storage sqlite3    a rosbag2, for "ros2 bag play"
   spatial-mllm ask house --questions house/questions.json  ask what was rendered, check against the truth
 
-DIR gets the recording, questions.json with exact answers (docs/questions-file.md) and floor-plan.svg. It appears whole
-or not at all.
+DIR gets the recording, questions.json with exact answers (docs/questions-file.md), floor-plan.svg, objects.json and, of
+what moves (rendered:moving=4), tracks.npz (docs/learning.md). It appears whole or not at all.
 """
 
 
@@ -57,7 +61,7 @@ def render_command(
 ) -> None:
     """Render a simulated house into DIR as a recording, with questions, their truth and a floor plan.
 
-    SPEC is rendered[:seed=3,rooms=2,frames=600,rate=10,size=320x240,noise=off]; the options say the same.
+    SPEC is rendered[:seed=3,rooms=2,frames=600,rate=10,size=320x240,noise=off,moving=3,still=on]; the options say the same.
     """
     given = {"frames": frames, "rooms": rooms, "seed": seed, "size": size}
     parts = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -74,6 +78,12 @@ def render_command(
                 written = write_bag(source, workshop, chosen, progress=update)
             else:
                 written = write_folder(source, workshop, progress=update).frames
+        if source.movers:
+            common.say("no questions: their truth is known of a house at rest alone (see spatial-mllm data multispa)")
+            questions = 0
+            if source.tracks is not None:
+                save_tracks(workshop / TRACKS, source.tracks)
+        save_objects(workshop / OBJECTS, objects_of(source, None))
         if questions:
             common.say("finding questions and their truth ...")
             made = questions_of(source, questions, bag)

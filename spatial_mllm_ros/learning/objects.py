@@ -69,6 +69,15 @@ def objects_of(source: Source, place: Path | None) -> tuple[ObjectBox, ...]:
         raise SourceError(f"{path} is not a list of objects: {error}; it must look like\n{_EXAMPLE}") from error
 
 
+def save_objects(path: Path, boxes: Sequence[ObjectBox]) -> None:
+    """Write objects.json."""
+    listed = [
+        {"name": b.name, "category": b.category, "centre": b.centre.tolist(), "size": b.size.tolist(), "yaw": b.yaw}
+        for b in boxes
+    ]
+    path.write_text(json.dumps({"objects": listed}, indent=1) + "\n", encoding="utf-8")
+
+
 def owners_of(source: Source, boxes: Sequence[ObjectBox]) -> Callable[[int], NDArray[np.int64]] | None:
     """Where a recording knows it: for a stamp, which of the objects each pixel is on, flat, -1 for none."""
     if not isinstance(source, RenderedSource):

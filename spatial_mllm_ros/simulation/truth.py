@@ -154,6 +154,8 @@ class Asker:
     """Asks about one recording, never the same twice."""
 
     def __init__(self, source: RenderedSource, seed: int, pool: int = 240) -> None:
+        if source.movers:
+            raise SourceError(f"{source.info.name}: truth is known of a house at rest alone, leave out moving=")
         self.source = source
         self.rng = np.random.default_rng([source.seed, seed, 21])
         self.witness = Witness(source, self.rng, pool)
