@@ -137,7 +137,7 @@ class Truth:
     def _surface(self, name: str, number: int) -> np.ndarray:
         """World points of a thing that a frame shows, exactly."""
         index = int(name.removeprefix("frame-"))
-        view = self.source.view(index, colour=False)
+        view = self.source.view(index, color=False)
         rows, columns = np.nonzero(view.thing == number)
         camera = self.source.camera
         z = view.depth[rows, columns]
@@ -170,7 +170,7 @@ class Truth:
         return "" if np.allclose(record["gt_value"], right, atol=1e-6) else f"moved {right}"
 
     def dots_missing(self, record: Record) -> str:
-        """Whether the image has a dot of one colour wherever a point is marked."""
+        """Whether the image has a dot of one color wherever a point is marked."""
         for name, points in zip(record["image"], record["points"], strict=False):
             if "marked" not in name:
                 continue

@@ -86,7 +86,7 @@ def owners_of(source: Source, boxes: Sequence[ObjectBox]) -> Callable[[int], NDA
     table = np.array([number.get(thing.name, -1) for thing in source.house.things] + [-1] * (len(source.movers) + 1))
 
     def owner(stamp_ns: int) -> NDArray[np.int64]:
-        return table[source.view(int(np.searchsorted(source.stamps, stamp_ns)), colour=False).thing].ravel()
+        return table[source.view(int(np.searchsorted(source.stamps, stamp_ns)), color=False).thing].ravel()
 
     return owner
 

@@ -81,7 +81,7 @@ def _mover(
     low, high = piece.bounds()
     start, end = _way(house, plan, rng, taken)
     thing = Thing(
-        f"moving {piece.category} {number}", piece.category, piece.colour, 0,
+        f"moving {piece.category} {number}", piece.category, piece.color, 0,
         (low + high) / 2, high - low, 0.0, piece.meshes, piece.solid, piece.flat,
     )  # fmt: skip
     wide = np.full(2, 3.0)

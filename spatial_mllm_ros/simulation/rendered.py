@@ -158,7 +158,7 @@ class RenderedSource:
             return None
         world = [np.concatenate([tracked(m, self._seconds(i)) for m in self.movers]) for i in range(len(self.stamps))]
         visible = [
-            seen(points, self.view(i, colour=False), self.camera, self.true_pose(i)) for i, points in enumerate(world)
+            seen(points, self.view(i, color=False), self.camera, self.true_pose(i)) for i, points in enumerate(world)
         ]
         group = np.repeat(np.arange(len(self.movers)), TRACKED_POINTS)
         return Tracks(stamps=self.stamps, world=np.stack(world), visible=np.stack(visible), group=group)
@@ -174,7 +174,7 @@ class RenderedSource:
 
         def count(frame: int) -> int:
             pose = self.tour.poses[frame]
-            view = self.caster.render(self.camera, pose, colour=False)
+            view = self.caster.render(self.camera, pose, color=False)
             shown = [with_movers(view, self.movers, self.camera, pose, t, len(self.house.things)) for t in times]
             return sum(int(seen(p, v, self.camera, pose).sum()) for p, v in zip(points, shown, strict=True))
 

@@ -28,7 +28,7 @@ from spatial_mllm_ros.learning.multispa.subtasks import SUBTASKS, Subtask
 from spatial_mllm_ros.learning.multispa.wording import worded
 from spatial_mllm_ros.sources.compressed import decode_rgb
 from spatial_mllm_ros.sources.source import SourceError
-from spatial_mllm_ros.sources.writers import encoded_colour, replacing
+from spatial_mllm_ros.sources.writers import encoded_color, replacing
 
 SUMMARY = "summary.json"
 SCENES = "scenes.json"
@@ -164,7 +164,7 @@ def _record(key: str, sample: Sample, scene: Scene, rng: np.random.Generator, fo
             plain = decode_rgb((folder / IMAGES / name).read_bytes())
             name = f"{scene.name}/marked/{key}-{place + 1}.jpg"
             (folder / IMAGES / scene.name / "marked").mkdir(exist_ok=True)
-            (folder / IMAGES / name).write_bytes(encoded_colour(drawn(plain, picture.marks, rng)))
+            (folder / IMAGES / name).write_bytes(encoded_color(drawn(plain, picture.marks, rng)))
         images.append(name)
         sizes.append((image.camera.height, image.camera.width))
     conversation = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]

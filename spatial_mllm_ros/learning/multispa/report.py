@@ -202,11 +202,11 @@ def _ringed(image: NDArray[np.uint8], points: Sequence[Sequence[float]], answer:
     size = max(6, image.shape[1] // 50)
     for u, v in points:
         at = (round(u), round(v))
-        for colour, wide in (((0, 0, 0), 4), ((255, 230, 0), 2)):
+        for color, wide in (((0, 0, 0), 4), ((255, 230, 0), 2)):
             if answer:
-                cv2.drawMarker(image, at, colour, cv2.MARKER_CROSS, 2 * size, wide)
+                cv2.drawMarker(image, at, color, cv2.MARKER_CROSS, 2 * size, wide)
             else:
-                cv2.circle(image, at, size, colour, wide, cv2.LINE_AA)
+                cv2.circle(image, at, size, color, wide, cv2.LINE_AA)
     return image
 
 

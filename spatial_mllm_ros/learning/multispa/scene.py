@@ -27,7 +27,7 @@ from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.sources.compressed import JPEG
 from spatial_mllm_ros.sources.source import Source, SourceError
 from spatial_mllm_ros.sources.stamps import ns_to_seconds
-from spatial_mllm_ros.sources.writers import encoded_colour, name_of
+from spatial_mllm_ros.sources.writers import encoded_color, name_of
 
 VOXEL_M = 0.05
 """Points of a scene are thinned to one a voxel of this edge (the published engine takes the vertices of a mesh)."""
@@ -241,7 +241,7 @@ def _kept(source: Source, frame: Frame, number: int, folder: Path, images_folder
     """The frame's image and depth on disk."""
     if frame.camera is None or frame.image is None or frame.T_world_camera is None:
         raise ValueError("a usable frame has an image, a camera model and a pose")
-    data = encoded_colour(frame.image)
+    data = encoded_color(frame.image)
     name = f"{number:05d}{'.jpg' if data.startswith(JPEG) else '.png'}"
     (images_folder / name).write_bytes(data)
     depth_file = None if frame.depth is None else folder / f"{number:05d}.npy"
