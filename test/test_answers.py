@@ -213,8 +213,8 @@ def test_a_threshold_is_as_sure_as_the_measure(engine: SpatialQueryEngine) -> No
         assert not yes(ask(engine, a.Threshold(of=m.Depth(of=R), comparison=other, value=2.5)))
     near = a.Threshold(of=m.Depth(of=R), comparison=a.Comparison.MORE, value=measured.value - measured.stddev)
     assert ask(engine, near).confidence == pytest.approx(0.8413, abs=0.002)
-    level = a.Threshold(of=m.Depth(of=R), comparison=a.Comparison.MORE, value=measured.value)
-    assert ask(engine, level).error_code == ErrorCode.ABSTAINED
+    gravity = a.Threshold(of=m.Depth(of=R), comparison=a.Comparison.MORE, value=measured.value)
+    assert ask(engine, gravity).error_code == ErrorCode.ABSTAINED
     assert yes(ask(engine, a.Within(of=m.Depth(of=R), low=2.8, high=3.2)))
     assert not yes(ask(engine, a.Within(of=m.Depth(of=R), low=1.8, high=2.2)))
     assert yes(ask(engine, a.Threshold(of=m.Depth(of=R), comparison=a.Comparison.ABOUT, value=2.9)))

@@ -20,8 +20,8 @@ from spatial_mllm_ros.queries.answer import Answer, ImagePoint, Request
 from spatial_mllm_ros.queries.asks import Ask
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.queries.query import Query, points_of
+from spatial_mllm_ros.simulation.ground_truth import GroundTruth, Point
 from spatial_mllm_ros.simulation.rendered import RenderedSource
-from spatial_mllm_ros.simulation.witness import Point, Witness
 
 pytest.importorskip("embreex", reason="there is no embreex wheel for this platform")
 
@@ -45,13 +45,13 @@ class House:
     def __init__(self, seed: int) -> None:
         self.source = RenderedSource(seed=seed, rooms=2, frames=90, rate_hz=4.0, width=320, height=240)
         self.rng = np.random.default_rng(seed)
-        self.witness = Witness(self.source, self.rng, 90)
+        self.ground_truth = GroundTruth(self.source, self.rng, 90)
         seen = engine_for(self.source)
         self.engine = SpatialQueryEngine(seen.memory, seen.sensor, EVERYTHING)
 
     def points(self, count: int) -> list[Point]:
-        frame = int(self.rng.choice(self.witness.frames)) if self.rng.random() < 0.5 else None
-        drawn = [p for _ in range(6 * count) if (p := self.witness.point(frame)) is not None]
+        frame = int(self.rng.choice(self.ground_truth.frames)) if self.rng.random() < 0.5 else None
+        drawn = [p for _ in range(6 * count) if (p := self.ground_truth.point(frame)) is not None]
         found = list({(p.frame, p.u, p.v): p for p in drawn}.values())[:count]
         return found if len(found) == count else self.points(count)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.scene.level import ImageSurfels, estimate_level
+from spatial_mllm_ros.scene.gravity import ImageSurfels, estimate_gravity
 from spatial_mllm_ros.scene.pose import make_transform
 
 LEVEL = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a camera that looks along y
@@ -21,7 +21,7 @@ def images(height_of, noise=0.0, count=16):
 
 
 def stddev(*args, **more):
-    return estimate_level(list(images(*args, **more))).floor_stddev_m
+    return estimate_gravity(list(images(*args, **more))).floor_stddev_m
 
 
 def test_a_flat_floor_is_known_better_than_one_image_tells_it():

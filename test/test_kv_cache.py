@@ -16,7 +16,7 @@ pytest.importorskip("transformers", reason="the extra 'model' is not installed")
 
 from transformers import DynamicCache, Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
-from spatial_mllm_ros.models.mllm.cache import FeatureCache, RoomyCache
+from spatial_mllm_ros.models.mllm.cache import FeatureCache, StaticCache
 
 VOCABULARY = 97
 
@@ -53,7 +53,7 @@ def tokens(count: int, seed: int) -> Any:
 @torch.inference_mode()
 def test_equal_to_dynamic_cache_token_for_token(language_model: Any) -> None:
     """Prefill in pieces and single tokens, beyond the room that was made at first: the very same numbers."""
-    theirs, ours = DynamicCache(config=language_model.config), RoomyCache(room=10, growth=4)
+    theirs, ours = DynamicCache(config=language_model.config), StaticCache(room=10, growth=4)
     for seed, count in enumerate((7, 5, 1, 1, 9, 1, 1)):
         ids = tokens(count, seed)
         expected = language_model(input_ids=ids, past_key_values=theirs, use_cache=True).last_hidden_state
@@ -64,7 +64,7 @@ def test_equal_to_dynamic_cache_token_for_token(language_model: Any) -> None:
 
 @torch.inference_mode()
 def test_truncated_goes_on_as_if_nothing_had_been_written(language_model: Any) -> None:
-    cache = RoomyCache(room=40)
+    cache = StaticCache(room=40)
     language_model(input_ids=tokens(12, 0), past_key_values=cache, use_cache=True)
     buffers = [layer._keys.data_ptr() for layer in cache.layers]
     answers = []
@@ -80,7 +80,7 @@ def test_truncated_goes_on_as_if_nothing_had_been_written(language_model: Any) -
 
 @torch.inference_mode()
 def test_writes_in_place_within_its_room(language_model: Any) -> None:
-    cache = RoomyCache(room=64)
+    cache = StaticCache(room=64)
     language_model(input_ids=tokens(12, 0), past_key_values=cache, use_cache=True)
     buffers, nbytes = [layer._keys.data_ptr() for layer in cache.layers], cache.nbytes
     for seed in range(20):
@@ -91,7 +91,7 @@ def test_writes_in_place_within_its_room(language_model: Any) -> None:
 
 @torch.inference_mode()
 def test_copy_is_independent(language_model: Any) -> None:
-    cache = RoomyCache(room=20)
+    cache = StaticCache(room=20)
     language_model(input_ids=tokens(12, 0), past_key_values=cache, use_cache=True)
     twin = cache.copy(8, room=30)
     kept = twin.layers[0].keys.clone()
@@ -103,7 +103,7 @@ def test_copy_is_independent(language_model: Any) -> None:
 
 def test_cannot_be_cut_to_more_than_it_holds() -> None:
     with pytest.raises(ValueError, match="cannot be cut"):
-        RoomyCache(room=8).truncate(1)
+        StaticCache(room=8).truncate(1)
 
 
 @given(

@@ -169,7 +169,7 @@ def test_after_a_break_the_memory_stays_and_the_diagnostics_say_so(engines: Engi
     wait_for(lambda: "show nothing of what is known" in finding(engine, "geometry from color").message, LONG_S)
     told = finding(engine, "geometry from color")
     values = dict(told.values)
-    assert (told.level, values["segment"], values["relocated"]) == (Level.WARN, "1", "0")
+    assert (told.level, values["submap"], values["relocated"]) == (Level.WARN, "1", "0")
     assert int(values["lost"]) > 0
     assert known <= {stored.frame_id for stored in engine.memory.frames()}
 

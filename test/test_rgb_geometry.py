@@ -507,7 +507,7 @@ def test_spoiled_windows_are_dropped_and_their_images_tried_again(
     status = geometry.status()
     assert sum(status.dropped_windows.values()) == 2
     assert set(status.dropped_windows) <= {"unsupported", "residual", "no_agreement", "turn", "scale"}
-    assert status.segment == 0
+    assert status.submap == 0
     assert len(memory) == len(room)
     assert_same_scale(depth_ratios(memory, room))
     assert "is dropped" in caplog.text
@@ -517,8 +517,8 @@ def test_a_chain_that_breaks_begins_anew_where_poses_place_it(room: list[Frame])
     geometry = RgbGeometry(StandInPredictor(room, spoil=lambda call: 3 <= call < 6), RECORDINGS)
     memory = run(geometry, [color(f) for f in room])
     status = geometry.status()
-    assert status.segment == 1
-    assert memory.world_frame == MAP  # both segments are in the world of the poses
+    assert status.submap == 1
+    assert memory.world_frame == MAP  # both submaps are in the world of the poses
     assert len(memory) > len(room) - 12
     assert memory.frames()[0].frame.stamp_ns == room[0].stamp_ns
     assert_same_scale(depth_ratios(memory, room))
@@ -555,7 +555,7 @@ def test_a_chain_that_breaks_goes_on_when_the_camera_comes_back(room: list[Frame
         for stored in memory.frames():
             assert ids.setdefault(stored.frame.stamp_ns, stored.frame_id) == stored.frame_id
     status = geometry.status()
-    assert (status.segment, status.relocated, status.lost, status.held) == (1, 1, 0, 0)
+    assert (status.submap, status.relocated, status.lost, status.held) == (1, 1, 0, 0)
     assert held
     assert min(held) == max(held) >= 20  # what was known stays, and is not mixed with what may lie elsewhere
     assert memory.world_frame == ("rgb_geometry_0" if metric else "up_to_scale_0")
@@ -653,7 +653,7 @@ def test_what_breaks_again_before_it_is_found_is_left_out(room: list[Frame]) -> 
     geometry = RgbGeometry(predictor, RECORDINGS)
     memory = run(geometry, [color(f, pose=False) for f in frames])
     status = geometry.status()
-    assert (status.segment, status.relocated) == (2, 1)
+    assert (status.submap, status.relocated) == (2, 1)
     assert status.left_out["not_connected"] >= 5
     assert_same_shape(memory, frames)
 
@@ -689,14 +689,14 @@ def test_a_camera_that_comes_back_takes_the_drift_out(room: list[Frame], monkeyp
             for stored in memory.frames():
                 assert ids.setdefault(stored.frame.stamp_ns, stored.frame_id) == stored.frame_id
         status = geometry.status()
-        assert (status.segment, status.loops >= 1) == (0, closing)
+        assert (status.submap, status.loops >= 1) == (0, closing)
         assert status.windows <= predictor.calls <= 1.5 * status.windows
         stamps, poses = geometry.predicted_poses()
         off.append(path_errors(stamps.tolist(), poses, frames))
     assert np.sqrt(np.mean(off[1] ** 2)) < 0.8 * np.sqrt(np.mean(off[0] ** 2))
     np.testing.assert_allclose(shape_errors(memory, frames), off[1][: len(memory)], atol=0.02)  # it has followed
-    held = geometry._segment.anchors.held
-    assert len(held) == MAX_ANCHORS  # however long the segment
+    held = geometry._submap.anchors.held
+    assert len(held) == MAX_ANCHORS  # however long the submap
     near = {int(np.argmin([abs(f.stamp_ns - a.stamp_ns) for f in frames])) % len(room) for a in held}
     assert len(near) > 20  # and spread over where the camera was
     large = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), dtype=np.uint8)
@@ -738,7 +738,7 @@ def test_images_that_no_other_confirms_take_no_part(room: list[Frame]) -> None:
     geometry = RgbGeometry(predictor, RECORDINGS)
     memory = run(geometry, [color(f, pose=False) for f in room])
     status = geometry.status()
-    assert (status.segment, status.dropped_windows) == (0, {})
+    assert (status.submap, status.dropped_windows) == (0, {})
     assert status.left_out == {"unsupported": len(bad)}
     good = [f for i, f in enumerate(room) if i not in bad]
     assert [s.frame.stamp_ns for s in memory.frames()] == [f.stamp_ns for f in good]
@@ -759,7 +759,7 @@ def test_a_covered_lens_and_broken_images_are_left_out(room: list[Frame], config
     run(geometry, [*map(color, room[:8]), *covered, torn, *map(color, later(room[8:24], 20))])
     status = geometry.status()
     assert (status.left_out["blank"], status.left_out["bad_image"]) == (6, 1)
-    assert (status.segment, status.dropped_windows) == (0, {})
+    assert (status.submap, status.dropped_windows) == (0, {})
 
 
 def test_warnings_do_not_flood_the_log(room: list[Frame], caplog: pytest.LogCaptureFixture) -> None:
@@ -823,7 +823,7 @@ def test_a_predictor_that_is_down_for_a_while_does_not_break_the_chain(room: lis
     frames = [*room[:12], *later([room[11]] * 12, 20), *later(room[12:24], 40)]  # the camera waits meanwhile
     memory = run(geometry, [color(f, pose=False) for f in frames])
     status = geometry.status()
-    assert (status.dropped_windows, status.segment) == ({"predictor_failed": 5}, 0)
+    assert (status.dropped_windows, status.submap) == ({"predictor_failed": 5}, 0)
     assert {f.stamp_ns for f in frames[24:]} <= {s.frame.stamp_ns for s in memory.frames()}
 
 

@@ -341,7 +341,7 @@ def test_specks_go_and_surfaces_stay() -> None:
 
 
 def test_scales_follow_the_links_wherever_they_lead() -> None:
-    """A tree of windows, as after a segment has joined another: the least squares of all links and observations."""
+    """A tree of windows, as after a submap has joined another: the least squares of all links and observations."""
     random = np.random.default_rng(3)
     before = np.array([0, 1, 0, 3, 1, 5, 5])
     links, stddevs = random.normal(0, 1, 7), random.uniform(0.01, 0.05, 7)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from spatial_mllm_ros.answering.metres import POWER
-from spatial_mllm_ros.answering.space import DepthLender, LevelCache
+from spatial_mllm_ros.answering.space import DepthLender, GravityCache
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.memory.view import MemoryView
@@ -23,7 +23,7 @@ from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoi
 from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, EvidenceKind, QueryError, ScaleSource
 from spatial_mllm_ros.queries.query import Query, boxes_of, points_of
 from spatial_mllm_ros.queries.units import UNITS, convert, format_measure
-from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.gravity import Gravity
 from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement, measure_point
 from spatial_mllm_ros.scene.pose import Transform, invert, to_quaternion
 from spatial_mllm_ros.scene.sensor import SensorModel
@@ -55,7 +55,7 @@ class QueryConfig:
     min_confidence: float = 0.6
     moment_tolerance_s: float = 0.1
     max_gap_s: float = 2.0
-    level_frames: int = 48
+    gravity_frames: int = 48
     near_m: float = 3.0
     timeout_s: float = 30.0
     max_pose_age_s: float = 0.0
@@ -93,7 +93,7 @@ class Context:
     memory: MemoryView
     sensor: SensorModel
     config: QueryConfig
-    levels: LevelCache
+    gravity_cache: GravityCache
     lender: DepthLender
     lookup: TransformLookup | None = None
     deadline: float = math.inf
@@ -269,27 +269,27 @@ class Context:
         """Frames held within the request's window, of ``camera_frame``, by stamp."""
         return self.memory.frames(self.window_start, self.window_end, self.camera_frame)
 
-    def level(self) -> Level:
+    def gravity(self) -> Gravity:
         """Up, floor and ceiling. NOT_SEEN where the fixed frame is the camera's own and no floor was seen: then neither the
         images nor convention tell which way is up."""
-        level = self.levels.level(self.memory)
-        track = self.memory.track() if level.assumed else None
+        gravity = self.gravity_cache.gravity(self.memory)
+        track = self.memory.track() if gravity.assumed else None
         if track is not None and len(track) and np.array_equal(track.arrays()[1][0, 3:], (0.0, 0.0, 0.0, 1.0)):
             raise QueryError(
                 ErrorCode.NOT_SEEN,
                 "which way is up is not known: the camera has no pose of its own, and no floor is clearly seen",
             )
-        return level
+        return gravity
 
-    def level_with_floor(self) -> Level:
+    def gravity_with_floor(self) -> Gravity:
         """As ``level``, NOT_SEEN where the floor was not."""
-        level = self.level()
-        if level.floor_stddev_m is None:
+        gravity = self.gravity()
+        if gravity.floor_stddev_m is None:
             raise QueryError(
                 ErrorCode.NOT_SEEN,
                 "the floor was not seen (no large, lowest surface facing up), so nothing is above it",
             )
-        return level
+        return gravity
 
     def require_window(self, stamp_ns: int, name: str) -> None:
         start, end = self.window_start, self.window_end
@@ -409,7 +409,7 @@ class Context:
 
     def surfels(self) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
         """Points and unit normals of what was seen, by image, world."""
-        images = self.levels.surfels(self.memory)
+        images = self.gravity_cache.surfels(self.memory)
         if not images:
             raise QueryError(ErrorCode.NOT_SEEN, "no frame with depth was seen")
         return [s.points for s in images], [s.normals for s in images]

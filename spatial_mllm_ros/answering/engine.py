@@ -26,7 +26,7 @@ from spatial_mllm_ros.answering.handlers import unavailable
 from spatial_mllm_ros.answering.metres import in_metres, require_metres, without_metres
 from spatial_mllm_ros.answering.model_backend import ModelBackend
 from spatial_mllm_ros.answering.moments import window_of
-from spatial_mllm_ros.answering.space import DepthLender, LevelCache
+from spatial_mllm_ros.answering.space import DepthLender, GravityCache
 from spatial_mllm_ros.answering.understanding import NotUnderstood, Understood, understand
 from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
@@ -104,7 +104,7 @@ class SpatialQueryEngine:
         self.sensor = sensor or SensorModel()
         self.config = config or QueryConfig()
         self.reader = reader or ConversationReader()
-        self.levels = LevelCache(T_zup_from_world, self.config.level_frames)
+        self.gravity_cache = GravityCache(T_zup_from_world, self.config.gravity_frames)
         self.lender = DepthLender()
         self.model = model
         self._lookup = lookup
@@ -204,7 +204,7 @@ class SpatialQueryEngine:
         if query is not None and not lacks:
             only = alone(request, query, call.seen)
             if only is not None:
-                return self._measured(replace(call, seen=only), query, LevelCache())
+                return self._measured(replace(call, seen=only), query, GravityCache())
         if len(call.seen) == 0:
             return self._without_memory(call, lacks)
         if query is None or (lacks and call.understood.free_form):
@@ -243,7 +243,7 @@ class SpatialQueryEngine:
             raise error
         return self._instead(self.model, call, error)
 
-    def _measured(self, call: _Call, query: Query, levels: LevelCache | None = None) -> Answer:
+    def _measured(self, call: _Call, query: Query, gravity_cache: GravityCache | None = None) -> Answer:
         """Geometry's answer. levels: of what was seen, where that is not the memory."""
         request, scale = call.request, call.seen.scale
         require_metres(scale, query)
@@ -258,7 +258,7 @@ class SpatialQueryEngine:
             memory=call.seen,
             sensor=call.seen.sensor_from(self.sensor),
             config=self.config,
-            levels=levels or self.levels,
+            gravity_cache=gravity_cache or self.gravity_cache,
             lender=self.lender,
             lookup=self._lookup,
             deadline=call.deadline,

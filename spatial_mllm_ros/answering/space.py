@@ -11,12 +11,12 @@ import numpy as np
 from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.view import MemoryView
 from spatial_mllm_ros.perception.rgb.rgb_geometry import is_own_world
-from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level, image_surfels
+from spatial_mllm_ros.scene.gravity import Gravity, ImageSurfels, estimate_gravity, image_surfels
 from spatial_mllm_ros.scene.pose import Transform, invert
 from spatial_mllm_ros.scene.registration import register_depth
 
 
-class LevelCache:
+class GravityCache:
     """Up, floor and ceiling of a memory, found anew when its candidate frames change.
 
     What each image shows is kept by frame, so that a change costs one image, not all of them.
@@ -30,19 +30,19 @@ class LevelCache:
         self._lock = threading.Lock()
         self._surfels: dict[int, ImageSurfels] = {}
         self._key: tuple[object, ...] | None = None
-        self._level: Level | None = None
+        self._gravity: Gravity | None = None
 
-    def level(self, memory: MemoryView) -> Level:
+    def gravity(self, memory: MemoryView) -> Gravity:
         """The level of what ``memory`` holds now."""
         with self._lock:
             return self._find(memory)
 
-    def _find(self, memory: MemoryView) -> Level:
+    def _find(self, memory: MemoryView) -> Gravity:
         # by a hash of the id: evenly spread, and nearly the same ones when some candidates change
         chosen = sorted(memory.candidates, key=lambda i: (i * 2654435761) % 2**32)[: self._max_frames]
         stored = [s for s in map(memory.get, sorted(chosen)) if s is not None]
         key = tuple((s.frame_id, id(s.frame)) for s in stored)
-        if self._level is None or key != self._key:
+        if self._gravity is None or key != self._key:
             kept = self._surfels
             self._surfels = {}
             for s in stored:
@@ -50,11 +50,11 @@ class LevelCache:
                 if known is None or known.T_world_camera is not s.frame.T_world_camera:
                     known = image_surfels(s.frame)
                 self._surfels[s.frame_id] = known
-            self._level = estimate_level(
+            self._gravity = estimate_gravity(
                 list(self._surfels.values()), None if is_own_world(memory.world_frame) else self._declared
             )
             self._key = key
-        return self._level
+        return self._gravity
 
     def surfels(self, memory: MemoryView) -> list[ImageSurfels]:
         """What the images show that the level of ``memory`` was found in."""

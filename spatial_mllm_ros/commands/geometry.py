@@ -75,7 +75,7 @@ def loaded(choice: GeometryChoice | None) -> Iterator[RgbGeometry | None]:
     predictor = make_predictor(choice.options)
     try:
         predictor.start()
-        models.wait_behind_bar(predictor, "loading the geometry from color")
+        models.wait_with_progress(predictor, "loading the geometry from color")
         yield RgbGeometry(predictor, RgbGeometryConfig.for_recordings())
     finally:
         predictor.close()
@@ -91,7 +91,7 @@ def report(session: Session) -> dict[str, Any] | None:
         "predictor": session.geometry.predictor.name,
         "windows": status.windows,
         "dropped_windows": status.dropped_windows,
-        "segments": status.segment + 1 - status.relocated,
+        "submaps": status.submap + 1 - status.relocated,
         "scale_source": status.scale.source.name,
         "scale_stddev": status.scale.stddev if known else None,
         "scale_residual": status.scale.residual if known else None,

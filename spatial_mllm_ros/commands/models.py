@@ -216,10 +216,10 @@ def check(status: ModelStatus) -> None:
 
 def wait_loaded(backend: ModelBackend) -> None:
     """Wait for the model behind a bar on stderr. Failure when it cannot be loaded."""
-    wait_behind_bar(cast(LoadedModel, backend.model), "loading the model")
+    wait_with_progress(cast(LoadedModel, backend.model), "loading the model")
 
 
-def wait_behind_bar(loads: Loads, what: str) -> None:
+def wait_with_progress(loads: Loads, what: str) -> None:
     """Wait for what loads behind a bar on stderr. Failure when it cannot be loaded."""
     console = common.err()
     columns: tuple[ProgressColumn, ...] = (

@@ -360,7 +360,7 @@ def _geometry(status: LiveStatus, before: LiveStatus | None) -> Iterator[Finding
     values = [("predictor", process.model_id), ("state", process.state), ("windows", str(images.windows))]
     values += [(f"dropped_{reason}", str(n)) for reason, n in sorted(images.dropped_windows.items())]
     values += [(f"left_out_{reason}", str(n)) for reason, n in sorted(images.left_out.items())]
-    values += [("waiting", str(images.waiting)), ("held_back", str(images.held)), ("segment", str(images.segment))]
+    values += [("waiting", str(images.waiting)), ("held_back", str(images.held)), ("submap", str(images.submap))]
     values += [("relocated", str(images.relocated)), ("lost", str(images.lost)), ("loops", str(images.loops))]
     values += [("scale_source", images.scale.source.name)]
     if images.scale.known:

@@ -125,7 +125,7 @@ def _format(kind: type) -> str:
     return "d" if kind is int else "g"
 
 
-def _is(
+def _parameter(
     default: Any,
     description: str,
     *,
@@ -155,212 +155,218 @@ def _is(
 class Settings:
     """The node's parameters with their values. Raises ParameterError for values that do not fit together."""
 
-    color_topic: str = _is(
+    color_topic: str = _parameter(
         "camera/color/image_raw",
         "Color images (sensor_msgs/Image). Several cameras: topics separated by commas, here and in the other topics.",
         section="Cameras",
     )
-    color_transport: str = _is(
+    color_transport: str = _parameter(
         "raw",
         "compressed: take <color_topic>/compressed (sensor_msgs/CompressedImage, JPEG or PNG) instead. Images then "
         "stay compressed in memory, which holds ten times as many.",
         choices=("raw", "compressed"),
     )
-    depth_topic: str = _is(
+    depth_topic: str = _parameter(
         "camera/aligned_depth_to_color/image_raw",
         "Depth images (sensor_msgs/Image, 16UC1 or 32FC1); empty: the camera has none. Depth of another optical frame "
         "or size is registered to the color image, for which its CameraInfo and the TF between the two are needed.",
     )
-    depth_transport: str = _is(
+    depth_transport: str = _parameter(
         "raw",
         "compressedDepth: take <depth_topic>/compressedDepth (PNG or RVL) instead.",
         choices=("raw", "compressedDepth"),
     )
-    camera_info_topic: str = _is(
+    camera_info_topic: str = _parameter(
         "",
         "CameraInfo of the color images; empty: camera_info beside the image topic. none: the camera is not calibrated, "
         "for which rgb_geometry is needed, which estimates its focal length, too.",
     )
-    depth_camera_info_topic: str = _is("", "CameraInfo of the depth images; empty: camera_info beside the depth topic.")
-    depth_unit_m: float = _is(
+    depth_camera_info_topic: str = _parameter(
+        "", "CameraInfo of the depth images; empty: camera_info beside the depth topic."
+    )
+    depth_unit_m: float = _parameter(
         0.0,
         "Metres of one count of a depth image; 0: that of its format (integers 0.001, floating point 1).",
         section="Depth",
         unit="m",
         within=(0.0, 1000.0),
     )
-    invalid_depth: str = _is(
+    invalid_depth: str = _parameter(
         "65535", "Raw values of depth, separated by commas, that mean no data, beside 0, NaN and infinity."
     )
-    min_depth_m: float = _is(0.0, "Depth below is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
-    max_depth_m: float = _is(0.0, "Depth beyond is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
-    color_qos: str = _is(
+    min_depth_m: float = _parameter(0.0, "Depth below is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
+    max_depth_m: float = _parameter(0.0, "Depth beyond is no data; 0: no bound.", unit="m", within=(0.0, 1000.0))
+    color_qos: str = _parameter(
         "auto",
         "Quality of service of the color subscriptions. auto: reliable, and best effort where a publisher offers no "
         "more.",
         section="Quality of service",
         choices=QOS_NAMES,
     )
-    depth_qos: str = _is("auto", "Quality of service of the depth subscriptions.", choices=QOS_NAMES)
-    camera_info_qos: str = _is("auto", "Quality of service of the CameraInfo subscriptions.", choices=QOS_NAMES)
-    tf_qos: str = _is("auto", "Quality of service of the subscription to /tf.", choices=QOS_NAMES)
-    tf_static_qos: str = _is("latched", "Quality of service of the subscription to /tf_static.", choices=QOS_NAMES)
-    pose_qos: str = _is("auto", "Quality of service of the subscription to pose_topic.", choices=QOS_NAMES)
-    qos_depth: int = _is(
+    depth_qos: str = _parameter("auto", "Quality of service of the depth subscriptions.", choices=QOS_NAMES)
+    camera_info_qos: str = _parameter("auto", "Quality of service of the CameraInfo subscriptions.", choices=QOS_NAMES)
+    tf_qos: str = _parameter("auto", "Quality of service of the subscription to /tf.", choices=QOS_NAMES)
+    tf_static_qos: str = _parameter(
+        "latched", "Quality of service of the subscription to /tf_static.", choices=QOS_NAMES
+    )
+    pose_qos: str = _parameter("auto", "Quality of service of the subscription to pose_topic.", choices=QOS_NAMES)
+    qos_depth: int = _parameter(
         10, "Messages that a subscription to images or CameraInfo keeps until they are taken.", within=(1, 1000)
     )
-    fixed_frame: str = _is(
+    fixed_frame: str = _parameter(
         "",
         "Frame in which the camera's poses are remembered. Empty: map, odom or world, whichever the camera hangs "
         "below, else the top of its TF tree.",
         section="Time and transforms",
     )
-    image_frame: str = _is(
+    image_frame: str = _parameter(
         OPTICAL,
         "Axes of the frame that images are stamped with. optical: x right, y down, z forward. body: x forward, y left, z up, "
         "as some simulators have it.",
         choices=IMAGE_FRAMES,
     )
-    tf_namespace: str = _is("", "Whose transforms count: robot1 for /robot1/tf and /robot1/tf_static; empty: /tf.")
-    pose_topic: str = _is(
+    tf_namespace: str = _parameter(
+        "", "Whose transforms count: robot1 for /robot1/tf and /robot1/tf_static; empty: /tf."
+    )
+    pose_topic: str = _parameter(
         "",
         "Where the robot or the camera is, instead of TF up to the fixed frame: nav_msgs/Odometry, geometry_msgs/PoseStamped "
         "or PoseWithCovarianceStamped, whose covariance goes into the answers' deviations; empty: TF.",
     )
-    pose_type: str = _is(
+    pose_type: str = _parameter(
         "auto",
         "Type of pose_topic. auto: as it is published.",
         choices=("auto", *(name.rpartition("/")[2] for name in POSE_TYPES)),
     )
-    pose_frame: str = _is(
+    pose_frame: str = _parameter(
         "",
         "The frame whose pose pose_topic tells; empty: child_frame_id of Odometry, else base_link or what else the camera "
         "hangs below, else the camera's own frame.",
     )
-    static: bool = _is(
+    static: bool = _parameter(
         False, "The camera does not move, and needs no pose: every image is taken at the origin of the fixed frame."
     )
-    sync_tolerance_s: float = _is(
+    sync_tolerance_s: float = _parameter(
         0.02, "Color and depth whose stamps differ by at most this belong together.", unit="s", within=(0.0, 1.0)
     )
-    tf_wait_s: float = _is(
+    tf_wait_s: float = _parameter(
         1.2,
         "How much newer a camera's data may get while an image waits for its depth and for the transform at its stamp. "
         "An image without its transform is refused and counted; the latest transform is never taken instead.",
         unit="s",
         within=(0.0, 30.0),
     )
-    tf_history_s: float = _is(30.0, "Transforms are remembered for this long.", unit="s", within=(0.1, 3600.0))
-    tf_max_gap_s: float = _is(
+    tf_history_s: float = _parameter(30.0, "Transforms are remembered for this long.", unit="s", within=(0.1, 3600.0))
+    tf_max_gap_s: float = _parameter(
         2.0,
         "Transforms further apart than this are not interpolated between; poses in between are the less certain the less "
         "evenly the camera moves. 0: however far apart.",
         unit="s",
         within=(0.0, 60.0),
     )
-    pose_offset_s: float = _is(
+    pose_offset_s: float = _parameter(
         0.0,
         "How much later transforms and poses are stamped than images of the same moment. Images wait for them, so that "
         "tf_wait_s must be longer than that.",
         unit="s",
         within=(-5.0, 5.0),
     )
-    clock_reset_s: float = _is(
+    clock_reset_s: float = _parameter(
         5.0,
         "Stamps that jump back by more than this mean that the clock was set back: a recording started over.",
         unit="s",
         within=(0.1, 3600.0),
     )
-    on_clock_reset: str = _is(
+    on_clock_reset: str = _parameter(
         "forget",
         "What happens to the memory when the clock is set back. keep: it stays, and images of stamps that are in it "
         "already are refused.",
         choices=("forget", "keep"),
         change=Change.ANY_TIME,
     )
-    max_future_s: float = _is(
+    max_future_s: float = _parameter(
         1.0, "Images whose stamps are further ahead of the node's clock are refused.", unit="s", within=(0.0, 1e9)
     )
-    image_queue: int = _is(
+    image_queue: int = _parameter(
         30,
         "Messages of one image or CameraInfo topic that wait to be taken in; beyond that the oldest is dropped, and "
         "counted.",
         section="Queues",
         within=(1, 1000),
     )
-    tf_queue: int = _is(1000, "The same for /tf and /tf_static.", within=(1, 100_000))
-    max_frames: int = _is(
+    tf_queue: int = _parameter(1000, "The same for /tf and /tf_static.", within=(1, 100_000))
+    max_frames: int = _parameter(
         3000, "Frames in memory; beyond that the oldest that is no keyframe candidate goes.",
         section="Memory", within=(1, 10_000_000),
     )  # fmt: skip
-    max_memory_mib: int = _is(
+    max_memory_mib: int = _parameter(
         2048, "Images and depth in memory, the same.", unit="MiB", within=(1, 1_000_000)
     )  # fmt: skip
-    max_frame_rate_hz: float = _is(
+    max_frame_rate_hz: float = _parameter(
         0.0,
         "Frames of one camera taken into memory at most; 0: all. Images left out cannot be referred to in questions.",
         unit="Hz",
         within=(0.0, 1000.0),
         change=Change.ANY_TIME,
     )
-    coverage_depth_m: float = _is(
+    coverage_depth_m: float = _parameter(
         10.0, "Deeper points do not count as seen space when keyframes are selected.", unit="m", within=(0.1, 1000.0)
     )
-    points_per_frame: int = _is(
+    points_per_frame: int = _parameter(
         20_000, "About so many points of a frame, evenly spread, are sampled for selection.", within=(100, 1_000_000)
     )
-    pool_size: int = _is(128, "Candidate keyframes kept.", within=(2, 4096))
-    core_size: int = _is(
+    pool_size: int = _parameter(128, "Candidate keyframes kept.", within=(2, 4096))
+    core_size: int = _parameter(
         16, "Size of the core with the streaming guarantee, at most half of pool_size.", within=(1, 2048)
     )
-    min_voxel_size_m: float = _is(
+    min_voxel_size_m: float = _parameter(
         0.02, "The voxels that selection counts are never finer than this.", unit="m", within=(0.001, 10.0)
     )
-    sensor_model: str = _is(
+    sensor_model: str = _parameter(
         "rgbd",
         "What is assumed about errors of depth and poses: rgbd (a consumer RGB-D camera), exact (a simulation without "
         "noise), or the path of a sensor.yaml. Depth that rgb_geometry predicts has errors of its own.",
     )
-    level: str = _is(
+    level: str = _parameter(
         "estimate",
         "Where up and the floor are. estimate: found in the depth images, up near the fixed frame's z where it fits. "
         "fixed_frame: z of the fixed frame is up and its z = 0 is the floor.",
         choices=("estimate", "fixed_frame"),
     )
-    keyframes_count: int = _is(
+    keyframes_count: int = _parameter(
         16, "Keyframes published, and frames for a model's answer.", section="Keyframes", within=(1, 1024),
         change=Change.ANY_TIME,
     )  # fmt: skip
-    keyframes_rate_hz: float = _is(
+    keyframes_rate_hz: float = _parameter(
         1.0,
         "~/keyframes is published when the keyframes have changed, at most this often; 0: never.",
         unit="Hz",
         within=(0.0, 100.0),
         change=Change.ANY_TIME,
     )
-    query_workers: int = _is(2, "Questions answered at the same time.", section="Questions", within=(1, 64))
-    query_queue: int = _is(
+    query_workers: int = _parameter(2, "Questions answered at the same time.", section="Questions", within=(1, 64))
+    query_queue: int = _parameter(
         64, "Questions that wait for a worker; further ones are told BUSY.", within=(1, 1000), change=Change.START
     )
-    timeout_s: float = _is(
+    timeout_s: float = _parameter(
         30.0,
         "Time limit, waiting included, of a question that sets none.",
         unit="s",
         within=(0.001, 3600.0),
         change=Change.ANY_TIME,
     )
-    min_confidence: float = _is(
+    min_confidence: float = _parameter(
         0.6, "A choice or a yes/no that is less certain is not given (ABSTAINED).",
         within=(0.0, 1.0), change=Change.ANY_TIME,
     )  # fmt: skip
-    moment_tolerance_s: float = _is(
+    moment_tolerance_s: float = _parameter(
         0.1,
         "A moment in a question means the frame at most this far from it.",
         unit="s",
         within=(0.0, 60.0),
         change=Change.ANY_TIME,
     )
-    max_pose_age_s: float = _is(
+    max_pose_age_s: float = _parameter(
         5.0,
         "Questions about where the camera is now get a code that says how old its last pose is when that is older; 0: any "
         "age.",
@@ -368,125 +374,129 @@ class Settings:
         within=(0.0, 1e9),
         change=Change.ANY_TIME,
     )
-    reader: str = _is(
+    reader: str = _parameter(
         "grammar",
         "What reads questions in words. grammar: English, by rule. A URL, as http://127.0.0.1:8080/v1: what the grammar does "
         "not read, any language and follow-ups too, goes to a language model behind this OpenAI-compatible endpoint, its key "
         "in the environment variable SPATIAL_MLLM_READER_API_KEY. model: to the language model of the checkpoint in model.",
     )
-    reader_model: str = _is("", "Name of the endpoint's model; empty: the first one that it lists.")
-    reader_timeout_s: float = _is(10.0, "Time limit of the endpoint for one question.", unit="s", within=(0.1, 600.0))
-    base_frame: str = _is(
+    reader_model: str = _parameter("", "Name of the endpoint's model; empty: the first one that it lists.")
+    reader_timeout_s: float = _parameter(
+        10.0, "Time limit of the endpoint for one question.", unit="s", within=(0.1, 600.0)
+    )
+    base_frame: str = _parameter(
         "",
         "Frame of the robot's base, for questions about the robot; empty: base_link or base_footprint, whichever TF has.",
     )
-    time_zone: str = _is("", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine.")
-    own_words: str = _is(
+    time_zone: str = _parameter(
+        "", "Time zone of times of day in questions, as Europe/Paris; empty: that of the machine."
+    )
+    own_words: str = _parameter(
         "", "A YAML file with words and sentences of your own for what can be asked (docs/questions.md); empty: none."
     )
-    model: str = _is(
+    model: str = _parameter(
         "",
         "Checkpoint for questions that geometry cannot answer: a folder, or the id of one that `spatial-mllm download` "
         "brought; empty: none, they get NO_MODEL.",
         section="Model",
     )
-    model_python: str = _is(
+    model_python: str = _parameter(
         "",
         "Python that runs the model and the geometry from color, where the node's own has no torch: that of a virtual "
         "environment with what the extra model needs, ~/venv/bin/python for example.",
     )
-    model_precision: str = _is(
+    model_precision: str = _parameter(
         "auto",
         "Of the model's weights; int8 and int4 are weight-only. auto: bfloat16 where the device computes in it, else "
         "float32.",
         choices=PRECISIONS,
     )
-    model_device: str = _is("auto", "Device of the model: auto, cpu, cuda or cuda:N.")
-    model_attention: str = _is(
+    model_device: str = _parameter("auto", "Device of the model: auto, cpu, cuda or cuda:N.")
+    model_attention: str = _parameter(
         "auto",
         "Implementation of attention. auto: the fastest that is installed; each must agree with eager before it is used.",
         choices=ATTENTIONS,
     )
-    model_threads: int = _is(
+    model_threads: int = _parameter(
         0,
         "Threads of the CPU that the model, or the geometry from color, computes with; 0: all but one, which is left to "
         "the node.",
         within=(0, 256),
     )
-    model_max_frames: int = _is(
+    model_max_frames: int = _parameter(
         32, "Frames that the model is shown at most, whatever keyframes_count or a question says.", within=(2, 256)
     )
-    model_encoder_runtime: str = _is(
+    model_encoder_runtime: str = _parameter(
         "torch",
         "What runs the model's spatial encoder. onnx: model_encoder_file on ONNX Runtime, refused when it does not agree "
         "with torch. auto: the same, and torch with a warning where it is refused.",
         choices=ENCODER_RUNTIMES,
     )
-    model_encoder_file: str = _is("", "The spatial encoder as `spatial-mllm export encoder` wrote it.")
-    model_encoder_providers: str = _is(
+    model_encoder_file: str = _parameter("", "The spatial encoder as `spatial-mllm export encoder` wrote it.")
+    model_encoder_providers: str = _parameter(
         "auto", "Execution providers of ONNX Runtime by preference: some of tensorrt,cuda,cpu; auto: those installed."
     )
-    model_encoder_engine_folder: str = _is(
+    model_encoder_engine_folder: str = _parameter(
         "", "Folder of the engines that are built from model_encoder_file; empty: the user's cache."
     )
-    model_context: str = _is(
+    model_context: str = _parameter(
         "latest",
         "A question that comes while changed keyframes are being encoded. latest: the last complete set answers it. "
         "wait: it waits for the newest.",
         choices=("latest", "wait"),
         change=Change.ANY_TIME,
     )
-    model_context_period_s: float = _is(
+    model_context_period_s: float = _parameter(
         2.0,
         "Changed keyframes are encoded for the model at most this often.",
         unit="s",
         within=(0.05, 3600.0),
         change=Change.ANY_TIME,
     )
-    model_queue: int = _is(
+    model_queue: int = _parameter(
         64, "Questions that wait for the model; further ones are told BUSY.", within=(1, 1000), change=Change.START
     )
-    model_max_new_tokens: int = _is(128, "Length of a model's answer at most, in tokens.", within=(1, 4096))
-    model_min_pixels: int = _is(
+    model_max_new_tokens: int = _parameter(128, "Length of a model's answer at most, in tokens.", within=(1, 4096))
+    model_min_pixels: int = _parameter(
         293_216,
         "Frames are resized for the model to at least so many pixels; the default is that of Spatial-MLLM's training.",
         unit="px",
         within=(3136, 16_777_216),
     )
-    model_max_pixels: int = _is(
+    model_max_pixels: int = _parameter(
         324_576, "And to at most so many. Fewer make the model faster and less exact.", unit="px",
         within=(3136, 16_777_216),
     )  # fmt: skip
-    model_cache_mib: int = _is(
+    model_cache_mib: int = _parameter(
         1024, "Bound of the model's caches of encoded frames.", unit="MiB", within=(0, 1_000_000)
     )
-    model_load_timeout_s: float = _is(
+    model_load_timeout_s: float = _parameter(
         600.0,
         "Configuring fails when the model, or the geometry from color, has not been loaded by then.",
         unit="s",
         within=(1.0, 86_400.0),
     )
-    min_model_confidence: float = _is(
+    min_model_confidence: float = _parameter(
         0.1, "A model's answer that is less certain is not given (ABSTAINED).",
         within=(0.0, 1.0), change=Change.ANY_TIME,
     )  # fmt: skip
-    cross_check: bool = _is(
+    cross_check: bool = _parameter(
         True,
         "Where geometry and the model can both answer, ask both: they confirm or doubt each other. Geometry's value is "
         "given either way.",
         change=Change.ANY_TIME,
     )
-    cross_check_timeout_s: float = _is(
+    cross_check_timeout_s: float = _parameter(
         2.0,
         "How long geometry's answer waits for the model's.",
         unit="s",
         within=(0.0, 3600.0),
         change=Change.ANY_TIME,
     )
-    allow_random_weights: bool = _is(
+    allow_random_weights: bool = _parameter(
         False, "Take a checkpoint that nobody trained, to try things out: its answers are noise, and its name says so."
     )
-    rgb_geometry: str = _is(
+    rgb_geometry: str = _parameter(
         "",
         "Checkpoint of VGGT, or of Spatial-MLLM, which holds one, that gives images without depth their depth and pose: a "
         "folder, or the id of one that `spatial-mllm download` brought. Or a file of `spatial-mllm export geometry`, which "
@@ -494,41 +504,41 @@ class Settings:
         "there is some now and then. Empty: none, images without depth only show something.",
         section="Geometry from color",
     )
-    rgb_geometry_device: str = _is("auto", "Device that it runs on: auto, cpu, cuda or cuda:N.")
-    rgb_geometry_precision: str = _is(
+    rgb_geometry_device: str = _parameter("auto", "Device that it runs on: auto, cpu, cuda or cuda:N.")
+    rgb_geometry_precision: str = _parameter(
         "auto",
         "Of its large part. auto: bfloat16 where the device computes in it, else float32; that of an exported file is its own.",
         choices=GEOMETRY_PRECISIONS,
     )
-    rgb_geometry_providers: str = _is(
+    rgb_geometry_providers: str = _parameter(
         "auto",
         "Execution providers of ONNX Runtime for an exported file, by preference: some of tensorrt,cuda,cpu; auto: those "
         "installed.",
     )
-    rgb_geometry_engine_folder: str = _is(
+    rgb_geometry_engine_folder: str = _parameter(
         "", "Folder of the engines that are built from an exported file; empty: the user's cache."
     )
-    rgb_geometry_width_px: int = _is(
+    rgb_geometry_width_px: int = _parameter(
         518,
         "Images are resized to this width for it; the default is that of its training. Half as wide is some four times as "
         "quick, and less exact.",
         unit="px",
         within=(56, 2072),
     )
-    rgb_geometry_window_size: int = _is(8, "Images that it sees at once.", within=(3, 64))
-    rgb_geometry_overlap: int = _is(
+    rgb_geometry_window_size: int = _parameter(8, "Images that it sees at once.", within=(3, 64))
+    rgb_geometry_overlap: int = _parameter(
         3, "Of these, images that were in the window before, by which windows are joined.", within=(1, 32)
     )
-    rgb_geometry_max_load: float = _is(
+    rgb_geometry_max_load: float = _parameter(
         0.5,
         "Share of the time that it may compute; images that come faster than that are left out.",
         within=(0.01, 1.0),
     )
-    diagnostics_rate_hz: float = _is(
+    diagnostics_rate_hz: float = _parameter(
         1.0, "/diagnostics is published this often; 0: never.",
         section="Node", unit="Hz", within=(0.0, 100.0), change=Change.ANY_TIME,
     )  # fmt: skip
-    auto_activate: bool = _is(
+    auto_activate: bool = _parameter(
         False,
         "Configure and activate at start, without a lifecycle manager. The launch file does it by lifecycle events.",
         change=Change.START,

@@ -24,7 +24,7 @@ END_S = 2.0
 class Child:
     """A process, the channel to it, and the last lines that it wrote.
 
-    module: what it runs, which begins with ``parent.meet_parent``. what: its name for people, "the model's process" for
+    module: what it runs, which begins with ``parent.connect_to_parent``. what: its name for people, "the model's process" for
     example. python: another interpreter than this one's. It ends with the thread that makes it, at the latest.
     """
 

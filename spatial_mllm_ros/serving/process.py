@@ -15,7 +15,7 @@ from spatial_mllm_ros.serving.calls import AskedCall, AskedModel
 from spatial_mllm_ros.serving.child import Child, process_memory
 from spatial_mllm_ros.serving.interface import ModelError, ModelOptions, ModelStatus
 from spatial_mllm_ros.serving.supervised import QUICK_S, RESTART_AFTER_S, STUCK_S, Supervised
-from spatial_mllm_ros.serving.wire import Ask, GiveUp, SentFrames, SetContext, Status, Told
+from spatial_mllm_ros.serving.wire import Ask, GiveUp, QuestionEvent, SentFrames, SetContext, Status
 
 WORKER = "spatial_mllm_ros.models.worker.worker"
 ENGINE = "spatial_mllm_ros.models.worker.local:load_engine"
@@ -112,7 +112,7 @@ class ProcessModel(AskedModel, Supervised):
     def _on_ready(self, child: Child) -> None:
         threading.Thread(target=self._write, args=(child,), name="model-write", daemon=True).start()
 
-    def _on_message(self, message: Told | Status) -> None:
+    def _on_message(self, message: QuestionEvent | Status) -> None:
         if isinstance(message, Status):
             self._known = message
             self._changed.notify_all()

@@ -105,7 +105,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Told:
+class QuestionEvent:
     """What becomes of a question."""
 
     number: int

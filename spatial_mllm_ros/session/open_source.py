@@ -63,11 +63,11 @@ def recordings_in(path: Path) -> list[Path]:
     """The recordings at a path: itself, or the nearest below it; those with geometry before bare images."""
     if _kind(path) is not None:
         return [path]
-    level = [path] if path.is_dir() else []
+    gravity = [path] if path.is_dir() else []
     looked_at = 0
     for _ in range(DEEPEST):
         children: list[Path] = []
-        for folder in level:
+        for folder in gravity:
             if looked_at + len(children) > MOST_FOLDERS:
                 break
             children += [child for child in ordered(folder, "*") if not child.name.startswith(".")]
@@ -77,7 +77,7 @@ def recordings_in(path: Path) -> list[Path]:
             found = [child for child, kind in kinds.items() if kind == wanted]
             if found:
                 return found
-        level = [child for child in children if child.is_dir()]
+        gravity = [child for child in children if child.is_dir()]
     return []
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from spatial_mllm_ros.simulation.ground_truth import Box, GroundTruth, Point
 from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.simulation.typed import TYPED
-from spatial_mllm_ros.simulation.witness import Box, Point, Witness
 from spatial_mllm_ros.sources.source import SourceError
 
 Question = dict[str, Any]  # one entry of questions.json
@@ -158,7 +158,7 @@ class Asker:
             raise SourceError(f"{source.info.name}: truth is known of a house at rest alone, leave out moving=")
         self.source = source
         self.rng = np.random.default_rng([source.seed, seed, 21])
-        self.witness = Witness(source, self.rng, pool)
+        self.ground_truth = GroundTruth(source, self.rng, pool)
         self.asked: set[str] = set()
         self.times = (source.stamps - source.stamps[0]) * 1e-9
         self.positions: NDArray[np.float64] = source.tour.poses[:, :3, 3]
@@ -242,20 +242,20 @@ class Asker:
     # the kinds
 
     def depth(self) -> Question | None:
-        p = self.witness.point()
+        p = self.ground_truth.point()
         if p is None:
             return None
         return self.question(self.word("depth"), _number(p.depth, "m", 0.02, 0.02), points=(p,))
 
     def range(self) -> Question | None:
-        p = self.witness.point()
+        p = self.ground_truth.point()
         if p is None:
             return None
         return self.question(self.word("range"), _number(p.range_m, "m", 0.02, 0.02), points=(p,))
 
     def compare(self) -> Question | None:
-        p = self.witness.point()
-        q = p and self.witness.point(p.frame)
+        p = self.ground_truth.point()
+        q = p and self.ground_truth.point(p.frame)
         if not p or not q:
             return None
         for a, b in ((p.depth, q.depth), (p.range_m, q.range_m)):
@@ -267,8 +267,8 @@ class Asker:
         return self.question(text, _choice(index), points=(p, q), choices=["<p0>", "<p1>"])
 
     def distance(self) -> Question | None:
-        p = self.witness.point()
-        q = self.witness.point(p.frame if p and self.rng.random() < 0.5 else None)
+        p = self.ground_truth.point()
+        q = self.ground_truth.point(p.frame if p and self.rng.random() < 0.5 else None)
         if not p or not q:
             return None
         value = float(np.linalg.norm(p.xyz - q.xyz))
@@ -277,17 +277,17 @@ class Asker:
         return self.question(self.word("distance"), _number(value, "m", 0.05, 0.04), points=(p, q))
 
     def height(self) -> Question | None:
-        p = self.witness.point()
+        p = self.ground_truth.point()
         if p is None:
             return None
         return self.question(self.word("height"), _number(float(p.xyz[2]), "m", 0.05, 0.03), points=(p,))
 
     def _seen(self, wanted: int) -> tuple[Point, int, NDArray[np.float64]] | None:
         """A point, another frame in which it is clearly visible (1) or clearly not (-1), and its pixel there."""
-        p = self.witness.point()
+        p = self.ground_truth.point()
         if p is None:
             return None
-        seen, uv = self.witness.seen(p.xyz)
+        seen, uv = self.ground_truth.seen(p.xyz)
         if seen[p.frame] != 1:
             return None
         frames = np.flatnonzero(seen == wanted)
@@ -370,7 +370,7 @@ class Asker:
         return self.question(self.word("moved_dir"), _choice(index), times=times, choices=DIRECTIONS)
 
     def _from_camera(self) -> tuple[Point, int, NDArray[np.float64]] | None:
-        p = self.witness.point()
+        p = self.ground_truth.point()
         if p is None:
             return None
         t = int(self.rng.integers(len(self.times)))
@@ -402,7 +402,7 @@ class Asker:
         return self.question(self.word("direction"), expect, points=(p,), times=(t,))
 
     def size(self) -> Question | None:
-        boxes = self.witness.boxes()
+        boxes = self.ground_truth.boxes()
         if not boxes:
             return None
         b = boxes[int(self.rng.integers(len(boxes)))]
@@ -411,7 +411,7 @@ class Asker:
         return self.question(self.word(kind), _number(value, "m", 0.05, 0.05), boxes=(b,))
 
     def ceiling(self) -> Question | None:
-        if not self.witness.ceiling_seen():
+        if not self.ground_truth.ceiling_seen():
             return None
         return self.question(self.word("ceiling"), _number(self.source.house.ceiling, "m", 0.05, 0.02))
 
@@ -423,10 +423,10 @@ class Asker:
 
     def _end_of_sight(self, kind: str) -> Question | None:
         """Asked where a point comes into sight, or leaves it, clearly: within three frames."""
-        p = self.witness.point()
+        p = self.ground_truth.point()
         if p is None:
             return None
-        seen, _ = self.witness.seen(p.xyz)
+        seen, _ = self.ground_truth.seen(p.xyz)
         if kind == "last_seen":
             seen = seen[::-1]
         clear = np.flatnonzero(seen == 1)
@@ -445,12 +445,12 @@ class Asker:
     def no_depth(self) -> Question | None:
         if not self.source.noise:
             return None
-        frame = int(self.rng.choice(self.witness.frames))
-        blind = self.witness.blind(frame)
+        frame = int(self.rng.choice(self.ground_truth.frames))
+        blind = self.ground_truth.blind(frame)
         if len(blind) == 0:
             return None
         pixel, width = int(self.rng.choice(blind)), self.source.camera.width
-        p = self.witness.point_at(frame, pixel % width, pixel // width)
+        p = self.ground_truth.point_at(frame, pixel % width, pixel // width)
         expect = {"error_code": "NOT_SEEN", "or_answer_with_stddev_at_least": 0.02}
         return self.question(self.word("depth"), expect, points=(p,))
 

@@ -17,7 +17,7 @@ from spatial_mllm_ros.queries import operands as o
 from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.queries.serialization import to_json
 from spatial_mllm_ros.scene.pose import apply
-from spatial_mllm_ros.simulation.witness import Point
+from spatial_mllm_ros.simulation.ground_truth import Point
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.simulation.truth import Asker, Question
@@ -47,12 +47,12 @@ def _p(index: int) -> o.Point:
 
 
 def _points(asker: Asker, count: int, one_image: bool = False) -> tuple[Point, ...] | None:
-    first = asker.witness.point()
+    first = asker.ground_truth.point()
     if first is None:
         return None
     found = [first]
     for _ in range(4 * count):
-        other = asker.witness.point(first.frame if one_image else None)
+        other = asker.ground_truth.point(first.frame if one_image else None)
         if other is not None and all(np.linalg.norm(other.xyz - p.xyz) > 0.3 for p in found):
             found.append(other)
         if len(found) == count:
@@ -164,7 +164,7 @@ def _seen_from(
 
 
 def bearing(asker: Asker) -> Question | None:
-    p = asker.witness.point()
+    p = asker.ground_truth.point()
     if p is None:
         return None
     time = int(asker.rng.integers(len(asker.times)))
@@ -204,10 +204,10 @@ def left_of(asker: Asker) -> Question | None:
 
 
 def slope(asker: Asker) -> Question | None:
-    p = asker.witness.point()
+    p = asker.ground_truth.point()
     if p is None:
         return None
-    around = [asker.witness.point_at(p.frame, p.u + du, p.v + dv) for du, dv in ((2, 0), (-2, 0), (0, 2), (0, -2))]
+    around = [asker.ground_truth.point_at(p.frame, p.u + du, p.v + dv) for du, dv in ((2, 0), (-2, 0), (0, 2), (0, -2))]
     if any(q.thing is not p.thing for q in around):
         return None
     right, left, down, up = (q.xyz for q in around)
@@ -224,7 +224,7 @@ def slope(asker: Asker) -> Question | None:
 
 def box_distance(asker: Asker) -> Question | None:
     """Between the nearest seen parts of two things."""
-    boxes = asker.witness.boxes()
+    boxes = asker.ground_truth.boxes()
     pairs = [(x, y) for x in boxes for y in boxes if x.name < y.name]
     if not pairs:
         return None
@@ -232,7 +232,7 @@ def box_distance(asker: Asker) -> Question | None:
     names = [thing.name for thing in asker.source.house.things]
     surfaces = []
     for b in pair:
-        view = asker.witness.view(b.frame)
+        view = asker.ground_truth.view(b.frame)
         mask = view.thing == names.index(b.name)
         local = (asker.source.camera.rays()[mask] * view.depth[mask][:, None]).astype(np.float64)
         surfaces.append(apply(asker.source.true_pose(b.frame), local))
@@ -245,13 +245,13 @@ def box_distance(asker: Asker) -> Question | None:
 
 def wall(asker: Asker) -> Question | None:
     """From the nearest wall that was seen, where no furniture stands before it that could be one."""
-    p = asker.witness.point()
+    p = asker.ground_truth.point()
     if p is None or p.thing.category not in ("floor", "ceiling"):
         return None
     walls = [i for i, thing in enumerate(asker.source.house.things) if thing.category == "wall"]
     nearest = np.inf
-    for frame in asker.witness.frames[::3]:
-        view = asker.witness.view(int(frame))
+    for frame in asker.ground_truth.frames[::3]:
+        view = asker.ground_truth.view(int(frame))
         mask = np.isin(view.thing, walls) & (view.depth < 5)
         if not mask.any():
             continue
@@ -321,7 +321,7 @@ def mean_speed(asker: Asker) -> Question | None:
 
 def approach(asker: Asker) -> Question | None:
     """Whether the camera came within a radius of a point."""
-    p = asker.witness.point()
+    p = asker.ground_truth.point()
     if p is None:
         return None
     value = float(np.linalg.norm(asker.positions - p.xyz, axis=1).min())
@@ -347,7 +347,7 @@ def late_move(asker: Asker) -> Question | None:
 
 
 def locate(asker: Asker) -> Question | None:
-    p = asker.witness.point()
+    p = asker.ground_truth.point()
     if p is None:
         return None
     position = [round(float(x), 6) for x in p.xyz]
@@ -356,10 +356,10 @@ def locate(asker: Asker) -> Question | None:
 
 
 def seen_count(asker: Asker) -> Question | None:
-    p = asker.witness.point()
+    p = asker.ground_truth.point()
     if p is None:
         return None
-    seen, _ = asker.witness.seen(p.xyz)
+    seen, _ = asker.ground_truth.seen(p.xyz)
     clear, maybe = int(np.count_nonzero(seen == 1)), int(np.count_nonzero(seen >= 0))
     if maybe - clear > 0.3 * maybe:
         return None

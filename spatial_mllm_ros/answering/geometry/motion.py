@@ -47,10 +47,10 @@ def turn(c: Context, m: q.Turn) -> Measured:
             return float(np.degrees(rotation_angle(invert(a.pose(e)) @ b.pose(e))))
 
         return Measured(at=whole, stddevs=stddevs, unit="deg", evidence=evidence, scale=ScaleSource.NONE)
-    level = c.level()
+    gravity = c.gravity()
 
     def left(e: Errors) -> float:
-        was, now = upright_axes(level, a.pose(e)), upright_axes(level, b.pose(e))
+        was, now = upright_axes(gravity, a.pose(e)), upright_axes(gravity, b.pose(e))
         along = was @ now[2]
         return float(np.degrees(np.arctan2(-along[0], along[2])))
 
@@ -279,12 +279,12 @@ def shift(c: Context, m: q.Shift) -> Measured:
     """The part of the camera's displacement along an axis of its own at the beginning, level."""
     start, end = ends_of(c, m.span)
     a, b = c.camera_at(start), c.camera_at(end)
-    level = c.level()
+    gravity = c.gravity()
     row, sign = {q.Axis.FORWARD: (2, 1.0), q.Axis.LEFT: (0, -1.0), q.Axis.UP: (1, -1.0)}[m.axis]
 
     def along(e: Errors) -> float:
         A = a.pose(e)
-        return float(sign * upright_axes(level, A)[row] @ (b.pose(e)[:3, 3] - A[:3, 3]))
+        return float(sign * upright_axes(gravity, A)[row] @ (b.pose(e)[:3, 3] - A[:3, 3]))
 
     other = {q.Axis.FORWARD: "backward", q.Axis.LEFT: "to the right", q.Axis.UP: "down"}
     way = {q.Axis.FORWARD: "forward", q.Axis.LEFT: "to the left", q.Axis.UP: "up"}
@@ -300,8 +300,8 @@ def shift(c: Context, m: q.Shift) -> Measured:
 
 def heading(c: Context, m: q.Heading) -> Measured:
     """Direction that the camera looks in, in the fixed frame: from x towards y."""
-    level, stamp = c.level(), stamp_of(c, m.at)
-    if not level.assumed and level.T_zup_from_world[2, 2] < _LEVEL_WORLD:
+    gravity, stamp = c.gravity(), stamp_of(c, m.at)
+    if not gravity.assumed and gravity.T_zup_from_world[2, 2] < _LEVEL_WORLD:
         raise QueryError(
             ErrorCode.NOT_AVAILABLE, "the fixed frame is not level, so a direction in it has no heading: ask for a turn"
         )

@@ -22,7 +22,7 @@ from spatial_mllm_ros.queries.moments import Moment, Now
 from spatial_mllm_ros.queries.operands import Operand
 from spatial_mllm_ros.queries.query import boxes_of, points_of
 from spatial_mllm_ros.queries.term import Term
-from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.gravity import Gravity
 from spatial_mllm_ros.scene.measure import CameraErrors, PointMeasurement
 from spatial_mllm_ros.scene.pose import Transform, invert
 from spatial_mllm_ros.scene.uncertainty import Errors
@@ -224,32 +224,32 @@ def _position(c: Context, frame_id: str, xyz: tuple[float, float, float], name: 
 # ---- what is upright
 
 
-def height_at(level: Level, world: NDArray[np.float64], errors: Errors) -> float:
+def height_at(gravity: Gravity, world: NDArray[np.float64], errors: Errors) -> float:
     """Height [m] of a world position [3] in the level frame, with the floor's and the tilt's errors applied."""
-    T = level.T_zup_from_world
+    T = gravity.T_zup_from_world
     p = T[:3, :3] @ world + T[:3, 3]
     # the floor was fitted where the cameras were, so a tilt turns about a place near them: the cameras' own scatter is
     # of the order of metres, and a point's horizontal distance from there is what a tilt lifts
-    lever = p[:2] - level.centre
+    lever = p[:2] - gravity.centre
     tilted = float(p[2] + lever[0] * errors.get(("tilt", 0), 0.0) + lever[1] * errors.get(("tilt", 1), 0.0))
     return tilted - errors.get("floor", 0.0)
 
 
-def level_stddevs(level: Level) -> dict[Hashable, Any]:
+def gravity_stddevs(gravity: Gravity) -> dict[Hashable, Any]:
     """Standard deviations of the level's error sources."""
     return {
-        "floor": level.floor_stddev_m or 0.0,
-        ("tilt", 0): level.tilt_stddev_rad,
-        ("tilt", 1): level.tilt_stddev_rad,
+        "floor": gravity.floor_stddev_m or 0.0,
+        ("tilt", 0): gravity.tilt_stddev_rad,
+        ("tilt", 1): gravity.tilt_stddev_rad,
     }
 
 
-def upright_axes(level: Level, T_world_camera: Transform) -> NDArray[np.float64]:
+def upright_axes(gravity: Gravity, T_world_camera: Transform) -> NDArray[np.float64]:
     """Rows right, down, forward (3x3, world to them) of somebody who stands upright and looks where the camera looks."""
     R = T_world_camera[:3, :3]
-    if level.assumed:  # nothing tells which way is up: the camera is taken to be held level
+    if gravity.assumed:  # nothing tells which way is up: the camera is taken to be held level
         return R.T
-    up = level.T_zup_from_world[2, :3]
+    up = gravity.T_zup_from_world[2, :3]
     forward = R[:, 2] - (R[:, 2] @ up) * up
     if np.linalg.norm(forward) < 0.17:  # looking within 10 degrees of straight up or down: the image's top says forward
         top = -R[:, 1] * np.sign(-R[:, 2] @ up or 1.0)
@@ -283,10 +283,10 @@ class Viewer:
 
 def viewer_of(c: Context, at: Operand, facing: Operand | None, beside: Operand | None) -> Viewer:
     """From where left, right, front and behind are meant. INVALID_REQUEST where nothing says where one looks."""
-    level, stand = c.level(), place_of(c, at, beside)
+    gravity, stand = c.gravity(), place_of(c, at, beside)
     if facing is not None:
         target = place_of(c, facing, beside)
-        up = level.T_zup_from_world[2, :3]
+        up = gravity.T_zup_from_world[2, :3]
 
         def towards(e: Errors) -> NDArray[np.float64]:
             along = target.at(e) - stand.at(e)
@@ -314,7 +314,7 @@ def viewer_of(c: Context, at: Operand, facing: Operand | None, beside: Operand |
     return Viewer(
         name=stand.name,
         at=stand.at,
-        axes=lambda e: upright_axes(level, pose(e)),
+        axes=lambda e: upright_axes(gravity, pose(e)),
         stddevs=stand.stddevs,
         evidence=stand.evidence,
         stamp_ns=stand.stamp_ns,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from spatial_mllm_ros.answering.context import Context
-from spatial_mllm_ros.answering.geometry.places import Place, height_at, level_stddevs, name_of, place_of, viewer_of
+from spatial_mllm_ros.answering.geometry.places import Place, gravity_stddevs, height_at, name_of, place_of, viewer_of
 from spatial_mllm_ros.answering.geometry.walls import nearest_wall
 from spatial_mllm_ros.answering.measured import Measured, merged
 from spatial_mllm_ros.queries import measures as q
@@ -19,7 +19,7 @@ from spatial_mllm_ros.queries.answer import Evidence
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.queries.measures import Ends, Metric
 from spatial_mllm_ros.queries.operands import Box, Camera, Ceiling, Floor, NearestWall, Operand, Room
-from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.gravity import Gravity
 from spatial_mllm_ros.scene.uncertainty import Errors
 
 _TOUCHING = 12
@@ -48,7 +48,7 @@ def distance(c: Context, m: q.Distance) -> Measured:
     centers = " (between the centers of what was seen)" if a.solid is not None or b.solid is not None else ""
     return Measured(
         at=lambda e: along(b.at(e) - a.at(e), e),
-        stddevs=merged(a.stddevs, b.stddevs, _tilts(c.level()) if m.metric is Metric.VERTICAL else {}),
+        stddevs=merged(a.stddevs, b.stddevs, _tilts(c.gravity()) if m.metric is Metric.VERTICAL else {}),
         unit="m",
         evidence=(*a.evidence, *b.evidence),
         scale=_scale(a, b),
@@ -66,7 +66,7 @@ def _component(c: Context, metric: Metric) -> Callable[[NDArray[np.float64], Err
     """The length of a world vector [3] that counts."""
     if metric is Metric.STRAIGHT:
         return lambda v, e: float(np.linalg.norm(v))
-    R = c.level().T_zup_from_world[:3, :3]
+    R = c.gravity().T_zup_from_world[:3, :3]
     if metric is Metric.HORIZONTAL:
         return lambda v, e: float(np.linalg.norm(R[:2] @ v))
 
@@ -77,8 +77,8 @@ def _component(c: Context, metric: Metric) -> Callable[[NDArray[np.float64], Err
     return rise
 
 
-def _tilts(level: Level) -> dict[Hashable, Any]:
-    return {("tilt", axis): level.tilt_stddev_rad for axis in range(2)}
+def _tilts(gravity: Gravity) -> dict[Hashable, Any]:
+    return {("tilt", axis): gravity.tilt_stddev_rad for axis in range(2)}
 
 
 def _between_surfaces(c: Context, a: Place, b: Place, metric: Metric) -> Measured:
@@ -96,7 +96,9 @@ def _between_surfaces(c: Context, a: Place, b: Place, metric: Metric) -> Measure
     rims = [_SURFACE_M if p.solid is None else float(np.hypot(_SURFACE_M, p.solid.found.pixel_m)) for p in (a, b)]
     return Measured(
         at=gap,
-        stddevs=merged(_surface_stddevs(a), _surface_stddevs(b), _tilts(c.level()), {key: float(np.linalg.norm(rims))}),
+        stddevs=merged(
+            _surface_stddevs(a), _surface_stddevs(b), _tilts(c.gravity()), {key: float(np.linalg.norm(rims))}
+        ),
         unit="m",
         evidence=(*a.evidence, *b.evidence),
         words="{} between the nearest parts that were seen" + (a.note or b.note),
@@ -115,7 +117,7 @@ def _surface(place: Place, indices: NDArray[np.intp], errors: Errors) -> NDArray
 
 def _nearest_pairs(c: Context, a: Place, b: Place, metric: Metric) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices into the surfaces of both of the pairs of points that are nearest to each other."""
-    R = c.level().T_zup_from_world[:3, :3]
+    R = c.gravity().T_zup_from_world[:3, :3]
     rows = {Metric.STRAIGHT: slice(0, 3), Metric.HORIZONTAL: slice(0, 2), Metric.VERTICAL: slice(2, 3)}[metric]
 
     def sampled(place: Place) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -263,15 +265,15 @@ def height(c: Context, m: q.Height) -> Measured:
 
 def _elevation(c: Context, thing: Operand, needs_floor: bool, edge: str = "") -> _Elevation:
     """Height of a thing. edge: of a box, its ``bottom`` or ``top``; '': its middle."""
-    level = c.level_with_floor() if needs_floor else c.level()
+    gravity = c.gravity_with_floor() if needs_floor else c.gravity()
     if isinstance(thing, Floor):
         return _Elevation(name="the floor", at=lambda e: 0.0, stddevs={})
     if isinstance(thing, Ceiling):
-        height, stddev = ceiling_height(c, level)
+        height, stddev = ceiling_height(c, gravity)
         return _Elevation(
             name="the ceiling",
             at=lambda e: height - e.get("floor", 0.0) + e.get("ceiling", 0.0),
-            stddevs={"floor": level.floor_stddev_m or 0.0, "ceiling": stddev},
+            stddevs={"floor": gravity.floor_stddev_m or 0.0, "ceiling": stddev},
             evidence=c.best_frames(4),
         )
     place = place_of(c, thing)
@@ -281,20 +283,20 @@ def _elevation(c: Context, thing: Operand, needs_floor: bool, edge: str = "") ->
         rise = (place.solid.top if edge == "top" else place.solid.bottom) - middle
     return _Elevation(
         name=place.name,
-        at=lambda e: height_at(level, place.at(e), e) + rise,
-        stddevs=merged(place.stddevs, level_stddevs(level)),
+        at=lambda e: height_at(gravity, place.at(e), e) + rise,
+        stddevs=merged(place.stddevs, gravity_stddevs(gravity)),
         evidence=place.evidence,
         scale=place.scale,
         note=place.note,
     )
 
 
-def ceiling_height(c: Context, level: Level) -> tuple[float, float]:
+def ceiling_height(c: Context, gravity: Gravity) -> tuple[float, float]:
     """Height of the ceiling in the level frame and its own deviation, metres. NOT_SEEN where it was not."""
-    if level.ceiling_m is None or level.ceiling_stddev_m is None:
+    if gravity.ceiling_m is None or gravity.ceiling_stddev_m is None:
         raise QueryError(ErrorCode.NOT_SEEN, "no ceiling was seen (no large, highest surface facing down)")
-    shared = c.sensor.depth_correlated * level.ceiling_m / 2
-    return level.ceiling_m, float(np.hypot(level.ceiling_stddev_m, shared))
+    shared = c.sensor.depth_correlated * gravity.ceiling_m / 2
+    return gravity.ceiling_m, float(np.hypot(gravity.ceiling_stddev_m, shared))
 
 
 # ---- angles

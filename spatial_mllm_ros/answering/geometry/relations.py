@@ -10,7 +10,7 @@ from scipy.special import ndtr
 
 from spatial_mllm_ros.answering.context import Context
 from spatial_mllm_ros.answering.directions import pick_direction
-from spatial_mllm_ros.answering.geometry.places import Viewer, height_at, level_stddevs, name_of, place_of, viewer_of
+from spatial_mllm_ros.answering.geometry.places import Viewer, gravity_stddevs, height_at, name_of, place_of, viewer_of
 from spatial_mllm_ros.answering.geometry.points import angle_between, distance, height
 from spatial_mllm_ros.answering.geometry.sizes import Solid
 from spatial_mllm_ros.answering.geometry.surfaces import on_one_surface
@@ -192,14 +192,14 @@ def _on(c: Context, a: Operand, b: Operand) -> Found:
         words = f"{name_of(a)} is {c.in_words(value, stddev, 'm')} from {name_of(b)}"
         return _chance_touching(value, stddev), words, measured.evidence
     place = place_of(c, a)
-    level = c.level_with_floor() if isinstance(b, Floor) else c.level()
+    gravity = c.gravity_with_floor() if isinstance(b, Floor) else c.gravity()
     foot = _rise(place.solid, top=False)
     if isinstance(b, Floor):
 
         def gap(e: Errors) -> float:
-            return height_at(level, place.at(e), e) + foot
+            return height_at(gravity, place.at(e), e) + foot
 
-        value, stddev = propagate_scalar(gap, merged(place.stddevs, level_stddevs(level)))
+        value, stddev = propagate_scalar(gap, merged(place.stddevs, gravity_stddevs(gravity)))
         words = f"{_lowest(place.solid)}{place.name} is {c.in_words(value, stddev, 'm')} above the floor"
         return _chance_touching(value, stddev), words, place.evidence
     other = place_of(c, b)
@@ -210,9 +210,9 @@ def _on(c: Context, a: Operand, b: Operand) -> Found:
     top = _rise(other.solid, top=True)
 
     def clearance(e: Errors) -> float:
-        return height_at(level, place.at(e), e) + foot - height_at(level, other.at(e), e) - top
+        return height_at(gravity, place.at(e), e) + foot - height_at(gravity, other.at(e), e) - top
 
-    value, stddev = propagate_scalar(clearance, merged(place.stddevs, other.stddevs, level_stddevs(level)))
+    value, stddev = propagate_scalar(clearance, merged(place.stddevs, other.stddevs, gravity_stddevs(gravity)))
     over = _above_plan(c, place.at({}), other.solid)
     evidence = (*place.evidence, *other.evidence)
     words = f"{_lowest(place.solid)}{place.name} is {c.in_words(value, stddev, 'm')} above the top of {other.name}"
@@ -247,7 +247,7 @@ def _above_plan(c: Context, world: Any, solid: Solid) -> float:
 
 def _inside_sides(c: Context, world: Any, solid: Solid) -> tuple[list[float], float]:
     """How far a position is inside the upright box round a solid [3] (negative: outside), metres, and its deviation."""
-    R = c.level().T_zup_from_world
+    R = c.gravity().T_zup_from_world
     plan = solid.found.world @ R[:3, :3].T + R[:3, 3]
     p = R[:3, :3] @ world + R[:3, 3]
     turn = solid.turn
@@ -274,7 +274,7 @@ def _inside(c: Context, a: Operand, b: Operand) -> Found:
 def _between(c: Context, a: Operand, b: Operand, also: Operand) -> Found:
     """Whether two others are seen in nearly opposite directions, seen from above."""
     middle, first, second = (place_of(c, x) for x in (a, b, also))
-    R = c.level().T_zup_from_world[:2, :3]
+    R = c.gravity().T_zup_from_world[:2, :3]
 
     def opening(e: Errors) -> float:
         corner = middle.at(e)

@@ -26,7 +26,7 @@ from spatial_mllm_ros.queries.codes import AnswerSource, AnswerType, ErrorCode, 
 from spatial_mllm_ros.queries.operands import Box, Operand, Room
 from spatial_mllm_ros.scene.footprint import filled_outline, rectangle_sides, smallest_rectangle, wall_direction
 from spatial_mllm_ros.scene.frame import depth_to_metres
-from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.gravity import Gravity
 from spatial_mllm_ros.scene.pose import apply
 from spatial_mllm_ros.scene.voxels import Lattice, voxel_centres, voxel_keys
 
@@ -131,12 +131,12 @@ def _room_extent(c: Context, m: q.Extent) -> Measured:
     if m.dimension is q.Dimension.SURFACE_AREA:
         raise QueryError(ErrorCode.NOT_AVAILABLE, "the area of all walls is not measured: ask for the floor area")
     if m.dimension in (q.Dimension.FLOOR_AREA, q.Dimension.VOLUME):
-        level = c.level_with_floor()
-        area, stddev = _floor_area(c, level)
+        gravity = c.gravity_with_floor()
+        area, stddev = _floor_area(c, gravity)
         if m.dimension is q.Dimension.FLOOR_AREA:
             return fixed(area, stddev, "m2", m, words="{} of floor in the space seen", **common)
-        height, height_stddev = ceiling_height(c, level)
-        height_stddev = float(np.hypot(height_stddev, level.floor_stddev_m or 0.0))
+        height, height_stddev = ceiling_height(c, gravity)
+        height_stddev = float(np.hypot(height_stddev, gravity.floor_stddev_m or 0.0))
         spread = float(np.hypot(height * stddev, area * height_stddev))
         return fixed(area * height, spread, "m3", m, words="{} of space seen, floor area times height", **common)
     space = _space(c)
@@ -170,8 +170,8 @@ def _measured_space(c: Context) -> _Space:
     Half a percent of the seen surface is left out at either end, so that a stray point or a glimpse through a door does
     not count.
     """
-    level = c.level()
-    points = _thinned(c, level)
+    gravity = c.gravity()
+    points = _thinned(c, gravity)
     angle = wall_direction(points[:, :2], _THIN_M)
     if angle is None:
         angle = smallest_rectangle(points[:, :2])[2]
@@ -181,8 +181,8 @@ def _measured_space(c: Context) -> _Space:
         length, width = sorted((_between_walls(axis) for axis in (points[:, :2] @ axes).T), reverse=True)
     low, high = np.percentile(points[:, 2], [0.5, 99.5])
     height = float(high - low)
-    if level.floor_stddev_m is not None and level.ceiling_m is not None:
-        height = level.ceiling_m
+    if gravity.floor_stddev_m is not None and gravity.ceiling_m is not None:
+        height = gravity.ceiling_m
     return _Space((float(length), float(width), height))
 
 
@@ -206,10 +206,10 @@ def _between_walls(places: NDArray[np.float64]) -> float:
     return float(ends[1] - ends[0])
 
 
-def _floor_area(c: Context, level: Level) -> tuple[float, float]:
+def _floor_area(c: Context, gravity: Gravity) -> tuple[float, float]:
     """Area of the floor of the space seen: floor that was seen, with what stands on it and small gaps filled in."""
-    points = _thinned(c, level)
-    top = level.ceiling_m - 0.3 if level.ceiling_m is not None else 2.0
+    points = _thinned(c, gravity)
+    top = gravity.ceiling_m - 0.3 if gravity.ceiling_m is not None else 2.0
     area, outline = filled_outline(points[points[:, 2] < top][:, :2], _THIN_M)
     return float(area), float(np.hypot(_WALL_M * outline, 0.02 * area))
 
@@ -221,7 +221,7 @@ def unseen_fraction(c: Context, m: q.UnseenFraction) -> Measured:
     camera position is not blocked by a seen surface. Seen: in at least one image, no further than the depth measured
     there.
     """
-    look = _look_around(c, c.level())
+    look = _look_around(c, c.gravity())
     share, stddev = look.share
     if not look.where.any():
         words, evidence = "{}: there is nothing unseen", c.best_frames(2)
@@ -233,8 +233,8 @@ def unseen_fraction(c: Context, m: q.UnseenFraction) -> Measured:
 
 def unseen(c: Context, ask: asks.Unseen) -> Answer:
     """Where most of the space around the path lies that was never looked at; see ``unseen_fraction``."""
-    level = c.level()
-    look = _look_around(c, level)
+    gravity = c.gravity()
+    look = _look_around(c, gravity)
     share, stddev = look.share
     if not look.where.any():
         raise QueryError(ErrorCode.NOT_SEEN, "there is nothing unseen in the space around the path")
@@ -244,7 +244,7 @@ def unseen(c: Context, ask: asks.Unseen) -> Answer:
     distance = float(np.linalg.norm(world))
     evidence = c.moment_evidence(c.now, "now")
     if c.request.choices:
-        vector = upright_axes(level, camera.T_world_camera) @ world
+        vector = upright_axes(gravity, camera.T_world_camera) @ world
         covariance = np.eye(3) * _VOXEL_M**2
         ends = (distance, _VOXEL_M)
         return direction_answer(c, vector, covariance, words, world, ends, c.now, evidence, ScaleSource.DEPTH)
@@ -267,7 +267,7 @@ def _largest(c: Context, look: _Look) -> tuple[tuple[NDArray[np.float64], float]
     """The largest unseen part, and where it is from the camera."""
     place, volume = look.largest()
     camera = c.camera_at(c.present)
-    seen = upright_axes(look.level, camera.T_world_camera) @ (place - camera.T_world_camera[:3, 3])
+    seen = upright_axes(look.gravity, camera.T_world_camera) @ (place - camera.T_world_camera[:3, 3])
     distance = float(np.linalg.norm(seen))
     where = describe_bearing(float(seen[0]), float(seen[2]))
     return (place, volume), f"{where} of the camera, {c.in_words(distance, _VOXEL_M, 'm')} away"
@@ -277,7 +277,7 @@ def _largest(c: Context, look: _Look) -> tuple[tuple[NDArray[np.float64], float]
 class _Look:
     """Voxels of the space around the path: a grid with its corner (level frame), which count, which are unseen."""
 
-    level: Level
+    gravity: Gravity
     low: NDArray[np.float64]
     counted: NDArray[np.bool_]
     where: NDArray[np.bool_]  # unseen
@@ -292,20 +292,20 @@ class _Look:
         middle = part.mean(axis=0)
         inside = part[np.argmin(((part - middle) ** 2).sum(axis=1))]  # a bent part's mean may lie outside it
         place = self.low + (inside + 0.5) * _VOXEL_M
-        T = self.level.T_zup_from_world
+        T = self.gravity.T_zup_from_world
         return T[:3, :3].T @ (place - T[:3, 3]), float(sizes.max()) * _VOXEL_M**3
 
 
-def _look_around(c: Context, level: Level) -> _Look:
-    T = level.T_zup_from_world
+def _look_around(c: Context, gravity: Gravity) -> _Look:
+    T = gravity.T_zup_from_world
     _, poses = c.track.arrays(c.window_start, c.window_end)
     if not len(poses):
         raise QueryError(ErrorCode.NO_FRAMES, "the camera was nowhere within that time")
     path = np.unique(np.round(apply(T, poses[:, :3]) / 0.3), axis=0) * 0.3
     low, high = path.min(axis=0) - c.config.near_m, path.max(axis=0) + c.config.near_m
     camera_height = float(np.median(path[:, 2]))
-    low[2] = 0.0 if level.floor_stddev_m is not None else camera_height - 1.0
-    high[2] = level.ceiling_m if level.ceiling_m is not None else max(low[2] + 2.0, camera_height + 0.5)
+    low[2] = 0.0 if gravity.floor_stddev_m is not None else camera_height - 1.0
+    high[2] = gravity.ceiling_m if gravity.ceiling_m is not None else max(low[2] + 2.0, camera_height + 0.5)
     shape = np.maximum(np.ceil((high - low) / _VOXEL_M).astype(int), 1)
     if int(shape.prod()) > 3_000_000:
         raise QueryError(
@@ -315,7 +315,7 @@ def _look_around(c: Context, level: Level) -> _Look:
     gap, nearest = cKDTree(path).query(centres, distance_upper_bound=c.config.near_m)
     close = np.flatnonzero(np.isfinite(gap))
     surface = np.zeros(shape, dtype=bool)
-    cells = np.floor((_thinned(c, level) - low) / _VOXEL_M).astype(int)
+    cells = np.floor((_thinned(c, gravity) - low) / _VOXEL_M).astype(int)
     cells = cells[((cells >= 0) & (cells < shape)).all(axis=1)]
     surface[tuple(cells.T)] = True
     open_ = _unblocked(centres[close], path[np.asarray(nearest)[close]], surface, low)
@@ -330,7 +330,7 @@ def _look_around(c: Context, level: Level) -> _Look:
         raise QueryError(ErrorCode.NOT_SEEN, "there is no space around the path to look at")
     # the voxels that only part of which was seen are the doubt
     low_share, high_share = float(np.mean(~most)), float(np.mean(~least))
-    return _Look(level, low, counted, where, ((low_share + high_share) / 2, (high_share - low_share) / 2 + 0.005))
+    return _Look(gravity, low, counted, where, ((low_share + high_share) / 2, (high_share - low_share) / 2 + 0.005))
 
 
 def _unblocked(
@@ -385,7 +385,7 @@ def _looks(c: Context) -> list[StoredFrame]:
     return [frames[i] for i in spread(len(frames), _LOOKS)]
 
 
-def _thinned(c: Context, level: Level) -> NDArray[np.float64]:
+def _thinned(c: Context, gravity: Gravity) -> NDArray[np.float64]:
     """Seen surface in the level frame [n, 3], one point for every 5 cm."""
     points = voxel_centres(voxel_keys(c.seen_points(), _THIN), _THIN)
-    return apply(level.T_zup_from_world, points).astype(np.float64, copy=False)
+    return apply(gravity.T_zup_from_world, points).astype(np.float64, copy=False)

@@ -17,7 +17,7 @@ from spatial_mllm_ros.queries.answer import ImageBox
 from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
 from spatial_mllm_ros.scene.footprint import smallest_rectangle
 from spatial_mllm_ros.scene.frame import depth_to_metres
-from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.gravity import Gravity
 from spatial_mllm_ros.scene.measure import EDGE_PX, CameraErrors
 from spatial_mllm_ros.scene.pose import Transform
 from spatial_mllm_ros.scene.sensor import SensorModel
@@ -115,7 +115,7 @@ class _Patch:
         T = frame.T_world_camera
         quiet, noise = _sigma_filtered(z, c.sensor.depth_white_stddev(np.where(valid, z, 0.0)))
         world = rays * quiet[..., None] @ T[:3, :3].T + T[:3, 3]
-        planes = _background(world, valid & ~within, valid & within, noise, c.level())
+        planes = _background(world, valid & ~within, valid & within, noise, c.gravity())
         return cls(label, u, v, z, valid & within, rays, T, camera.fx, c.sensor, planes)
 
     def segment(self, way: _Way) -> NDArray[np.bool_]:
@@ -189,7 +189,7 @@ def _background(
     ring: NDArray[np.bool_],
     within: NDArray[np.bool_],
     noise: NDArray[np.float64],
-    level: Level,
+    gravity: Gravity,
 ) -> list[_Plane]:
     """Surfaces that go on beyond the box (floor, wall, table top): an object ends within its box.
 
@@ -197,10 +197,10 @@ def _background(
     seed), and the floor is added.
     """
     planes: list[_Plane] = []
-    L = level.T_zup_from_world
+    L = gravity.T_zup_from_world
     left = ring.copy()
-    if level.floor_stddev_m is not None:
-        off = (world @ L[2, :3] + L[2, 3]) / max(0.025, 3 * level.floor_stddev_m)
+    if gravity.floor_stddev_m is not None:
+        off = (world @ L[2, :3] + L[2, 3]) / max(0.025, 3 * gravity.floor_stddev_m)
         floor = _Plane(off, np.zeros(ring.shape, dtype=bool), None)
         low = floor.covers(1.0)
         planes.append(floor if np.count_nonzero(low & (ring | within)) <= _MIN_PIXELS else replace(floor, height=0.0))
@@ -274,8 +274,8 @@ class Solid:
         """Error sources of ``center``; what was not seen of its far side is the largest."""
         (length, length_stddev), (_, width_stddev), (_, height_stddev) = self.sides
         hidden = 0.0 if self.deep else _HIDDEN * length
-        level = float(np.hypot(max(length_stddev, width_stddev) / 2, hidden / 2))
-        slips = (level, level, height_stddev / 2)
+        across = float(np.hypot(max(length_stddev, width_stddev) / 2, hidden / 2))
+        slips = (across, across, height_stddev / 2)
         return {**self.camera.stddevs(), **{("center", self.label, axis): s for axis, s in enumerate(slips)}}
 
     def surface_stddevs(self) -> dict[Hashable, Any]:
@@ -310,9 +310,9 @@ def solid(c: Context, index: int) -> Solid:
 def _solid(c: Context, index: int) -> Solid:
     box, stored = c.box(index)
     label = f"<box{index}>"
-    level = c.level()
+    gravity = c.gravity()
     patch = _Patch.of(c, label, box, stored)
-    found, sides = _measured(patch, level)
+    found, sides = _measured(patch, gravity)
     noise = float(c.sensor.depth_white_stddev(found.depth)) / 2
     shared = c.sensor.depth_correlated
 
@@ -320,7 +320,7 @@ def _solid(c: Context, index: int) -> Solid:
         return float(np.linalg.norm((side.lateral, noise, shared * side.extent, _MODEL_M, side.doubt)))
 
     length, width, height = ((side.extent, deviation(side)) for side in sides)
-    L = level.T_zup_from_world
+    L = gravity.T_zup_from_world
     p = found.world @ L[:3, :3].T + L[:3, 3]
     angle = _facing(found.normals @ L[:3, :3].T)
     if angle is None:
@@ -368,18 +368,18 @@ class _Side:
 _Sides = tuple[_Side, _Side, _Side]
 
 
-def _measured(patch: _Patch, level: Level) -> tuple[ObjectPoints, _Sides]:
+def _measured(patch: _Patch, gravity: Gravity) -> tuple[ObjectPoints, _Sides]:
     """The object, its length, width and height; their doubt: how much they differ between ways of separating it."""
     own = patch.segment(_USUAL)
     found = patch.points_of(own)
-    usual = _dimensions(level, found)
+    usual = _dimensions(gravity, found)
     every = [usual]
     for way in _OTHERS:
         try:
             other = patch.segment(way)
         except QueryError:
             continue
-        every.append(usual if np.array_equal(other, own) else _dimensions(level, patch.points_of(other)))
+        every.append(usual if np.array_equal(other, own) else _dimensions(gravity, patch.points_of(other)))
     extents = np.array([[side.extent for side in sides] for sides in every])
     middle = np.median(extents, axis=0)
     doubts = np.abs(extents - middle).max(axis=0) / 2
@@ -390,9 +390,9 @@ def _measured(patch: _Patch, level: Level) -> tuple[ObjectPoints, _Sides]:
     return found, (length, width, height)
 
 
-def _dimensions(level: Level, found: ObjectPoints) -> _Sides:
+def _dimensions(gravity: Gravity, found: ObjectPoints) -> _Sides:
     """Length >= width, and height, of an object's points."""
-    L = level.T_zup_from_world
+    L = gravity.T_zup_from_world
     p = found.world @ L[:3, :3].T + L[:3, 3]
     steps = found.steps @ L[:3, :3].T
     rim = _RIM_PX * found.pixel_m

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.answering.context import Context
-from spatial_mllm_ros.answering.geometry.places import Place, level_stddevs, place_of
+from spatial_mllm_ros.answering.geometry.places import Place, gravity_stddevs, place_of
 from spatial_mllm_ros.answering.geometry.points import angle_between
 from spatial_mllm_ros.answering.measured import Measured, merged
 from spatial_mllm_ros.memory.stored import StoredFrame
@@ -136,18 +136,18 @@ def _plane(point: PointMeasurement, stored: StoredFrame, half: int) -> tuple[NDA
 
 def slope(c: Context, m: q.Slope) -> Measured:
     """Angle between the surface at a point and the horizontal, 0 to 90 degrees."""
-    found, level = facing(c, m.at), c.level()
-    up = level.T_zup_from_world[2, :3]
+    found, gravity = facing(c, m.at), c.gravity()
+    up = gravity.T_zup_from_world[2, :3]
 
     def steepness(e: Errors) -> float:
-        R = level.T_zup_from_world[:3, :3]
+        R = gravity.T_zup_from_world[:3, :3]
         lean = np.array([e.get(("tilt", 0), 0.0), e.get(("tilt", 1), 0.0), 0.0]) @ R
         off = angle_between(found.at(e), up + lean)
         return min(off, 180.0 - off)
 
     return Measured(
         at=steepness,
-        stddevs=merged(found.stddevs, level_stddevs(level)),
+        stddevs=merged(found.stddevs, gravity_stddevs(gravity)),
         unit="deg",
         evidence=found.place.evidence,
         scale=ScaleSource.NONE,

@@ -77,8 +77,8 @@ def nearest_wall(c: Context, world: NDArray[np.float64]) -> Wall:
 
 def walls(c: Context) -> list[Wall]:
     """Large upright surfaces that reach high enough, by where they are."""
-    level = c.level()
-    T = level.T_zup_from_world
+    gravity = c.gravity()
+    T = gravity.T_zup_from_world
     points, normals = (np.concatenate(parts) for parts in c.surfels())
     p, n = points @ T[:3, :3].T + T[:3, 3], normals @ T[:3, :3].T
     upright = np.abs(n[:, 2]) < _UPRIGHT
@@ -88,7 +88,7 @@ def walls(c: Context) -> list[Wall]:
     angle = wall_direction(p[:, :2], _BIN_M)
     if angle is None:
         angle = float(np.angle(np.exp(4j * np.arctan2(n[:, 1], n[:, 0])).mean()) / 4)
-    foot = 0.0 if level.floor_stddev_m is not None else float(np.percentile(p[:, 2], 1))
+    foot = 0.0 if gravity.floor_stddev_m is not None else float(np.percentile(p[:, 2], 1))
     out: list[Wall] = []
     for quarter in range(4):
         turned = angle + quarter * np.pi / 2

@@ -10,7 +10,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class RoomyLayer(CacheLayerMixin):
+class StaticLayer(CacheLayerMixin):
     """Keys and values of one layer, [batch, heads, tokens, channels], as views of buffers with room for more tokens.
 
     transformers' DynamicLayer concatenates, and so copies, everything it holds for every token. A layer with a sliding
@@ -62,9 +62,9 @@ class RoomyLayer(CacheLayerMixin):
         if self.is_initialized:
             self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
 
-    def copy(self, length: int, room: int) -> RoomyLayer:
+    def copy(self, length: int, room: int) -> StaticLayer:
         """A layer of its own with the first ``length`` tokens of this one and room for ``room``."""
-        twin = RoomyLayer(max(room, length), self.growth)
+        twin = StaticLayer(max(room, length), self.growth)
         if length:
             twin.update(self._keys[:, :, :length], self._values[:, :, :length])
         return twin
@@ -95,7 +95,7 @@ class RoomyLayer(CacheLayerMixin):
         self.truncate(max(self.length + tokens_to_remove, 0))
 
 
-class RoomyCache(Cache):
+class StaticCache(Cache):
     """The cache of a whole language model, for ``past_key_values`` of any attention (eager, sdpa, flash).
 
     For models whose layers all attend to tokens, as those of Qwen2.5-VL, Qwen3-VL and InternVL do.
@@ -103,7 +103,7 @@ class RoomyCache(Cache):
 
     def __init__(self, room: int, growth: int = 256) -> None:
         """room: tokens to make room for in every layer; beyond it the buffers grow by ``growth`` tokens at a time."""
-        super().__init__(layer_class_to_replicate=lambda: RoomyLayer(room, growth))
+        super().__init__(layer_class_to_replicate=lambda: StaticLayer(room, growth))
 
     @property
     def length(self) -> int:
@@ -117,9 +117,9 @@ class RoomyCache(Cache):
         for layer in self.layers:
             layer.truncate(length)
 
-    def copy(self, length: int, room: int) -> RoomyCache:
+    def copy(self, length: int, room: int) -> StaticCache:
         """A cache of its own with the first ``length`` tokens of this one."""
-        twin = RoomyCache(room)
+        twin = StaticCache(room)
         twin.layers = [layer.copy(length, room) for layer in self.layers]
         return twin
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from spatial_mllm_ros.models.mllm.cache import FeatureCache, RoomyCache
+from spatial_mllm_ros.models.mllm.cache import FeatureCache, StaticCache
 from spatial_mllm_ros.models.mllm.generate import Allowed, Limits, Writer
 from spatial_mllm_ros.models.mllm.prompts import QuestionTokens
 from spatial_mllm_ros.serving.interface import ModelFrame, ModelQuestion
@@ -21,7 +21,7 @@ class Context:
     """
 
     frame_ids: tuple[int, ...]
-    cache: RoomyCache
+    cache: StaticCache
     length: int
     next_position: int
     sources: tuple[Hashable, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spatial_mllm_ros.models.mllm.cache import RoomyCache
+from spatial_mllm_ros.models.mllm.cache import StaticCache
 from spatial_mllm_ros.models.mllm.constrained import JsonSchema
 from spatial_mllm_ros.models.mllm.context import Context, Steps, Store
 from spatial_mllm_ros.models.mllm.generate import PIECE, Allowed, Limits, Writer, prefill
@@ -155,7 +155,7 @@ class VideoEncoder:
         if previous is not None:
             same = takewhile(lambda pair: pair[0] == pair[1], zip(previous.sources, sources, strict=False))
             known = sum(1 for _ in same) // PREFIX_PIECE * PREFIX_PIECE
-        cache = previous.cache.copy(known, room) if previous is not None and known else RoomyCache(room)
+        cache = previous.cache.copy(known, room) if previous is not None and known else StaticCache(room)
         del previous
         for begin in range(known, len(ids), PREFIX_PIECE):
             piece = slice(begin, begin + PREFIX_PIECE)
@@ -228,7 +228,7 @@ class VideoEncoder:
 
     def text_context(self, token_ids: Sequence[int], limits: Limits) -> Context:
         """A context of text alone, without frames."""
-        context = Context((), RoomyCache(len(token_ids) + self._answer_room), 0, 0)
+        context = Context((), StaticCache(len(token_ids) + self._answer_room), 0, 0)
         prefill(self.writer(context), token_ids, limits)
         context.length = context.next_position = len(token_ids)
         return context

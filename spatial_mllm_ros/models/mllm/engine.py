@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from spatial_mllm_ros.models.mllm.context import Context, Encoder
-from spatial_mllm_ros.models.mllm.generate import Limits, TextStream, Written, choose, write
+from spatial_mllm_ros.models.mllm.generate import GenerationOutput, Limits, TextStream, choose, write
 from spatial_mllm_ros.models.mllm.warm import Stage, WarmContext, frame_ids, out_of_memory
 from spatial_mllm_ros.serving.interface import (
     Generated,
@@ -199,7 +199,7 @@ class ModelEngine:
 
     def _write(
         self, context: Context, question: ModelQuestion, limits: Limits, on_text: Callable[[str], None] | None
-    ) -> tuple[Written, str]:
+    ) -> tuple[GenerationOutput, str]:
         """The answer from a context, which is afterwards as it was before."""
         encoder = self._encoder
         writer = encoder.writer(context)

@@ -62,7 +62,7 @@ class Allowed(Protocol):
 
 
 @dataclass(frozen=True)
-class Written:
+class GenerationOutput:
     """Token ids with the probability of each given those before it (whole vocabulary, no temperature), the end token
     included; of a choice, its label's. complete: the end token came. choice_probabilities: of the options, if any.
     chosen: index of the option, -1 without options. first_token_s: seconds from the start to the first token."""
@@ -133,7 +133,7 @@ def write(
     limits: Limits,
     stream: TextStream,
     allowed: Allowed | None = None,
-) -> Written:
+) -> GenerationOutput:
     """The most probable token again and again, until an end token or ``max_new_tokens``.
 
     prompt: tokens of the question, which the cache lacks. Limits are checked before every token. allowed: what the
@@ -162,12 +162,12 @@ def write(
         limits.check()
         logits = writer.step(ids[-1:])
     stream.finish()
-    return Written(tuple(ids), tuple(probabilities), complete, first)
+    return GenerationOutput(tuple(ids), tuple(probabilities), complete, first)
 
 
 def choose(
     writer: Writer, prompt: Sequence[int], labels: Sequence[Sequence[int]], *, end_ids: Sequence[int], limits: Limits
-) -> Written:
+) -> GenerationOutput:
     """The most probable of some labels (token ids each), given that it is one of them; the first of equals.
 
     A label's probability is the product of its tokens'. Where one label begins another, all are compared with the end
@@ -192,4 +192,4 @@ def choose(
     options = torch.softmax(torch.tensor([math.fsum(score) for score in scores], dtype=torch.float64), -1)
     chosen = int(options.argmax())
     probabilities = tuple(math.exp(score) for score in scores[chosen])
-    return Written(asked[chosen], probabilities, True, first, tuple(options.tolist()), chosen)
+    return GenerationOutput(asked[chosen], probabilities, True, first, tuple(options.tolist()), chosen)

@@ -24,7 +24,7 @@ class Stage:
     seconds: float = 0.0
 
 
-class Making:
+class PendingContext:
     """A context that is being made, step by step."""
 
     def __init__(self, frames: tuple[ModelFrame, ...], steps: Steps, *, last_try: bool = False) -> None:
@@ -63,7 +63,7 @@ class WarmContext:
         self._bound = options.cache_mib * MIB
         self._most_frames = options.max_context_frames
         self._features = FeatureCache(self._bound)
-        self._making: Making | None = None
+        self._making: PendingContext | None = None
         self._waiting: tuple[ModelFrame, ...] = ()
         self._asked: tuple[ModelFrame, ...] = ()
 
@@ -130,11 +130,11 @@ class WarmContext:
         self.fit()
         return True
 
-    def own(self, frames: Sequence[ModelFrame]) -> Making:
+    def own(self, frames: Sequence[ModelFrame]) -> PendingContext:
         """A context for one question alone, to be advanced until it is complete. The others stay as they are."""
         return self._make(self.select(frames), own=True)
 
-    def advance(self, making: Making) -> Context | None:
+    def advance(self, making: PendingContext) -> Context | None:
         """One step of a context; the context itself once it is complete."""
         start = time.perf_counter()
         context: Context | None = None
@@ -162,16 +162,16 @@ class WarmContext:
             **self._features.nbytes_by_kind,
         }
 
-    def _make(self, frames: tuple[ModelFrame, ...], *, own: bool = False, last_try: bool = False) -> Making:
+    def _make(self, frames: tuple[ModelFrame, ...], *, own: bool = False, last_try: bool = False) -> PendingContext:
         def reserve(nbytes: int) -> Context | None:
             making.nbytes = nbytes
             self._make_room(making, own)
             return self.current
 
-        making = Making(frames, self._encoder.encode(frames, Store(self._features, reserve)), last_try=last_try)
+        making = PendingContext(frames, self._encoder.encode(frames, Store(self._features, reserve)), last_try=last_try)
         return making
 
-    def _make_room(self, making: Making, own: bool) -> None:
+    def _make_room(self, making: PendingContext, own: bool) -> None:
         """Before ``making`` takes its bytes: encoded images give way first, then the update or the context before it."""
         count, size = len(making.frames), math.ceil(making.nbytes / MIB)
         beside = 0 if making is self._making else making.nbytes
@@ -191,7 +191,7 @@ class WarmContext:
         held = self.nbytes
         return held["context"] + held["next_context"]
 
-    def _start_again(self, making: Making) -> None:
+    def _start_again(self, making: PendingContext) -> None:
         waiting = self._waiting
         self.drop()
         self._waiting = waiting

@@ -17,7 +17,7 @@ from typing import Any
 
 from spatial_mllm_ros.models.worker.geometry_predictor import load_exported_predictor, providers_on
 from spatial_mllm_ros.models.worker.local import available_cpus
-from spatial_mllm_ros.models.worker.parent import Watchdog, leave, meet_parent
+from spatial_mllm_ros.models.worker.parent import Watchdog, connect_to_parent, leave
 from spatial_mllm_ros.scene.window import InvalidWindow
 from spatial_mllm_ros.serving.geometry_process import GeometryOptions
 from spatial_mllm_ros.serving.interface import GeometryPredictor, ModelUnavailable
@@ -213,7 +213,7 @@ def _maps(options: GeometryOptions, sizes: Mapping[str, Any], at_once: int) -> t
 
 
 def main() -> None:
-    channel, start = meet_parent()
+    channel, start = connect_to_parent()
     GeometryWorker(channel).run(start)
 
 

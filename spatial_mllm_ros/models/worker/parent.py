@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OOM_SCORE_ADJ = 500  # as if half of the machine's memory were used on top; proc(5)
 
 
-def meet_parent() -> tuple[Channel, Start]:
+def connect_to_parent() -> tuple[Channel, Start]:
     """The first thing that the process does: the channel to its parent, and what that wants started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()  # a crash leaves its place on stderr, which the parent reads

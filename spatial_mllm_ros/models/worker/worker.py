@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from spatial_mllm_ros.models.worker.local import Engine, ModelLoop
-from spatial_mllm_ros.models.worker.parent import Watchdog, leave, meet_parent
+from spatial_mllm_ros.models.worker.parent import Watchdog, connect_to_parent, leave
 from spatial_mllm_ros.serving.calls import Call, Event
 from spatial_mllm_ros.serving.interface import ModelStatus, ModelUnavailable
 from spatial_mllm_ros.serving.wire import (
@@ -21,12 +21,12 @@ from spatial_mllm_ros.serving.wire import (
     GiveUp,
     HeldFrames,
     Progress,
+    QuestionEvent,
     Ready,
     Refused,
     SetContext,
     Start,
     Status,
-    Told,
 )
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Worker:
     def _tell(self, number: int, event: Event) -> None:
         if not isinstance(event, str):
             self._calls.pop(number, None)
-        self._send(Told(number, event))
+        self._send(QuestionEvent(number, event))
 
     # ---- from the parent
 
@@ -128,7 +128,7 @@ class Worker:
 
 
 def main() -> None:
-    channel, start = meet_parent()
+    channel, start = connect_to_parent()
     Worker(channel).run(start)
 
 

@@ -1,4 +1,4 @@
-"""Images that stand for what a segment has seen, to find back to."""
+"""Images that stand for what a submap has seen, to find back to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Anchor:
 
 @dataclass(eq=False)
 class Anchors:
-    """Up to ``MAX_ANCHORS`` images of a segment, spread over where the camera was and looked."""
+    """Up to ``MAX_ANCHORS`` images of a submap, spread over where the camera was and looked."""
 
     held: list[Anchor] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ class Anchors:
         return np.sort(around[np.argsort(-score[around], kind="stable")[:count]])
 
     def join(self, other: Anchors, shift: int) -> None:
-        """Take over the anchors of a segment whose windows' numbers grow by ``shift``."""
+        """Take over the anchors of a submap whose windows' numbers grow by ``shift``."""
         self.held += [replace(anchor, window=anchor.window + shift) for anchor in other.held]
 
     def _poses(self, places: Sequence[Sim3], first: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Whether a segment's newest images show what some images from before show, and how the two lie to each other."""
+"""Whether a submap's newest images show what some images from before show, and how the two lie to each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from spatial_mllm_ros.perception.rgb.anchors import in_one_window, small_image
 from spatial_mllm_ros.perception.rgb.overlap import detail, overlap
-from spatial_mllm_ros.perception.rgb.segment import Segment
+from spatial_mllm_ros.perception.rgb.submap import Submap
 from spatial_mllm_ros.perception.rgb.window_chain import NOMINAL_DEPTH, ChainConfig, Link, link_windows
 from spatial_mllm_ros.scene.sim3 import NotAligned, Sim3
 from spatial_mllm_ros.scene.window import WindowGeometry
@@ -31,7 +31,7 @@ _STRICTER = 0.75  # than a window that follows another
 class Found:
     """How what is seen now lies to what was seen before.
 
-    link: of the window of number ``window`` in the new segment to the window ``before`` in the old one. sim3: points of the
+    link: of the window of number ``window`` in the new submap to the window ``before`` in the old one. sim3: points of the
     new chain to points of the old one, as the chains lie.
     """
 
@@ -40,8 +40,8 @@ class Found:
     before: int
     sim3: Sim3
 
-    def agrees_with(self, other: Found, new: Segment) -> bool:
-        """Whether two comparisons of this new segment found the same."""
+    def agrees_with(self, other: Found, new: Submap) -> bool:
+        """Whether two comparisons of this new submap found the same."""
         places, first = new.chain.place(), new.chain.first_index
         centres = np.stack([places[i.window - first].apply(i.T_window_camera[:3, 3]) for i in new.images.values()])
         turn = Rotation.from_matrix(self.sim3.rotation.T @ other.sim3.rotation).magnitude()
@@ -52,8 +52,8 @@ class Found:
             and np.median(off) < _SAME_PLACE
         )
 
-    def link_of_first(self, new: Segment) -> Link:
-        """The same as a link of the new segment's first window."""
+    def link_of_first(self, new: Submap) -> Link:
+        """The same as a link of the new submap's first window."""
         places = new.chain.place()
         from_first = places[self.window - new.chain.first_index].inverse() @ places[0]
         drift = np.sum(new.chain.link_logs()[1] ** 2)
@@ -66,7 +66,7 @@ class Found:
 
 
 def compare(
-    predictor: GeometryPredictor, old: Segment, chosen: Sequence[int], new: Segment, liked: NDArray[np.float64]
+    predictor: GeometryPredictor, old: Submap, chosen: Sequence[int], new: Submap, liked: NDArray[np.float64]
 ) -> Found:
     """Have the predictor see images of before beside the newest ones, once.
 

@@ -30,7 +30,7 @@ class Release:
 
 @dataclass(eq=False)
 class ChainImage:
-    """An image of the chain. window: number of its window in the segment. measured: its pose, in ``world_frame``.
+    """An image of the chain. window: number of its window in the submap. measured: its pose, in ``world_frame``.
 
     frame, depth (in the window's unit): until it is released to the memory. dense: its own depth is kept.
     """

@@ -1,4 +1,4 @@
-"""What tells the metres of a segment: measured depth, or measured poses."""
+"""What tells the metres of a submap: measured depth, or measured poses."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Metres:
     ) -> None:
         """Let the poses of window ``number``, the newest, tell the scale, together with as many before it as it takes.
 
-        places: of the windows from number ``offset`` on. images: of the segment, by stamp. overlap: how many images of the
+        places: of the windows from number ``offset`` on. images: of the submap, by stamp. overlap: how many images of the
         window before the first one take part.
         """
         self._span.append(number)
@@ -149,7 +149,7 @@ class Metres:
         return x, stddev
 
     def join(self, other: Metres, shift: int) -> None:
-        """Take over what another segment's windows tell, whose numbers grow by ``shift``."""
+        """Take over what another submap's windows tell, whose numbers grow by ``shift``."""
 
         def shifted(observations: Iterable[ScaleObservation]) -> list[ScaleObservation]:
             return [replace(o, window=o.window + shift) for o in observations]

@@ -1,4 +1,4 @@
-"""What the memory knows of a segment, and what it has to do to follow."""
+"""What the memory knows of a submap, and what it has to do to follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spatial_mllm_ros.memory.spatial_memory import Revision
 from spatial_mllm_ros.perception.rgb.config import RgbGeometryConfig
 from spatial_mllm_ros.perception.rgb.gate import ImageGate
 from spatial_mllm_ros.perception.rgb.image import ChainImage, Release
-from spatial_mllm_ros.perception.rgb.segment import Segment
+from spatial_mllm_ros.perception.rgb.submap import Submap
 from spatial_mllm_ros.perception.rgb.update import CHAIN_FRAME, UP_TO_SCALE, Update
 from spatial_mllm_ros.perception.rgb.window_chain import WindowChain
 from spatial_mllm_ros.scene.frame import Frame
@@ -27,7 +27,7 @@ PREDICTED_DEPTH = SensorModel(0.003, 0.004, 0.0, 0.01, 0.005, 0.003, 0.5)
 """What is assumed at least about predicted depth and poses in metres; the scale's own deviation comes on top."""
 
 
-class Releases:
+class PlacedFrames:
     """Gives images to the memory once it is known where they lie, and moves them when that is known better."""
 
     def __init__(self, config: RgbGeometryConfig, gate: ImageGate) -> None:
@@ -35,67 +35,67 @@ class Releases:
         self.world = ""
         """Fixed frame of the memory."""
         self.is_placed = False
-        """Whether that is the world of measured poses, which outlives a segment."""
+        """Whether that is the world of measured poses, which outlives a submap."""
         self.held = 0
         """Images kept back."""
         self.scale: MetricScale | None = None
         self._sensor: SensorModel | None = None
-        self._earlier_stddev = 0.0  # of the scales of former segments in the same memory
+        self._earlier_stddev = 0.0  # of the scales of former submaps in the same memory
 
-    def segment_ends(self, segment: Segment) -> None:
-        """A segment has no more windows; the next may join the same memory."""
-        scale = segment.metres.scale
+    def submap_ends(self, submap: Submap) -> None:
+        """A submap has no more windows; the next may join the same memory."""
+        scale = submap.metres.scale
         if self.is_placed and scale.known:
             self._earlier_stddev = max(self._earlier_stddev, scale.stddev)
 
-    def holds(self, segment: Segment) -> bool:
-        """Whether the memory has images of this segment."""
-        return any(image.released is not None for image in segment.images.values())
+    def holds(self, submap: Submap) -> bool:
+        """Whether the memory has images of this submap."""
+        return any(image.released is not None for image in submap.images.values())
 
-    def correct_poses(self, segment: Segment, poses: Mapping[int, Transform]) -> None:
+    def correct_poses(self, submap: Submap, poses: Mapping[int, Transform]) -> None:
         """Note better measured poses, by stamp, that the memory has, too."""
         for stamp, T in poses.items():
-            image = segment.images.get(stamp)
+            image = submap.images.get(stamp)
             if image is not None:
                 image.measured = T
                 if image.released is not None and self.is_placed:
                     image.released = replace(image.released, T_world_camera=T)
 
-    def between(self, segment: Segment) -> Update | None:
+    def between(self, submap: Submap) -> Update | None:
         """Frames with poses that joined no window, if the memory is in the world of those poses."""
-        frames = self._between(segment)
+        frames = self._between(submap)
         return Update(tuple(frames), (), self.scale, self._sensor) if frames else None
 
-    def _between(self, segment: Segment) -> list[Frame]:
+    def _between(self, submap: Submap) -> list[Frame]:
         if not self.is_placed:
             return []
         frames = self._gate.take_between()
-        return [replace(f, camera=segment.camera_of(f)) for f in frames if f.world_frame == self.world]
+        return [replace(f, camera=submap.camera_of(f)) for f in frames if f.world_frame == self.world]
 
-    def settle(self, segment: Segment) -> Update | None:
-        """Place every image of the segment by what is known now; what the memory has to do to follow."""
-        if not len(segment.chain):
+    def settle(self, submap: Submap) -> Update | None:
+        """Place every image of the submap by what is known now; what the memory has to do to follow."""
+        if not len(submap.chain):
             return None
-        x, stddev = segment.log_scales()
-        known = segment.metres.scale.known
-        images = list(segment.images.values())
-        placed = known and segment.is_measured  # in the world of the measured poses
+        x, stddev = submap.log_scales()
+        known = submap.metres.scale.known
+        images = list(submap.images.values())
+        placed = known and submap.is_measured  # in the world of the measured poses
         if placed:
             world = next(i.world_frame for i in images if i.measured is not None)
         else:
-            world = f"{CHAIN_FRAME if known else UP_TO_SCALE}_{segment.number}"
-        mine = self.holds(segment)
+            world = f"{CHAIN_FRAME if known else UP_TO_SCALE}_{submap.number}"
+        mine = self.holds(submap)
         if self.is_placed and not mine and world != self.world:
-            self.hold(segment)  # the memory is in metres elsewhere: wait until this segment can join it
+            self.hold(submap)  # the memory is in metres elsewhere: wait until this submap can join it
             return None
         forget = bool(self.world) and not mine and world != self.world
         if forget:
             log.warning("the memory starts over: nothing connects it to what the camera sees now (%s)", world)
-        poses = segment.measured_or_near(x) if placed else segment.chain_poses(x)
+        poses = submap.measured_or_near(x) if placed else submap.chain_poses(x)
         frames, revisions = [], []
         moved = world != self.world
         for image, T in zip(images, poses, strict=True):
-            k = image.window - segment.chain.first_index
+            k = image.window - submap.chain.first_index
             if known and not stddev[k] <= self._config.scale.max_stddev:
                 if moved and image.released is not None:  # the memory drops what does not move along
                     image.released = None
@@ -111,10 +111,10 @@ class Releases:
                 revisions.append(Revision(image.stamp_ns, image.camera_frame, T, factor, world))
                 image.released = target
         self.world, self.is_placed = world, placed
-        self.scale = self._scale_to_state(segment.metres.scale, images, placed, forget)
-        self._sensor = None if self.scale is None else _sensor(segment.chain)
-        self.hold(segment)
-        frames += self._between(segment)
+        self.scale = self._scale_to_state(submap.metres.scale, images, placed, forget)
+        self._sensor = None if self.scale is None else _sensor(submap.chain)
+        self.hold(submap)
+        frames += self._between(submap)
         frames.sort(key=lambda frame: frame.stamp_ns)
         return Update(tuple(frames), tuple(revisions), self.scale, self._sensor, forget)
 
@@ -129,17 +129,17 @@ class Releases:
             return None
         return replace(scale, stddev=max(scale.stddev, self._earlier_stddev))
 
-    def hold(self, segment: Segment) -> None:
+    def hold(self, submap: Submap) -> None:
         """Forget the oldest of the images that could not be released, beyond a bound."""
-        held = [image for image in segment.images.values() if image.frame is not None]
+        held = [image for image in submap.images.values() if image.frame is not None]
         for image in held[: max(len(held) - self._config.max_held, 0)]:
             image.frame = image.depth = None
             self._gate.leave_out("scale_came_too_late")
         self.held = min(len(held), self._config.max_held)
 
-    def give_up(self, segment: Segment) -> None:
-        """Count the images of a segment that comes to nothing."""
-        self._gate.leave_out("not_connected", sum(image.frame is not None for image in segment.images.values()))
+    def give_up(self, submap: Submap) -> None:
+        """Count the images of a submap that comes to nothing."""
+        self._gate.leave_out("not_connected", sum(image.frame is not None for image in submap.images.values()))
         self.held = 0
 
 

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.perception.rgb.anchors import small_image, thumbnail
 from spatial_mllm_ros.perception.rgb.comparison import Found, compare
-from spatial_mllm_ros.perception.rgb.segment import Segment
+from spatial_mllm_ros.perception.rgb.submap import Submap
 from spatial_mllm_ros.scene.sim3 import NotAligned
 from spatial_mllm_ros.serving.interface import GeometryPredictor
 
 
 class Relocation:
-    """Looks for an old segment in the windows of a new one. Once for every window; two must find the same."""
+    """Looks for an old submap in the windows of a new one. Once for every window; two must find the same."""
 
-    def __init__(self, old: Segment) -> None:
+    def __init__(self, old: Submap) -> None:
         self.old = old
         self.seen = 0
         """New images since the break."""
@@ -24,10 +24,10 @@ class Relocation:
         self._looks = 0
 
     def begin_again(self) -> None:
-        """For another new segment."""
+        """For another new submap."""
         self._before, self._first, self._looks = None, 0, 0
 
-    def look(self, predictor: GeometryPredictor, new: Segment) -> Found | None:
+    def look(self, predictor: GeometryPredictor, new: Submap) -> Found | None:
         """Compare the newest window of ``new`` with some of what was seen before the break.
 
         None: not yet sure. Raises NotAligned or what the predictor raises.
@@ -50,7 +50,7 @@ class Relocation:
             return None
         return min(before, found, key=lambda f: f.link.log_scale_stddev)
 
-    def _liked(self, new: Segment) -> NDArray[np.float64]:
+    def _liked(self, new: Submap) -> NDArray[np.float64]:
         """Which anchors to compare with which images of the newest window: [anchors, n], more is better.
 
         First those seen last with those seen first, which are often near; then what looks alike; and once something was

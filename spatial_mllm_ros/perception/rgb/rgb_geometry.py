@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.perception.rgb.config import RgbGeometryConfig
 from spatial_mllm_ros.perception.rgb.gate import ImageGate
 from spatial_mllm_ros.perception.rgb.loops import LoopSearch
-from spatial_mllm_ros.perception.rgb.releases import PREDICTED_DEPTH, Releases
+from spatial_mllm_ros.perception.rgb.releases import PREDICTED_DEPTH, PlacedFrames
 from spatial_mllm_ros.perception.rgb.relocation import Relocation
-from spatial_mllm_ros.perception.rgb.segment import Segment
+from spatial_mllm_ros.perception.rgb.submap import Submap
 from spatial_mllm_ros.perception.rgb.thread import RgbGeometryThread
 from spatial_mllm_ros.perception.rgb.update import CHAIN_FRAME, UP_TO_SCALE, RgbGeometryStatus, Update, is_own_world
 from spatial_mllm_ros.perception.rgb.warning_limit import WarningLimit
@@ -54,10 +54,10 @@ class RgbGeometry:
     with depth, if only some or sparse, give the scale themselves, and dense measured depth is kept. As long as nothing
     tells metres, the geometry is in a unit of its own in the world frame ``up_to_scale_N`` and ``scale`` says why.
 
-    When the chain breaks, a new segment begins. Where poses are measured, segments share the world of these. Without, the
-    memory stays as it is while every window of the new segment is searched for what was seen before; once that is found,
-    the old segment goes on with the new windows. When ``max_held`` images have come and it is not, the memory starts over
-    with the new segment. A segment without measured poses that comes back to where it was long ago is bent accordingly.
+    When the chain breaks, a new submap begins. Where poses are measured, submaps share the world of these. Without, the
+    memory stays as it is while every window of the new submap is searched for what was seen before; once that is found,
+    the old submap goes on with the new windows. When ``max_held`` images have come and it is not, the memory starts over
+    with the new submap. A submap without measured poses that comes back to where it was long ago is bent accordingly.
 
     One camera: frames of others are left out and counted. clock: seconds, for the load and the waiting.
     """
@@ -97,8 +97,8 @@ class RgbGeometry:
         self._room: int | None = None  # after a failure: fewer images in the next window
         self._breaks = self._relocated = self._closed = 0
         self._loops = LoopSearch()
-        self._releases = Releases(self.config, self._gate)
-        self._segment = Segment(self.config, 0, [], "no window of images has been seen yet")
+        self._releases = PlacedFrames(self.config, self._gate)
+        self._submap = Submap(self.config, 0, [], "no window of images has been seen yet")
         self._relocation: Relocation | None = None  # while what the camera sees is not connected to the memory
 
     # ---- frames in
@@ -135,7 +135,7 @@ class RgbGeometry:
     @property
     def _new_images(self) -> int:
         """How many new images the next window takes."""
-        room = self.config.window_size - len(self._segment.shared)
+        room = self.config.window_size - len(self._submap.shared)
         return room if self._room is None else min(room, self._room)
 
     def correct_poses(self, poses: Mapping[int, Transform]) -> None:
@@ -150,8 +150,8 @@ class RgbGeometry:
     def _correct(self) -> None:
         with self._lock:
             corrections, self._corrections = self._corrections, {}
-        for segment in {self._segment, self._known}:
-            self._releases.correct_poses(segment, corrections)
+        for submap in {self._submap, self._known}:
+            self._releases.correct_poses(submap, corrections)
 
     # ---- windows
 
@@ -166,7 +166,7 @@ class RgbGeometry:
             if self.is_stale:
                 self._start_over()
             if not self.due(force):
-                return self._releases.between(self._segment)
+                return self._releases.between(self._submap)
             new = self._picked()
         self._correct()
         begin = self._clock()
@@ -178,9 +178,9 @@ class RgbGeometry:
         took = self._window_s = self._clock() - begin
         self._not_before = begin + took / self.config.max_load
         if self._relocation is not None:
-            self._releases.hold(self._segment)
+            self._releases.hold(self._submap)
             return None
-        return self._releases.settle(self._segment)
+        return self._releases.settle(self._submap)
 
     def _picked(self) -> list[Frame]:
         """The new images of the next window. When further windows wait behind it, they are given up for the newest."""
@@ -194,7 +194,7 @@ class RgbGeometry:
     def _images(self, new: list[Frame]) -> tuple[NDArray[np.uint8], list[Frame]]:
         """Images [T, H, W, 3] shared with the last window and of the new frames; those that do not decode, have another
         size or show nothing at all are left out."""
-        images, kept = [image for _, image in self._segment.shared], []
+        images, kept = [image for _, image in self._submap.shared], []
         for frame in new:
             try:
                 image = frame.rgb()
@@ -210,14 +210,14 @@ class RgbGeometry:
         return np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8), kept
 
     def _chain(self, images: NDArray[np.uint8], new: list[Frame]) -> bool:
-        """Add a window to the segment; whether that went well."""
+        """Add a window to the submap; whether that went well."""
         try:
             geometry = self.predictor.predict(images)
             if self.is_stale:
                 return False
             if len(geometry) != len(images):
                 raise InvalidWindow("window_shape", f"{len(images)} images gave geometry of {len(geometry)}")
-            taken = self._segment.add(geometry, new, images)
+            taken = self._submap.add(geometry, new, images)
         except (InvalidWindow, NotAligned) as error:
             if (more := self._warnings.due(error.reason)) is not None:
                 log.warning("a window of %d images is dropped: %s%s", len(images), error, more)
@@ -249,11 +249,11 @@ class RgbGeometry:
                 self._room = None
 
     def _break(self, message: str) -> None:
-        """Begin a new segment, and look out for the old one if the memory depends on it."""
-        old, releases = self._segment, self._releases
+        """Begin a new submap, and look out for the old one if the memory depends on it."""
+        old, releases = self._submap, self._releases
         if (more := self._warnings.due("break")) is not None:
-            log.warning("the chain breaks after %d failed windows: a new segment begins%s", self._failures, more)
-        releases.segment_ends(old)
+            log.warning("the chain breaks after %d failed windows: a new submap begins%s", self._failures, more)
+        releases.submap_ends(old)
         if not releases.holds(old):
             releases.give_up(old)
             if self._relocation is not None:
@@ -264,21 +264,21 @@ class RgbGeometry:
         with self._lock:
             self._breaks += 1
             self._failures, self._room = 0, None
-            self._segment, self._loops = Segment(self.config, self._breaks, old.focal_logs, reason), LoopSearch()
+            self._submap, self._loops = Submap(self.config, self._breaks, old.focal_logs, reason), LoopSearch()
 
     def _look_back(self, new: int) -> None:
         """See whether the newest window, with so many new images, shows something from before: what the memory knows, after
         a break, else where the camera was long ago. The predictor runs once more at most."""
-        segment = self._segment
-        if self._releases.is_placed and segment.is_measured:
+        submap = self._submap
+        if self._releases.is_placed and submap.is_measured:
             self._relocation = None  # it is in the world of the memory anyway
         relocation = self._relocation
         try:
             if relocation is not None:
                 relocation.seen += new
-                found = relocation.look(self.predictor, segment)
+                found = relocation.look(self.predictor, submap)
             else:
-                found = self._loops.look(self.predictor, segment)
+                found = self._loops.look(self.predictor, submap)
         except (InvalidWindow, NotAligned) as error:
             log.debug("what the camera sees shows nothing from before: %s", error)
             found = None
@@ -291,12 +291,12 @@ class RgbGeometry:
         with self._lock:
             if relocation is None:
                 if found is not None:
-                    segment.chain.close_loop(found.link, found.window, found.before)
+                    submap.chain.close_loop(found.link, found.window, found.before)
                     self._closed += 1
             elif found is not None:
                 log.info("the camera is back where it was: the chain goes on")
-                relocation.old.join(segment, found.link_of_first(segment), found.before)
-                self._segment, self._relocation, self._loops = relocation.old, None, LoopSearch()
+                relocation.old.join(submap, found.link_of_first(submap), found.before)
+                self._submap, self._relocation, self._loops = relocation.old, None, LoopSearch()
                 self._relocated += 1
             elif relocation.seen > self.config.max_held:
                 self._relocation = None
@@ -304,27 +304,27 @@ class RgbGeometry:
     # ---- what is known
 
     @property
-    def _known(self) -> Segment:
-        """The segment that the memory knows."""
+    def _known(self) -> Submap:
+        """The submap that the memory knows."""
         relocation = self._relocation
-        return self._segment if relocation is None else relocation.old
+        return self._submap if relocation is None else relocation.old
 
     def predicted_poses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Stamps [n] (ns) and poses [n, 4, 4] of the segment as the images alone show them, in the unit of ``scale``.
+        """Stamps [n] (ns) and poses [n, 4, 4] of the submap as the images alone show them, in the unit of ``scale``.
 
         Not while ``run_window`` runs.
         """
-        segment = self._known
-        if not segment.images:
+        submap = self._known
+        if not submap.images:
             return np.empty(0, dtype=np.int64), np.empty((0, 4, 4))
-        poses = segment.chain_poses(segment.log_scales()[0])
-        return np.array(list(segment.images), dtype=np.int64), np.stack(poses)
+        poses = submap.chain_poses(submap.log_scales()[0])
+        return np.array(list(submap.images), dtype=np.int64), np.stack(poses)
 
     def status(self) -> RgbGeometryStatus:
         """How it goes; for diagnostics."""
         with self._lock:
-            segment, relocation = self._known, self._relocation
-            focal_logs = list(segment.focal_logs)
+            submap, relocation = self._known, self._relocation
+            focal_logs = list(submap.focal_logs)
             return RgbGeometryStatus(
                 self._windows,
                 dict(self._dropped),
@@ -332,8 +332,8 @@ class RgbGeometry:
                 len(self._gate),
                 self._releases.held,
                 self._breaks,
-                segment.metres.scale,
-                segment.metres.disagreement,
+                submap.metres.scale,
+                submap.metres.disagreement,
                 float(np.exp(np.median(focal_logs))) if focal_logs else None,
                 self._window_s,
                 self._relocated,

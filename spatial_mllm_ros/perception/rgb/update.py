@@ -10,9 +10,9 @@ from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.sensor import SensorModel
 
 UP_TO_SCALE = "up_to_scale"
-"""World frame, with the segment's number, of geometry whose unit is not the metre."""
+"""World frame, with the submap's number, of geometry whose unit is not the metre."""
 CHAIN_FRAME = "rgb_geometry"
-"""World frame, with the segment's number, of metric geometry without measured poses: x forward, z up where it began."""
+"""World frame, with the submap's number, of metric geometry without measured poses: x forward, z up where it began."""
 
 
 def is_own_world(world_frame: str) -> bool:
@@ -45,7 +45,7 @@ class Update:
 class RgbGeometryStatus:
     """How it goes. windows: chained. dropped_windows: by reason; ``too_slow``: given up to keep up with the camera.
 
-    left_out: images by reason. segment: counts the breaks of the chain. relocated: of these, how many were mended. lost:
+    left_out: images by reason. submap: counts the breaks of the chain. relocated: of these, how many were mended. lost:
     images held back since a break because nothing connects them to what the memory knows; 0 while connected. loops: closed.
     disagreement: median and spread of the ratio of measured to predicted depth where both are there, None where not.
     focal_ratio: focal length that the camera states to the predicted one. window_s: seconds that the last window took.
@@ -56,7 +56,7 @@ class RgbGeometryStatus:
     left_out: dict[str, int]
     waiting: int
     held: int
-    segment: int
+    submap: int
     scale: MetricScale
     disagreement: tuple[float, float] | None
     focal_ratio: float | None

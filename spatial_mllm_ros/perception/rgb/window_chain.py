@@ -28,7 +28,7 @@ class ChainConfig:
     pixels: compared for every shared image. min_confidence_percentile: less sure pixels do not count. max_residual:
     deviation of the shared points relative to their depth. max_turn_rad: how differently the two may orient a shared
     camera. max_scale_stddev: relative deviation of the link's scale. drift: relative deviation of the scale that every
-    link adds at least. max_windows: windows kept of a segment; beyond, the oldest goes.
+    link adds at least. max_windows: windows kept of a submap; beyond, the oldest goes.
     """
 
     pixels: int = 300
@@ -90,7 +90,7 @@ class ChainedWindow:
 
 @dataclass(eq=False)
 class WindowChain:
-    """A segment of windows, each linked to one before it.
+    """A submap of windows, each linked to one before it.
 
     The scale of a chain drifts: every link's scale has an error, and errors multiply. ``log_scales`` are the scales of
     the windows as the links alone say; ``place`` takes better ones, where metres tell.
@@ -99,7 +99,7 @@ class WindowChain:
     config: ChainConfig = field(default_factory=ChainConfig)
     windows: list[ChainedWindow] = field(default_factory=list)
     first_index: int = 0
-    """Number of the oldest window held, counted from the segment's beginning."""
+    """Number of the oldest window held, counted from the submap's beginning."""
 
     def __post_init__(self) -> None:
         self._last: tuple[WindowGeometry, tuple[Hashable, ...]] | None = None

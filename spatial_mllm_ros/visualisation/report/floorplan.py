@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_ros.simulation.rendered import RenderedSource
 from spatial_mllm_ros.visualisation.report.templates import environment
-from spatial_mllm_ros.visualisation.report.topdown import RAMP, Segment, path_segments
+from spatial_mllm_ros.visualisation.report.topdown import RAMP, Submap, path_segments
 
 PIXELS_PER_M = 90.0
 MARGIN_M = 0.45
@@ -60,7 +60,7 @@ def floor_plan_svg(source: RenderedSource) -> str:
         right, bottom = svg(np.array([room.high[0], room.low[1]]))
         x, y = _free_spot(name, (float(left), float(top), float(right), float(bottom)), things)
         rooms.append(Shape(shape(rectangle(room.low, room.high), "", 0).points, name, x, y, ROOM_FONT))
-    path: list[Segment] = path_segments(svg(source.tour.poses[:, :2, 3]))
+    path: list[Submap] = path_segments(svg(source.tour.poses[:, :2, 3]))
     return (
         environment()
         .get_template("floorplan.svg.j2")

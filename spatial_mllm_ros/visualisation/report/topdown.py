@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from spatial_mllm_ros.scene.backproject import camera_points
-from spatial_mllm_ros.scene.level import Level
+from spatial_mllm_ros.scene.gravity import Gravity
 from spatial_mllm_ros.scene.pose import Transform, apply
 from spatial_mllm_ros.session.stream import Session
 
@@ -27,7 +27,7 @@ RAMP = ("#3556c8", "#2a8fd0", "#1fb0a0", "#6fbf3f", "#e0a81e", "#e2622b")
 
 
 @dataclass(frozen=True)
-class Segment:
+class Submap:
     """A piece of the path: SVG points and color."""
 
     points: str
@@ -62,7 +62,7 @@ class TopDown:
     floor: str
     surface: str
     unseen: str
-    path: list[Segment]
+    path: list[Submap]
     start: tuple[float, float]
     end: tuple[float, float]
     frusta: list[Frustum]
@@ -83,8 +83,8 @@ def top_down(session: Session) -> TopDown | None:
     positions = session.positions()
     if len(points) < 10 or not len(positions):
         return None
-    level = session.engine.levels.level(session.memory)
-    T = level.T_zup_from_world
+    gravity = session.engine.gravity_cache.gravity(session.memory)
+    T = gravity.T_zup_from_world
     seen = _map(T, points)
     path = _map(T, positions)
     trimmed = np.percentile(seen[:, :2], [0.1, 99.9], axis=0)
@@ -98,8 +98,8 @@ def top_down(session: Session) -> TopDown | None:
         return np.stack([(xy[..., 0] - low[0]) * scale, (high[1] - xy[..., 1]) * scale], axis=-1)
 
     shape = (max(1, math.ceil(size[1] / cell)), max(1, math.ceil(size[0] / cell)))
-    floor, surface = _layers(seen, level, float(np.median(path[:, 2])), low, high, cell, shape)
-    looked = _looked_into(session, level, low, high, cell, shape)
+    floor, surface = _layers(seen, gravity, float(np.median(path[:, 2])), low, high, cell, shape)
+    looked = _looked_into(session, gravity, low, high, cell, shape)
     unseen = _unseen(floor | (surface > 0), looked, cell)
     inside = unseen | looked
     svg_path = to_svg(path[:, :2])
@@ -118,7 +118,7 @@ def top_down(session: Session) -> TopDown | None:
         scale_length=metres * scale,
         metric=session.metric,
         seconds=session.report.duration_s,
-        has_floor=level.floor_stddev_m is not None,
+        has_floor=gravity.floor_stddev_m is not None,
         axes=bool(np.allclose(T[:3, :3], np.eye(3), atol=1e-3)),
         world_frame=session.memory.world_frame,
         unseen_share=float(unseen.sum() / max(inside.sum(), 1)),
@@ -136,7 +136,7 @@ def color_at(fraction: float) -> str:
 
 def _layers(
     seen: NDArray[np.float64],
-    level: Level,
+    gravity: Gravity,
     camera_z: float,
     low: NDArray[np.float64],
     high: NDArray[np.float64],
@@ -146,8 +146,8 @@ def _layers(
     """Floor cells, and how tall the surface that stands in each cell is, 0 to 1."""
     rows, columns, inside = _cells(seen, low, high, cell, shape)
     z = seen[inside, 2]
-    if level.floor_stddev_m is not None:
-        bottom, top = 0.08, (level.ceiling_m - 0.25 if level.ceiling_m is not None else camera_z + 0.6)
+    if gravity.floor_stddev_m is not None:
+        bottom, top = 0.08, (gravity.ceiling_m - 0.25 if gravity.ceiling_m is not None else camera_z + 0.6)
     else:
         bottom, top = -np.inf, camera_z + 0.4
     is_floor = z < bottom
@@ -174,7 +174,7 @@ def _cells(
 
 def _looked_into(
     session: Session,
-    level: Level,
+    gravity: Gravity,
     low: NDArray[np.float64],
     high: NDArray[np.float64],
     cell: float,
@@ -189,7 +189,7 @@ def _looked_into(
         assert frame.T_world_camera is not None
         assert frame.camera is not None
         stride = max(1, frame.camera.width // 40)
-        T = level.T_zup_from_world @ frame.T_world_camera
+        T = gravity.T_zup_from_world @ frame.T_world_camera
         ends = _map(T, camera_points(frame, stride, max_depth_m))
         eye = T[:3, 3]
         longest = float(np.linalg.norm(ends - eye, axis=1).max(initial=0.0))
@@ -214,13 +214,13 @@ def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_closing(np.pad(mask, 3), iterations=2)[3:-3, 3:-3], dtype=bool)
 
 
-def path_segments(svg: NDArray[np.float64]) -> list[Segment]:
+def path_segments(svg: NDArray[np.float64]) -> list[Submap]:
     """The path in up to 48 pieces, each of the color of its time."""
     keep = np.unique(np.linspace(0, len(svg) - 1, min(len(svg), 480)).round().astype(int))
     points = svg[keep]
     bounds = np.unique(np.linspace(0, len(points) - 1, min(len(points), 49)).round().astype(int))
     return [
-        Segment(
+        Submap(
             " ".join(f"{x:.1f},{y:.1f}" for x, y in points[a : b + 1]),
             color_at((a + b) / 2 / max(len(points) - 1, 1)),
         )

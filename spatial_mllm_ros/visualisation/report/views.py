@@ -191,8 +191,8 @@ def _compass(session: Session, asked: Asked, evidence: Evidence) -> Compass | No
         return None
     if asked.answer.pose.frame_id != session.memory.world_frame:
         return None
-    level = session.engine.levels.level(session.memory)
-    right, down, forward = (upright_axes(level, stored.frame.T_world_camera) @ vector).tolist()
+    gravity = session.engine.gravity_cache.gravity(session.memory)
+    right, down, forward = (upright_axes(gravity, stored.frame.T_world_camera) @ vector).tolist()
     if math.hypot(right, forward) < 0.4 * abs(down):  # up or down, which a view from above cannot show
         return None
     camera = stored.frame.camera

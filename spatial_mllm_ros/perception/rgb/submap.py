@@ -26,11 +26,11 @@ _HELD_LEVEL = np.array(
 
 
 @dataclass(eq=False)
-class Segment:
+class Submap:
     """Windows that are linked to each other.
 
     number: of the break that it began after. focal_logs: logarithms of the ratio of stated to predicted focal lengths, of
-    this and former segments. reason: why there are no metres before the first window.
+    this and former submaps. reason: why there are no metres before the first window.
     """
 
     config: RgbGeometryConfig
@@ -91,8 +91,8 @@ class Segment:
         self._forget_oldest()
         return [frame for _, frame, _ in taken]
 
-    def join(self, other: Segment, link: Link, before: int) -> None:
-        """Go on with the windows of another segment. link: of its first window to the window ``before`` of this one."""
+    def join(self, other: Submap, link: Link, before: int) -> None:
+        """Go on with the windows of another submap. link: of its first window to the window ``before`` of this one."""
         shift = self.newest + 1 - other.chain.first_index
         self.chain.join(other.chain, link, before)
         for image in other.images.values():

@@ -52,7 +52,7 @@ class Box:
     name: str
 
 
-class Witness:
+class GroundTruth:
     """Looks into a recording with exact rays and true poses; never at what its sensor measured, but for ``blind``.
 
     frames: the indices of those from which points are taken, at most ``pool`` of them.

@@ -31,7 +31,7 @@ _PARTS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
+class Gravity:
     """The upright frame of a scene.
 
     T_zup_from_world: world to a frame with z up and, when the floor was seen or declared, the floor at z = 0.
@@ -74,7 +74,7 @@ class _Surfels:
     camera_position: NDArray[np.float64]
 
 
-def estimate_level(images: Sequence[ImageSurfels], T_zup_declared: Transform | None = None) -> Level:
+def estimate_gravity(images: Sequence[ImageSurfels], T_zup_declared: Transform | None = None) -> Gravity:
     """Find up, floor and ceiling in what several images show (see ``image_surfels``).
 
     Surfaces that face up from below the camera vote for the up direction; those perpendicular to the cameras' x axes
@@ -89,17 +89,17 @@ def estimate_level(images: Sequence[ImageSurfels], T_zup_declared: Transform | N
         up, offset = T_zup_declared[2, :3], float(T_zup_declared[2, 3])
         ceiling = _ceiling(surfels, up, offset)
         if not len(surfels.camera_position):
-            return Level(T_zup_declared, 0.01, 0.005)
-        return Level(T_zup_declared, 0.01, 0.005, *ceiling, centre=_centre(surfels, T_zup_declared))
+            return Gravity(T_zup_declared, 0.01, 0.005)
+        return Gravity(T_zup_declared, 0.01, 0.005, *ceiling, centre=_centre(surfels, T_zup_declared))
     up_found = _up(surfels)
     if up_found is None:
-        return Level(np.eye(4), None, np.radians(2), assumed=True)
+        return Gravity(np.eye(4), None, np.radians(2), assumed=True)
     up = up_found
     floor = _layer(surfels, up, facing=1.0)
     if floor is None:
         tilt = 0.005 if up[2] > _LEVEL_WORLD else 0.01
         T = _upright(up, 0.0)
-        return Level(T, None, tilt, centre=_centre(surfels, T))
+        return Gravity(T, None, tilt, centre=_centre(surfels, T))
     tilt = _TILT
     if up[2] <= _LEVEL_WORLD:  # a world that is not level: the floor itself says how it leans
         up = _plane_normal(surfels, floor.members, up)
@@ -110,7 +110,7 @@ def estimate_level(images: Sequence[ImageSurfels], T_zup_declared: Transform | N
         tilt = _lean(surfels, floor.members, up)
     ceiling = _ceiling(surfels, up, -floor.height)
     T = _upright(up, -floor.height)
-    return Level(T, floor.stddev, tilt, *ceiling, floor.area, _centre(surfels, T))
+    return Gravity(T, floor.stddev, tilt, *ceiling, floor.area, _centre(surfels, T))
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,25 +226,25 @@ def _layer(s: _Surfels, up: NDArray[np.float64], facing: float) -> _Layer | None
         window = smooth[max(peak - 3, 0) : peak + 4]
         if smooth[peak] < window.max():
             continue
-        level = low + (peak + 0.5) * step
-        beyond = np.searchsorted(everything, level - _BEYOND_M)
-        if beyond > _BEYOND_SHARE * len(everything) or level > camera:
+        gravity = low + (peak + 0.5) * step
+        beyond = np.searchsorted(everything, gravity - _BEYOND_M)
+        if beyond > _BEYOND_SHARE * len(everything) or gravity > camera:
             return None
-        return _refined(s, up, facing, flat, level)
+        return _refined(s, up, facing, flat, gravity)
     return None
 
 
 def _refined(
-    s: _Surfels, up: NDArray[np.float64], facing: float, flat: NDArray[np.int64], level: float
+    s: _Surfels, up: NDArray[np.float64], facing: float, flat: NDArray[np.int64], gravity: float
 ) -> _Layer | None:
     height = s.points[flat] @ up * facing
     for _ in range(4):
-        members = flat[np.abs(height - level) < _SLAB_M]
+        members = flat[np.abs(height - gravity) < _SLAB_M]
         if not len(members):
             return None
-        level = float(np.median(s.points[members] @ up * facing))
+        gravity = float(np.median(s.points[members] @ up * facing))
     images = [members[s.image[members] == i] for i in np.unique(s.image[members])]
-    medians = np.array([np.median(s.points[m] @ up) for m in images if len(m) >= 5] or [level * facing])
+    medians = np.array([np.median(s.points[m] @ up) for m in images if len(m) >= 5] or [gravity * facing])
     weights = np.array([len(m) for m in images if len(m) >= 5] or [1], dtype=float)
     order = np.argsort(medians)
     cumulative = np.cumsum(weights[order]) / weights.sum()
@@ -262,9 +262,7 @@ def _refined(
     return _Layer(middle, stddev, len(first) * CELL_M**2, members)
 
 
-def _by_region(
-    s: _Surfels, up: NDArray[np.float64], images: list[NDArray[np.int64]]
-) -> list[NDArray[np.float64]]:
+def _by_region(s: _Surfels, up: NDArray[np.float64], images: list[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
     """Heights of a layer as each image shows it, in its quarters as seen from above."""
     across = _upright(up, 0.0)[:2, :3]
     places = s.points @ across.T
