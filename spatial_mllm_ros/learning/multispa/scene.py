@@ -17,8 +17,8 @@ from spatial_mllm_ros.learning.objects import ObjectBox, objects_of, owners_of
 from spatial_mllm_ros.learning.tracks import TapVidSource, is_tapvid, tracks_of
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
+from spatial_mllm_ros.scene.gravity import ImageSurfels, estimate_gravity, image_surfels
 from spatial_mllm_ros.scene.images import EncodedImage
-from spatial_mllm_ros.scene.level import ImageSurfels, estimate_level, image_surfels
 from spatial_mllm_ros.scene.pose import Transform, apply, invert
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.tracks import Tracks
@@ -154,7 +154,7 @@ def read_scene(spec: str, name: str, folder: Path, images_folder: Path, most_fra
     _check_enough(spec, images, refused + source.refused)
     if surfels and len(surfels) < len(images):
         raise SourceError(f"{spec} has depth for {len(surfels)} of {len(images)} images only: leave out those without")
-    level = estimate_level(surfels, source.info.T_zup_from_world)
+    level = estimate_gravity(surfels, source.info.T_zup_from_world)
     T_up = level.T_zup_from_world
     told = source.info.T_zup_from_world is not None
     words = "declared" if told else "taken to be the world's z (REP-103)" if level.assumed else "found in the surfaces"
