@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -44,6 +43,9 @@ class Shown(Protocol):
     """What a model is shown frames of: a SpatialMemory, or UnplacedFrames."""
 
     @property
+    def memory_id(self) -> int: ...
+
+    @property
     def version(self) -> int: ...
 
     def keyframes(self, k: int = ..., window_start: int = ..., window_end: int = ...) -> Selection: ...
@@ -70,7 +72,7 @@ class ModelBackend:
         self.model = model
         self.max_frames = max_frames
         self._lock = threading.Lock()
-        self._memory: weakref.ref[Shown] | None = None
+        self._memory_id = 0  # of the memory that the context is of
         self._seen: tuple[int, int] | None = None  # version of the memory and number of keyframes
         self._context: dict[int, ModelFrame] = {}
         self._evidence: OrderedDict[int, Evidence] = OrderedDict()
@@ -106,7 +108,7 @@ class ModelBackend:
                 self._remember(stored)
                 self.model.set_context(frames)
                 self._context = {f.frame_id: f for f in frames}
-            self._memory, self._seen = weakref.ref(memory), seen
+            self._memory_id, self._seen = memory.memory_id, seen
             return changed
 
     def answer(
@@ -186,7 +188,7 @@ class ModelBackend:
         """Frames of the question's own, by stamp, and their evidence; None where it is about the context."""
         count = min(request.max_keyframes or usual, self.max_frames)
         if count == min(usual, self.max_frames) and not (request.window_start or request.window_end):
-            if self._memory is None or self._memory() is None or (wait_for_context and self._is_current(memory)):
+            if memory.memory_id > self._memory_id or (wait_for_context and self._is_current(memory)):
                 self.update(memory, usual)
             if self._is_current(memory) and self._context:
                 return None, {}
@@ -237,7 +239,7 @@ class ModelBackend:
 
     def _is_current(self, memory: Shown) -> bool:
         """Whether the context is of this memory."""
-        return self._memory is not None and self._memory() is memory
+        return self._memory_id == memory.memory_id
 
     def _require_ready(self, about_context: bool) -> None:
         status = self.model.status()

@@ -41,7 +41,7 @@ class GravityCache:
         # by a hash of the id: evenly spread, and nearly the same ones when some candidates change
         chosen = sorted(memory.candidates, key=lambda i: (i * 2654435761) % 2**32)[: self._max_frames]
         stored = [s for s in map(memory.get, sorted(chosen)) if s is not None]
-        key = tuple((s.frame_id, id(s.frame)) for s in stored)
+        key = tuple(s.key for s in stored)
         if self._gravity is None or key != self._key:
             kept = self._surfels
             self._surfels = {}
@@ -89,7 +89,7 @@ class DepthLender:
         if not lenders:
             return stored
         lender = min(lenders, key=lambda s: abs(s.frame.stamp_ns - frame.stamp_ns))
-        key = (stored.frame_id, id(stored.frame), lender.frame_id, id(lender.frame))
+        key = (*stored.key, *lender.key)
         with self._lock:
             if key not in self._lent:
                 theirs = lender.frame
@@ -98,7 +98,7 @@ class DepthLender:
                 assert theirs.T_world_camera is not None
                 T = invert(frame.T_world_camera) @ theirs.T_world_camera
                 depth = register_depth(theirs.depth, theirs.camera, frame.camera, T)
-                self._lent[key] = StoredFrame(stored.frame_id, replace(frame, depth=depth))
+                self._lent[key] = replace(stored, frame=replace(frame, depth=depth))
                 while len(self._lent) > self._keep:
                     self._lent.popitem(last=False)
             self._lent.move_to_end(key)

@@ -90,8 +90,6 @@ class SpatialMemory(MemoryView):
         """Frames dropped to stay within the bounds."""
         self.nbytes = 0
         """Bytes of the images and depths held."""
-        self.epoch = 0
-        """Changes when what is held is placed or scaled anew."""
         self._clock = clock
         self.next_id = first_id
         self._depth = depth
@@ -168,16 +166,15 @@ class SpatialMemory(MemoryView):
         frame, earlier_too = check.look(frame)
         if earlier_too:
             for _, camera, frame_id in self._order:
-                held = self._frames[frame_id].frame
-                cleaned = check.without(held) if camera == frame.camera_frame else held
-                if cleaned is not held:
-                    self._frames[frame_id] = StoredFrame(frame_id, cleaned)
+                held = self._frames[frame_id]
+                cleaned = check.without(held.frame) if camera == frame.camera_frame else held.frame
+                if cleaned is not held.frame:
+                    self._frames[frame_id] = held.revised(cleaned)
                     candidate = frame_id in self._selector.candidates
                     self._selector.discard(frame_id)
                     if candidate and not self._offer(frame_id, cleaned):
                         self.without_depth += 1
             self._selector.correct([(i, T) for i in self._selector.candidates if (T := self._pose_of(i)) is not None])
-            self.epoch += 1
         return frame
 
     def _pose_of(self, frame_id: int) -> Transform | None:
@@ -202,7 +199,7 @@ class SpatialMemory(MemoryView):
                     i += 1
                     if camera_frame in ("", camera):
                         stored = self._frames[frame_id]
-                        self._frames[frame_id] = StoredFrame(frame_id, replace(stored.frame, T_world_camera=T))
+                        self._frames[frame_id] = stored.revised(replace(stored.frame, T_world_camera=T))
                         changed.append((frame_id, T))
             self._selector.correct(changed)
             self.agreement.move(changed)
@@ -234,12 +231,12 @@ class SpatialMemory(MemoryView):
                 if i == len(self._order) or self._order[i][:2] != (r.stamp_ns, r.camera_frame):
                     continue
                 frame_id = self._order[i][2]
-                frame = self._frames[frame_id].frame
-                depth = frame.depth
+                stored = self._frames[frame_id]
+                frame, depth = stored.frame, stored.frame.depth
                 if depth is not None and r.depth_factor != 1.0:
                     depth = (depth * np.float32(r.depth_factor)).astype(depth.dtype)
                 revised = replace(frame, depth=depth, T_world_camera=T, world_frame=r.world_frame)
-                self._frames[frame_id] = StoredFrame(frame_id, revised)
+                self._frames[frame_id] = stored.revised(revised)
                 poses.append((frame_id, T))
                 changed[frame_id] = r.depth_factor
             if world != self._world_frame:
@@ -251,7 +248,6 @@ class SpatialMemory(MemoryView):
             self.agreement.clear()
             if changed:
                 self._version += 1
-                self.epoch += 1
             return len(changed)
 
     def clear(self) -> None:
@@ -266,7 +262,6 @@ class SpatialMemory(MemoryView):
             self._selector = StreamingSelector(self.config.selector)
             self._world_frame, self.nbytes, self.scale, self.sensor = None, 0, None, None
             self._version += 1
-            self.epoch += 1
 
     def _drop(self, frame_id: int) -> None:
         stored = self._frames.pop(frame_id)

@@ -8,20 +8,21 @@ from collections.abc import Callable
 import numpy as np
 
 from spatial_mllm_ros.memory.keyframes.coverage import Selection
-from spatial_mllm_ros.memory.stored import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame, new_memory_id
 from spatial_mllm_ros.scene.frame import Frame
 
 
 class UnplacedFrames:
     """Frames without a pose, evenly spread over all that came, bounded in number and in bytes. Safe for several threads.
 
-    Has what a model is shown of a SpatialMemory: ``version``, ``keyframes``, ``frames``, ``get``. new_id: gives every
-    frame its id. Beyond a bound every second frame goes, and from then on every second one is not taken.
+    Has what a model is shown of a SpatialMemory: ``memory_id``, ``version``, ``keyframes``, ``frames``, ``get``. new_id:
+    gives every frame its id. Beyond a bound every second frame goes, and from then on every second one is not taken.
     """
 
     def __init__(self, new_id: Callable[[], int], max_frames: int = 512, max_bytes: int = 1 << 30) -> None:
         if max_frames < 2 or max_bytes < 1:
             raise ValueError("max_frames must be at least 2 and max_bytes at least 1")
+        self.memory_id = new_memory_id()
         self.nbytes = 0
         """Bytes of the images held."""
         self.version = 0

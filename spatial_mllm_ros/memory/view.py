@@ -13,7 +13,7 @@ from spatial_mllm_ros.memory.agreement import PoseAgreement
 from spatial_mllm_ros.memory.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.keyframes.streaming import StreamingSelector
 from spatial_mllm_ros.memory.single import SingleImages
-from spatial_mllm_ros.memory.stored import StoredFrame
+from spatial_mllm_ros.memory.stored import StoredFrame, new_memory_id
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.scene.region import Region
@@ -24,6 +24,8 @@ class MemoryView:
     """Reads frames, poses and keyframes. Safe to use from several threads."""
 
     def __init__(self, selector: StreamingSelector) -> None:
+        self.memory_id = new_memory_id()
+        """Of the memory, and of its snapshots."""
         self.refused: Counter[str] = Counter()
         self.scale: MetricScale | None = None
         """Whether lengths are in metres, where depth and poses were estimated from color; None: both were measured."""
@@ -124,6 +126,7 @@ class MemoryView:
     def _copy(self) -> MemoryView:
         """The same at this moment, of its own; frames and points are shared, and so is the count of what was refused."""
         copy = MemoryView(self._selector.copy())
+        copy.memory_id = self.memory_id
         copy.refused, copy.scale, copy.sensor = self.refused, self.scale, self.sensor
         copy.agreement, copy.single = self.agreement, self.single
         copy._version, copy._world_frame = self._version, self._world_frame
