@@ -1,0 +1,135 @@
+"""The map in a frame with z up and the floor at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from spatial_mllm_ros.memory.map.snapshot import MapSnapshot, State
+from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level
+from spatial_mllm_ros.scene.pose import Transform, apply, invert
+
+_LOOKS = 60
+_SURFELS = 20_000
+_NEIGHBOURS = 12
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Upright:
+    """Voxels of a map with their z axis up.
+
+    level: where up, floor and ceiling are. low [3]: corner of the grid, metres in the level's frame. state uint8 [x, y, z]: of
+    each voxel (see State). surface [m, 3]: points on the surfaces in the occupied voxels.
+    """
+
+    snapshot: MapSnapshot
+    level: Level
+    low: NDArray[np.float64]
+    state: NDArray[np.uint8]
+    surface: NDArray[np.float64]
+
+    @property
+    def voxel_m(self) -> float:
+        return self.snapshot.voxel_m
+
+    @property
+    def from_world(self) -> Transform:
+        return self.level.T_zup_from_world
+
+    @cached_property
+    def cameras(self) -> NDArray[np.float64]:
+        """Where the camera was, [n, 3]."""
+        return np.asarray(apply(self.from_world, self.snapshot.poses[:, :3, 3]))
+
+    def cells(self, points: ArrayLike) -> NDArray[np.int64]:
+        """Voxel [n, 3] (or [n, 2] from above) in which points lie; may be outside the grid."""
+        p = np.atleast_2d(np.asarray(points, dtype=np.float64))
+        return np.floor((p - self.low[: p.shape[1]]) / self.voxel_m).astype(np.int64)
+
+    def middles(self, cells: ArrayLike) -> NDArray[np.float64]:
+        """Middle of voxels [n, 3], or of columns [n, 2] from above, metres."""
+        c = np.atleast_2d(np.asarray(cells))
+        return (c + 0.5) * self.voxel_m + self.low[: c.shape[1]]
+
+    def slab(self, bottom_m: float, top_m: float) -> NDArray[np.uint8]:
+        """States [x, y, n] of the voxels whose middles lie between two heights."""
+        first, last = (round((z - self.low[2]) / self.voxel_m) for z in (bottom_m, top_m))
+        return self.state[:, :, max(first, 0) : max(last, 0)]
+
+    @cached_property
+    def floor_seen(self) -> NDArray[np.bool_]:
+        """Columns [x, y] in which the floor was seen."""
+        seen = np.zeros(self.state.shape[:2], dtype=bool)
+        if self.level.floor_stddev_m is None:
+            return seen
+        cells = self.cells(self.surface[np.abs(self.surface[:, 2]) < FLOOR_M])
+        seen[cells[:, 0], cells[:, 1]] = True
+        return seen
+
+
+FLOOR_M = 0.04
+"""Surfaces so near to the floor's height are the floor: rugs, thresholds, what depth and poses are off by."""
+
+
+def level_of(snapshot: MapSnapshot, T_zup_declared: Transform | None = None) -> Level:
+    """Up, floor and ceiling as the surfaces in the map and the cameras tell them; see ``scene.level.estimate_level``."""
+    points = snapshot.surface
+    if len(points) < _NEIGHBOURS or not len(snapshot.poses):
+        return estimate_level((), T_zup_declared)
+    tree = cKDTree(points)
+    chosen = points[:: max(len(points) // _SURFELS, 1)]
+    _, near = tree.query(chosen, _NEIGHBOURS, distance_upper_bound=3 * snapshot.voxel_m)
+    whole = (near < len(points)).all(axis=1)
+    chosen, near = chosen[whole], near[whole]
+    around = points[near] - points[near].mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", around, around))
+    normals = vectors[:, :, 0]
+    flat = values[:, 0] < 0.1 * values[:, 1]
+    poses = snapshot.poses[np.linspace(0, len(snapshot.poses) - 1, min(_LOOKS, len(snapshot.poses))).astype(int)]
+    _, camera = cKDTree(poses[:, :3, 3]).query(chosen)
+    towards = poses[camera, :3, 3] - chosen
+    normals = normals * np.sign(np.sum(normals * towards, axis=1, keepdims=True))
+    images = [
+        ImageSurfels(chosen[mine], normals[mine], pose)
+        for i, pose in enumerate(poses)
+        for mine in [flat & (camera == i)]
+    ]
+    return estimate_level(images, T_zup_declared)
+
+
+def upright(snapshot: MapSnapshot, level: Level | None = None) -> Upright:
+    """The map in an upright frame: of ``level``, or as the map itself tells it.
+
+    Where the world frame is not level, each upright voxel has the state of the world's voxel round its middle.
+    """
+    level = level_of(snapshot) if level is None else level
+    T = level.T_zup_from_world
+    low, state = snapshot.dense(snapshot.state)
+    surface = np.asarray(apply(T, snapshot.surface))
+    size = snapshot.voxel_m
+    if np.abs(T[:3, :3] - np.eye(3)).max() < 0.2 * size / max(np.max(state.shape) * size, 1e-9) or not state.size:
+        return Upright(
+            snapshot=snapshot, level=level, low=low + T[:3, 3], state=state.astype(np.uint8, copy=False), surface=surface
+        )
+    ends = np.array([[(low, low + np.array(state.shape) * size)[(c >> a) & 1][a] for a in range(3)] for c in range(8)])
+    ends = apply(T, ends)
+    base = np.floor(ends.min(axis=0) / size) * size
+    shape = np.ceil((ends.max(axis=0) - base) / size).astype(int)
+    back = invert(T)
+    turned = np.zeros(shape, dtype=np.uint8)
+    ys, zs = (base[a] + (np.arange(shape[a]) + 0.5) * size for a in (1, 2))
+    plane = ys[:, None, None] * back[:3, 1] + zs[None, :, None] * back[:3, 2] + back[:3, 3]
+    limits = np.array(state.shape)
+    for i in range(shape[0]):
+        cells = np.floor((plane + (base[0] + (i + 0.5) * size) * back[:3, 0] - low) / size).astype(np.int32)
+        inside = ((cells >= 0) & (cells < limits)).all(axis=-1)
+        a, b, c = cells[inside].T
+        turned[i][inside] = state[a, b, c]
+    # a surface lies where its points are, whatever rounding does to its voxels
+    cells = np.clip(np.floor((surface - base) / size).astype(int), 0, shape - 1)
+    turned[tuple(cells.T)] = State.OCCUPIED
+    return Upright(snapshot=snapshot, level=level, low=base, state=turned, surface=surface)
