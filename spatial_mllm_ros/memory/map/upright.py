@@ -23,7 +23,7 @@ class Upright:
     """Voxels of a map with their z axis up.
 
     level: where up, floor and ceiling are. low [3]: corner of the grid, metres in the level's frame. state uint8 [x, y, z]: of
-    each voxel (see State). surface [m, 3]: points on the surfaces in the occupied voxels.
+    each voxel (see State). surface [m, 3]: points on the surfaces in the occupied voxels. hits [m]: frames that show them.
     """
 
     snapshot: MapSnapshot
@@ -31,6 +31,7 @@ class Upright:
     low: NDArray[np.float64]
     state: NDArray[np.uint8]
     surface: NDArray[np.float64]
+    hits: NDArray[np.int32]
 
     @property
     def voxel_m(self) -> float:
@@ -110,11 +111,11 @@ def upright(snapshot: MapSnapshot, level: Level | None = None) -> Upright:
     T = level.T_zup_from_world
     low, state = snapshot.dense(snapshot.state)
     surface = np.asarray(apply(T, snapshot.surface))
+    hits = snapshot.hits[snapshot.occupied]
     size = snapshot.voxel_m
     if np.abs(T[:3, :3] - np.eye(3)).max() < 0.2 * size / max(np.max(state.shape) * size, 1e-9) or not state.size:
-        return Upright(
-            snapshot=snapshot, level=level, low=low + T[:3, 3], state=state.astype(np.uint8, copy=False), surface=surface
-        )
+        grid = state.astype(np.uint8, copy=False)
+        return Upright(snapshot=snapshot, level=level, low=low + T[:3, 3], state=grid, surface=surface, hits=hits)
     ends = np.array([[(low, low + np.array(state.shape) * size)[(c >> a) & 1][a] for a in range(3)] for c in range(8)])
     ends = apply(T, ends)
     base = np.floor(ends.min(axis=0) / size) * size
@@ -132,4 +133,4 @@ def upright(snapshot: MapSnapshot, level: Level | None = None) -> Upright:
     # a surface lies where its points are, whatever rounding does to its voxels
     cells = np.clip(np.floor((surface - base) / size).astype(int), 0, shape - 1)
     turned[tuple(cells.T)] = State.OCCUPIED
-    return Upright(snapshot=snapshot, level=level, low=base, state=turned, surface=surface)
+    return Upright(snapshot=snapshot, level=level, low=base, state=turned, surface=surface, hits=hits)
