@@ -18,7 +18,7 @@ LEAST_FREE = 2
 FREE_TO_HITS = 8
 """... and so many for each one that says otherwise: some contradicting images leave no hole in a wall."""
 LEAST_HITS = 2
-OCCUPIED_SHARE = 0.25
+OCCUPIED_SHARE = 0.5
 """A voxel is occupied when two frames, and this share of those that look at it, have a surface there. Between: unknown."""
 
 

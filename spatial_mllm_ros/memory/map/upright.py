@@ -61,6 +61,18 @@ class Upright:
         first, last = (round((z - self.low[2]) / self.voxel_m) for z in (bottom_m, top_m))
         return self.state[:, :, max(first, 0) : max(last, 0)]
 
+    def obstacles(self, bottom_m: float, top_m: float) -> NDArray[np.float64]:
+        """Surface points [n, 3] between two heights that are no stray pixels and not what noise puts beside a surface."""
+        between = (self.surface[:, 2] > bottom_m) & (self.surface[:, 2] < top_m)
+        points, hits = self.surface[between], self.hits[between]
+        if len(points) < BESIDE:
+            return points[hits >= WELL]
+        distance, near = cKDTree(points).query(points, 8, distance_upper_bound=2 * self.voxel_m)
+        around = np.where(near < len(points), hits[np.minimum(near, len(points) - 1)], 0)
+        alone = (around.max(axis=1) < WELL) & (np.isfinite(distance).sum(axis=1) <= BESIDE)
+        strongest = np.where(distance < 1.5 * self.voxel_m, around, 0).max(axis=1)
+        return points[~alone & (hits >= FRINGE * strongest)]
+
     @cached_property
     def floor_seen(self) -> NDArray[np.bool_]:
         """Columns [x, y] in which the floor was seen."""
@@ -72,6 +84,10 @@ class Upright:
         return seen
 
 
+WELL, BESIDE = 4, 3
+"""A surface is seen well in four frames; with fewer, three others beside it confirm it."""
+FRINGE = 0.1
+"""Noise puts fewer than this share of a surface's points into the voxels beside its own."""
 FLOOR_M = 0.04
 """Surfaces so near to the floor's height are the floor: rugs, thresholds, what depth and poses are off by."""
 
