@@ -22,6 +22,10 @@ OCCUPIED_SHARE = 0.5
 """A voxel is occupied when two frames, and this share of those that look at it, have a surface there. Between: unknown."""
 
 
+MOST_VOXELS = 200_000_000
+"""The map is looked at as a whole up to so many voxels of the box round it."""
+
+
 class State(IntEnum):
     """What is known of a voxel."""
 
@@ -128,13 +132,13 @@ class MapSnapshot:
     def dense(self, field: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
         """A field [n, CELLS] as one array [x, y, z], 0 where there are no blocks, and its corner [3] (metres, world).
 
-        Raises ValueError for a map that is spread over more than 200 million voxels.
+        Raises ValueError for a map that is spread over more than ``MOST_VOXELS``.
         """
         if not len(self.blocks):
             return np.zeros(3), np.zeros((0, 0, 0), dtype=field.dtype)
         low = self.blocks.min(axis=0)
         shape = self.blocks.max(axis=0) - low + 1
-        if float(np.prod(shape.astype(float))) * CELLS > 2e8:
+        if float(np.prod(shape.astype(float))) * CELLS > MOST_VOXELS:
             extent = shape * SIDE * self.voxel_m
             raise ValueError(f"the map spreads over {' x '.join(f'{e:.0f}' for e in extent)} m, too much to look at as a whole")
         grid = np.zeros((shape[0], SIDE, shape[1], SIDE, shape[2], SIDE), dtype=field.dtype)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from spatial_mllm_ros.memory.map.snapshot import MapSnapshot, State
+from spatial_mllm_ros.memory.map.snapshot import MOST_VOXELS, MapSnapshot, State
 from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level
 from spatial_mllm_ros.scene.pose import Transform, apply, invert
 
@@ -42,6 +43,11 @@ class Upright:
         return self.level.T_zup_from_world
 
     @cached_property
+    def looked_at(self) -> NDArray[np.bool_]:
+        """Voxels [x, y, z] that some frame showed, whatever it said of them."""
+        return np.asarray(_grid(self.snapshot, self.from_world, self.snapshot.last >= 0)[1], dtype=bool)
+
+    @cached_property
     def cameras(self) -> NDArray[np.float64]:
         """Where the camera was, [n, 3]."""
         return np.asarray(apply(self.from_world, self.snapshot.poses[:, :3, 3]))
@@ -61,17 +67,30 @@ class Upright:
         first, last = (round((z - self.low[2]) / self.voxel_m) for z in (bottom_m, top_m))
         return self.state[:, :, max(first, 0) : max(last, 0)]
 
-    def obstacles(self, bottom_m: float, top_m: float) -> NDArray[np.float64]:
-        """Surface points [n, 3] between two heights that are no stray pixels and not what noise puts beside a surface."""
-        between = (self.surface[:, 2] > bottom_m) & (self.surface[:, 2] < top_m)
-        points, hits = self.surface[between], self.hits[between]
-        if len(points) < BESIDE:
-            return points[hits >= WELL]
-        distance, near = cKDTree(points).query(points, 8, distance_upper_bound=2 * self.voxel_m)
-        around = np.where(near < len(points), hits[np.minimum(near, len(points) - 1)], 0)
-        alone = (around.max(axis=1) < WELL) & (np.isfinite(distance).sum(axis=1) <= BESIDE)
-        strongest = np.where(distance < 1.5 * self.voxel_m, around, 0).max(axis=1)
-        return points[~alone & (hits >= FRINGE * strongest)]
+    @cached_property
+    def _share(self) -> NDArray[np.float64]:
+        """How many frames show each surface point, as a share of those that show the strongest one beside it; 0 for a stray one.
+
+        What lies on the floor is not confirmed by the floor.
+        """
+        share = np.ones(len(self.surface))
+        above = self.surface[:, 2] > 1.5 * FLOOR_M
+        points, hits = self.surface[above], self.hits[above]
+        if len(points):
+            distance, near = cKDTree(points).query(points, 8, distance_upper_bound=2 * self.voxel_m)
+            around = np.where(near < len(points), hits[np.minimum(near, len(points) - 1)], 0)
+            alone = (around.max(axis=1) < WELL) & (np.isfinite(distance).sum(axis=1) <= BESIDE)
+            strongest = np.where(distance < 1.5 * self.voxel_m, around, 0).max(axis=1)
+            share[above] = np.where(alone, 0.0, hits / np.maximum(strongest, 1))
+        return share
+
+    def obstacles(self, bottom_m: float, top_m: float, fringe: float = 0.1) -> NDArray[np.float64]:
+        """Surface points [n, 3] between two heights that are no stray pixels and not what noise puts beside a surface.
+
+        fringe: noise puts fewer than this share of a surface's points into the voxels beside its own.
+        """
+        z = self.surface[:, 2]
+        return self.surface[(z > bottom_m) & (z < top_m) & (self._share >= fringe)]
 
     @cached_property
     def floor_seen(self) -> NDArray[np.bool_]:
@@ -86,8 +105,6 @@ class Upright:
 
 WELL, BESIDE = 4, 3
 """A surface is seen well in four frames; with fewer, three others beside it confirm it."""
-FRINGE = 0.1
-"""Noise puts fewer than this share of a surface's points into the voxels beside its own."""
 FLOOR_M = 0.04
 """Surfaces so near to the floor's height are the floor: rugs, thresholds, what depth and poses are off by."""
 
@@ -125,28 +142,36 @@ def upright(snapshot: MapSnapshot, level: Level | None = None) -> Upright:
     """
     level = level_of(snapshot) if level is None else level
     T = level.T_zup_from_world
-    low, state = snapshot.dense(snapshot.state)
+    low, state = _grid(snapshot, T, snapshot.state)
     surface = np.asarray(apply(T, snapshot.surface))
-    hits = snapshot.hits[snapshot.occupied]
+    if len(surface):  # a surface lies where its points are, whatever rounding does to its voxels
+        cells = np.clip(np.floor((surface - low) / snapshot.voxel_m).astype(int), 0, np.array(state.shape) - 1)
+        state[tuple(cells.T)] = State.OCCUPIED
+    return Upright(
+        snapshot=snapshot, level=level, low=low, state=state, surface=surface, hits=snapshot.hits[snapshot.occupied]
+    )
+
+
+def _grid(snapshot: MapSnapshot, T: Transform, field: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """A field of the map in the frame that T leads to: corner [3] and array [x, y, z]."""
+    low, values = snapshot.dense(field)
     size = snapshot.voxel_m
-    if np.abs(T[:3, :3] - np.eye(3)).max() < 0.2 * size / max(np.max(state.shape) * size, 1e-9) or not state.size:
-        grid = state.astype(np.uint8, copy=False)
-        return Upright(snapshot=snapshot, level=level, low=low + T[:3, 3], state=grid, surface=surface, hits=hits)
-    ends = np.array([[(low, low + np.array(state.shape) * size)[(c >> a) & 1][a] for a in range(3)] for c in range(8)])
+    if not values.size or np.abs(T[:3, :3] - np.eye(3)).max() * np.max(values.shape) < 0.2:
+        return low + T[:3, 3], values
+    ends = np.array([[(low, low + np.array(values.shape) * size)[(c >> a) & 1][a] for a in range(3)] for c in range(8)])
     ends = apply(T, ends)
     base = np.floor(ends.min(axis=0) / size) * size
     shape = np.ceil((ends.max(axis=0) - base) / size).astype(int)
+    if float(np.prod(shape.astype(float))) > MOST_VOXELS:
+        raise ValueError("the map spreads too far to look at it as a whole")
     back = invert(T)
-    turned = np.zeros(shape, dtype=np.uint8)
+    turned = np.zeros(shape, dtype=values.dtype)
     ys, zs = (base[a] + (np.arange(shape[a]) + 0.5) * size for a in (1, 2))
     plane = ys[:, None, None] * back[:3, 1] + zs[None, :, None] * back[:3, 2] + back[:3, 3]
-    limits = np.array(state.shape)
+    limits = np.array(values.shape)
     for i in range(shape[0]):
         cells = np.floor((plane + (base[0] + (i + 0.5) * size) * back[:3, 0] - low) / size).astype(np.int32)
         inside = ((cells >= 0) & (cells < limits)).all(axis=-1)
         a, b, c = cells[inside].T
-        turned[i][inside] = state[a, b, c]
-    # a surface lies where its points are, whatever rounding does to its voxels
-    cells = np.clip(np.floor((surface - base) / size).astype(int), 0, shape - 1)
-    turned[tuple(cells.T)] = State.OCCUPIED
-    return Upright(snapshot=snapshot, level=level, low=base, state=turned, surface=surface, hits=hits)
+        turned[i][inside] = values[a, b, c]
+    return base, turned
