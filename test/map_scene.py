@@ -36,3 +36,15 @@ def look_round(n=24, turns=1.0):
     """Frames of a camera that turns once, looking down and up."""
     yaws = np.linspace(0, 2 * np.pi * turns, n, endpoint=False)
     return [frame(pose(yaw=a, pitch=0.5 * np.sin(3 * a + a / 4)), 0.5 * i) for i, a in enumerate(yaws)]
+
+
+def walk(T_map_room=None):
+    """Frames of a camera that looks round from three places of the room; its world turned by ``T_map_room``."""
+    frames = []
+    for place in ((-1.2, -0.7), (1.2, 0.6), (0.2, -0.4)):
+        for i, yaw in enumerate(np.linspace(0, 6 * np.pi, 48, endpoint=False)):
+            T = pose(*place, yaw=yaw, pitch=(-0.5, 0.0, 0.5)[i // 16])
+            depth = depth_in(ROOM, T)
+            T = T if T_map_room is None else T_map_room @ T
+            frames.append(frame(T, 0.5 * len(frames), depth))
+    return frames

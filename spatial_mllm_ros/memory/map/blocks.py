@@ -30,9 +30,9 @@ class Blocks:
     """Evidence of voxels, in slots that grow as they are needed.
 
     hits, free int32: how many frames show a surface in the voxel, or show it free. first, last int64 ns: stamps of the first
-    and last frame that shows it, LATER and EARLIER without one. weight, sums int64: weights of the points on its surface, and their
-    weighted places in parts of its edge. users [slots]: frames that show something of a block. born [slots]: the turn at which it
-    began. ``keys``: where each block is.
+    and last frame that shows it, LATER and EARLIER without one. weight, sums int64: weights of the points on its surface,
+    and their weighted places in parts of its edge. users [slots]: frames that show something of a block. born [slots]: the
+    turn at which it began. keys [slots]: where each block is.
     """
 
     def __init__(self) -> None:

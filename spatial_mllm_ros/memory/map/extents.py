@@ -39,7 +39,9 @@ def extents(up: Upright) -> tuple[Measure, Measure, Measure]:
     if angle is None:
         angle = smallest_rectangle(points)[2]
     c, s = np.cos(angle), np.sin(angle)
-    sides = [_between_walls(axis, up.hits.astype(float), up.voxel_m) for axis in (points @ np.array([[c, -s], [s, c]])).T]
+    sides = [
+        _between_walls(axis, up.hits.astype(float), up.voxel_m) for axis in (points @ np.array([[c, -s], [s, c]])).T
+    ]
     length, width = sorted(sides, reverse=True)
     z = up.surface[:, 2]
     bottom, top = (float(np.percentile(z, q)) for q in (0.5, 99.5))
@@ -91,7 +93,7 @@ def floor_seen(up: Upright) -> Measure:
     size = up.voxel_m
     perimeter = float(perimeter_crofton(np.pad(seen, 1), directions=4)) * size
     # a column counts when any of it shows floor: half of one too much along the rim
-    area = float(np.count_nonzero(seen)) * size**2 - perimeter * size / 2 * 0.5
+    area = float(np.count_nonzero(seen)) * size**2 - perimeter * size / 2
     return Measure(area, float(np.hypot(perimeter * size / 4, 0.01 * area)))
 
 
@@ -130,7 +132,10 @@ def area(plan: Plan, room: Room | None = None) -> Measure:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Unseen:
-    """What of the rooms was never looked at. share: of their volume, 0 to 1. volume_m3: of the largest part, and its middle [3]."""
+    """What of the rooms was never looked at.
+
+    share: of their volume, 0 to 1. volume_m3: of the largest part; middle [3]: a place in the middle of that.
+    """
 
     share: Measure
     volume_m3: float
@@ -166,5 +171,5 @@ def unseen(plan: Plan, near_m: float | None = None) -> Unseen:
     sizes[0] = 0
     part = np.argwhere(parts == int(np.argmax(sizes)))
     inside = part[np.argmin(((part - part.mean(axis=0)) ** 2).sum(axis=1))]
-    middle = up.middles(inside + (0, 0, bottom))[0]
+    middle = up.middles(inside + np.array([0, 0, bottom]))[0]
     return Unseen(share=Measure(share, stddev), volume_m3=float(sizes.max()) * up.voxel_m**3, middle=middle)

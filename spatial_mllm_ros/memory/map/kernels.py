@@ -223,7 +223,7 @@ def _stamped(first: Array, last: Array, slot: int, cell: int, sign: int, stamp: 
         first[slot, cell] = min(a, stamp)
         last[slot, cell] = max(b, stamp)
         return 1
-    if a != stamp and b != stamp:
+    if stamp not in (a, b):
         return 1
     first[slot, cell] = LATER if a == b else max(a, b) if a == stamp else a
     last[slot, cell] = EARLIER if a == b else min(a, b) if b == stamp else b
@@ -245,9 +245,7 @@ def add_views(
     """
     half = 0.5 * edge
     ahead = half * (abs(R[2, 0]) + abs(R[2, 1]) + abs(R[2, 2]))  # how far a voxel reaches along the optical axis
-    across = half * max(
-        abs(R[0, 0]) + abs(R[0, 1]) + abs(R[0, 2]), abs(R[1, 0]) + abs(R[1, 1]) + abs(R[1, 2])
-    )
+    across = half * max(abs(R[0, 0]) + abs(R[0, 1]) + abs(R[0, 2]), abs(R[1, 0]) + abs(R[1, 1]) + abs(R[1, 2]))
     part = PART
     for n in range(blocks.shape[0]):
         slot = kept[n]

@@ -61,9 +61,9 @@ class OccupancyMap:
 
     A frame says of a voxel that there is a surface in it, that it is free, or nothing. The counts are integers: what a frame
     added is taken away exactly, and the order of frames does not matter. ``refused`` counts frames by reason (``no_depth``,
-    ``no_pose``, ``no_camera_info``, ``bad_pose``, ``pose_jump``, ``too_far``, ``repeated``); a jump of the pose is believed when the
-    next frame confirms it. ``evicted``: blocks that went to stay within the bounds. ``settled``: frames that can no longer be
-    taken away.
+    ``no_pose``, ``no_camera_info``, ``bad_pose``, ``pose_jump``, ``too_far``, ``repeated``); a jump of the pose is believed
+    when the next frame confirms it. ``evicted``: blocks that went to stay within the bounds. ``settled``: frames that can no
+    longer be taken away.
     """
 
     def __init__(self, config: MapConfig | None = None) -> None:
@@ -106,7 +106,8 @@ class OccupancyMap:
             if reason:
                 self.refused[reason] += 1
                 return False
-            assert frame.camera is not None and frame.T_world_camera is not None
+            assert frame.camera is not None
+            assert frame.T_world_camera is not None
             camera = CellCamera.of(frame.camera)
             cells, known = camera.reduce(frame)
             if known < 0.01 * cells.size:
@@ -138,9 +139,7 @@ class OccupancyMap:
         checked = {i: checked_transform(T) for i, T in poses.items()}
         with self._lock:
             held = self._frames
-            moved = [
-                i for i, T in checked.items() if i in held and not np.array_equal(T, held[i].T_world_camera)
-            ]
+            moved = [i for i, T in checked.items() if i in held and not np.array_equal(T, held[i].T_world_camera)]
             if not moved:
                 return 0
             if self.settled == 0 and self.evicted == 0 and 2 * len(moved) > len(held):  # cheaper from the beginning
@@ -218,7 +217,13 @@ class OccupancyMap:
         return good
 
     def _enter(
-        self, frame_id: int, cells: NDArray[np.uint16], camera: CellCamera, camera_frame: str, stamp_ns: int, T: Transform
+        self,
+        frame_id: int,
+        cells: NDArray[np.uint16],
+        camera: CellCamera,
+        camera_frame: str,
+        stamp_ns: int,
+        T: Transform,
     ) -> bool:
         images = camera.pyramids(cells)
         blocks = self._in_view(images[2], camera, T)
@@ -240,7 +245,9 @@ class OccupancyMap:
         b = self._blocks
         slots = b.find(e.keys)
         slots[(slots >= 0) & (b.born[slots] > e.turn)] = -1  # evicted, and begun anew since
-        told = self._tell(e.camera.pyramids(e.cells), e.camera, e.T_world_camera, e.stamp_ns, unpacked(e.keys), slots, -1)
+        told = self._tell(
+            e.camera.pyramids(e.cells), e.camera, e.T_world_camera, e.stamp_ns, unpacked(e.keys), slots, -1
+        )
         mine = slots >= 0
         b.users[slots[mine]] -= 1
         empty = mine & (b.users[slots] == 0)
@@ -258,7 +265,9 @@ class OccupancyMap:
             known[known] = self._blocks.born[slots[known]] <= e.turn
             if known.any():
                 where = shared[known]
-                self._tell(e.camera.pyramids(e.cells), e.camera, e.T_world_camera, e.stamp_ns, unpacked(where), slots[known], 0)
+                self._tell(
+                    e.camera.pyramids(e.cells), e.camera, e.T_world_camera, e.stamp_ns, unpacked(where), slots[known], 0
+                )
 
     def _in_view(self, far: NDArray[np.float32], camera: CellCamera, T: Transform) -> NDArray[np.int32] | None:
         """Blocks that a frame may show something of; None where they lie too far from the origin to be named."""

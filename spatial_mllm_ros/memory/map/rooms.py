@@ -37,9 +37,10 @@ _FRINGE = 0.3
 class Room:
     """A part of free space between doors, in the upright frame.
 
-    number: counted from 1, the largest first. area_m2: floor area between its walls, furniture included, and its deviation. outline [n, 2]: along
-    the free space, m. centre [2]: the place furthest from everything. closed: share of its outline at which a surface was
-    seen, rather than the end of what was seen. visited: the camera was inside. height_m: of the ceiling, where it was seen.
+    number: counted from 1, the largest first. area_m2: of the floor between its walls, furniture included, and its
+    deviation. outline [n, 2]: along the free space, m. centre [2]: the place furthest from everything. closed: share of its
+    outline at which a surface was seen, rather than the end of what was seen. visited: the camera was inside. height_m: of
+    the ceiling, where it was seen.
     """
 
     number: int
@@ -53,7 +54,7 @@ class Room:
 
     @property
     def known(self) -> bool:
-        """Whether its size is known: it was entered, or all round its walls were seen. Else it was only glimpsed."""
+        """Whether its size is known: what bounds it was seen nearly all round. Else it was only glimpsed, as through a door."""
         return self.closed >= _KNOWN
 
 
@@ -94,7 +95,7 @@ class Plan:
         return self.rooms[int(window[tuple(nearest)]) - 1]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def find_rooms(up: Upright) -> Plan:
     """The rooms and doors of a map.
 
@@ -137,50 +138,53 @@ def free_columns(up: Upright) -> NDArray[np.bool_]:
 
 
 def _merged(labels: NDArray[np.int32], distance: NDArray[np.float64], size: float) -> NDArray[np.int32]:
-    """Regions joined that no door parts."""
+    """Regions joined that no door parts: again and again the two that are most clearly one."""
     count = int(labels.max())
     peak = ndimage.maximum(distance, labels, np.arange(count + 1)).astype(float)
     area = np.bincount(labels.ravel(), minlength=count + 1) * size**2
-    saddles: dict[tuple[int, int], float] = {}
-    for a, b, da, db in _beside(labels, distance):
-        both = (a > 0) & (b > 0) & (a != b)
-        for x, y, d in zip(a[both].tolist(), b[both].tolist(), np.minimum(da, db)[both].tolist(), strict=True):
-            pair = (min(x, y), max(x, y))
-            saddles[pair] = max(saddles.get(pair, 0.0), d)
+    saddles = _saddles(labels, distance)
     owner = np.arange(count + 1)
     while saddles:
-
-        def joined(pair: tuple[int, int]) -> float:
-            """How much a pair is one room; 1 and more: it is."""
-            a, b = pair
-            if min(area[a], area[b]) < SMALLEST_M2:
-                return 10.0 + saddles[pair]
-            return max(saddles[pair] / (WIDEST_DOOR_M / 2), saddles[pair] / (NARROW * min(peak[a], peak[b])))
-
-        a, b = max(saddles, key=joined)
-        if joined((a, b)) < 1.0:
+        join = {
+            pair: _one_room(height, *(float(x[n]) for x in (peak, area) for n in pair))
+            for pair, height in saddles.items()
+        }
+        a, b = max(join, key=lambda pair: join[pair])
+        if join[a, b] < 1.0:
             break
         owner[owner == b] = a
         peak[a], area[a] = max(peak[a], peak[b]), area[a] + area[b]
-        moved: dict[tuple[int, int], float] = {}
-        for (x, y), d in saddles.items():
-            x, y = (a if n == b else n for n in (x, y))
-            if x != y:
-                pair = (min(x, y), max(x, y))
-                moved[pair] = max(moved.get(pair, 0.0), d)
-        saddles = moved
+        renamed: dict[tuple[int, int], float] = {}
+        for pair, height in saddles.items():
+            i, j = sorted(a if n == b else n for n in pair)
+            if i != j:
+                renamed[i, j] = max(renamed.get((i, j), 0.0), height)
+        saddles = renamed
     labels = owner[labels].astype(np.int32)
     small = np.flatnonzero(np.bincount(labels.ravel()) * size**2 < SMALLEST_M2)
     labels[np.isin(labels, small)] = 0
     return labels
 
 
-def _beside(*arrays: NDArray[np.generic]) -> list[list[NDArray[np.generic]]]:
-    """Values of neighbouring cells along both axes: for each axis, a and b of each array in turn."""
-    return [
-        [side for array in arrays for side in (array[:-1], array[1:])],
-        [side for array in arrays for side in (array[:, :-1], array[:, 1:])],
-    ]
+def _one_room(saddle_m: float, peak_a_m: float, peak_b_m: float, area_a_m2: float, area_b_m2: float) -> float:
+    """How clearly two regions are one room, 1 and more: they are. saddle, peaks: distances to the edge, in the opening
+    between them and in their middles."""
+    if min(area_a_m2, area_b_m2) < SMALLEST_M2:
+        return 10.0 + saddle_m
+    return max(saddle_m / (WIDEST_DOOR_M / 2), saddle_m / (NARROW * min(peak_a_m, peak_b_m)))
+
+
+def _saddles(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> dict[tuple[int, int], float]:
+    """The widest place of the line between each two regions: its distance to the edge, m."""
+    found: dict[tuple[int, int], float] = {}
+    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        a, b = labels[first], labels[second]
+        both = (a > 0) & (b > 0) & (a != b)
+        height = np.minimum(distance[first], distance[second])[both]
+        for x, y, z in zip(a[both].tolist(), b[both].tolist(), height.tolist(), strict=True):
+            pair = (min(x, y), max(x, y))
+            found[pair] = max(found.get(pair, 0.0), z)
+    return found
 
 
 def _walls(up: Upright, free: NDArray[np.bool_], top_m: float) -> NDArray[np.float64]:
@@ -226,7 +230,9 @@ def _room(
     rim = mine & ~ndimage.binary_erosion(edge)[1:-1, 1:-1]
     beside_door = ndimage.binary_dilation((labels > 0) & ~mine, iterations=2)
     middles = up.middles(np.argwhere(rim & ~beside_door))
-    gaps = cKDTree(walls).query(middles, distance_upper_bound=_GAP_M)[0] if len(walls) and len(middles) else np.zeros(0)
+    gaps = np.zeros(0)
+    if len(walls) and len(middles):
+        gaps = np.asarray(cKDTree(walls).query(middles, distance_upper_bound=_GAP_M)[0])
     ended = np.isfinite(gaps)
     closed = float(ended.mean()) if len(gaps) else 0.0
     gap = float(np.mean(gaps[ended])) - size / 2 if ended.any() else 0.0
@@ -255,15 +261,13 @@ def _doors(
     up: Upright, labels: NDArray[np.int32], distance: NDArray[np.float64], walls: NDArray[np.float64]
 ) -> tuple[Door, ...]:
     """One door for each part of the line along which two rooms meet."""
-    touching = np.zeros(labels.shape, dtype=bool)
     pairs: dict[tuple[int, int], NDArray[np.bool_]] = {}
-    for axis, (a, b) in enumerate(_beside(labels)):
-        meet = (a > 0) & (b > 0) & (a != b)
-        for x, y in np.argwhere(meet):
-            i, j = int(a[x, y]), int(b[x, y])
-            pair = pairs.setdefault((min(i, j), max(i, j)), touching.copy())
-            pair[x, y] = True
-            pair[(x + 1, y) if axis == 0 else (x, y + 1)] = True
+    for step in ((1, 0), (0, 1)):
+        a, b = labels[: labels.shape[0] - step[0], : labels.shape[1] - step[1]], labels[step[0] :, step[1] :]
+        for x, y in np.argwhere((a > 0) & (b > 0) & (a != b)).tolist():
+            i, j = sorted((int(a[x, y]), int(b[x, y])))
+            line = pairs.setdefault((i, j), np.zeros(labels.shape, dtype=bool))
+            line[x, y] = line[x + step[0], y + step[1]] = True
     doors = []
     for pair, line in sorted(pairs.items()):
         parts, count = ndimage.label(line, structure=np.ones((3, 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -66,7 +67,7 @@ class Route:
     narrowest_at: NDArray[np.float64]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def ground(up: Upright, height_m: float) -> Ground:
     """Where a robot of this height (m, above 0.1) may stand."""
     if not 0.1 <= height_m <= 5.0:
@@ -86,7 +87,7 @@ def ground(up: Upright, height_m: float) -> Ground:
     free = ~blocked & ~some & low_free if slab.shape[2] else np.zeros_like(blocked)
     free = _without_pinholes(free, blocked)
     # close to a surface nothing is seen to be free: how far the robot must stay off is told by the surface itself
-    touching = np.ones((3, 3))
+    touching = np.ones((3, 3), dtype=bool)
     free |= ~blocked & ndimage.binary_dilation(blocked, touching) & ndimage.binary_dilation(free, touching)
     obstacles = tall[:, :2]
     room = ndimage.distance_transform_edt(np.pad(free | blocked, 1))[1:-1, 1:-1] * size - size / 2
@@ -256,7 +257,7 @@ def _narrowest(g: Ground, path: NDArray[np.float64]) -> tuple[NDArray[np.float64
     """Where a path is nearest to an obstacle or the unknown, and how near."""
     steps = [
         a + np.linspace(0, 1, max(2, int(np.linalg.norm(b - a) / 0.02)))[:, None] * (b - a)
-        for a, b in zip(path[:-1], path[1:], strict=True)
+        for a, b in itertools.pairwise(path)
     ]
     points = np.concatenate([*steps, path[-1:]])
     room = g.room_m[tuple(g.up.cells(points).T)]

@@ -70,10 +70,11 @@ class Voxels:
 class MapSnapshot:
     """Evidence in blocks of 8 x 8 x 8 voxels of the world frame; never changes.
 
-    blocks int32 [n, 3]: the block (i, j, k) reaches from 8 (i, j, k) ``voxel_m`` to the next; ordered. Evidence [n, CELLS], its cells
-    in the order of ``PLACE``: hits, free (frames that show a surface in a voxel, or show it free), first, last (stamps in ns of
-    the first and last frame that shows it, a large number and -1 without one), weight and sums (see ``surface``). poses float64
-    [m, 4, 4] T_world_camera and stamps [m] of the frames that are held, in the order of time. reach_m: how far frames were read.
+    blocks int32 [n, 3]: the block (i, j, k) reaches from 8 (i, j, k) ``voxel_m`` to the next; ordered. Evidence [n, CELLS], its
+    cells in the order of ``PLACE``: hits, free (frames that show a surface in a voxel, or show it free), first, last (stamps
+    in ns of the first and last frame that shows it, a large number and -1 without one), weight and sums (see ``surface``).
+    poses float64 [m, 4, 4] T_world_camera and stamps [m] of the frames that are held, in the order of time. reach_m: how far
+    frames were read.
     """
 
     version: int
@@ -140,7 +141,9 @@ class MapSnapshot:
         shape = self.blocks.max(axis=0) - low + 1
         if float(np.prod(shape.astype(float))) * CELLS > MOST_VOXELS:
             extent = shape * SIDE * self.voxel_m
-            raise ValueError(f"the map spreads over {' x '.join(f'{e:.0f}' for e in extent)} m, too much to look at as a whole")
+            raise ValueError(
+                f"the map spreads over {' x '.join(f'{e:.0f}' for e in extent)} m, too much to look at as a whole"
+            )
         grid = np.zeros((shape[0], SIDE, shape[1], SIDE, shape[2], SIDE), dtype=field.dtype)
         i, j, k = (self.blocks - low).T
         grid[i, :, j, :, k, :] = field[:, _CUBE]

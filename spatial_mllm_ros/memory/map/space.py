@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from spatial_mllm_ros.memory.map.extents import Measure
+from spatial_mllm_ros.memory.map.routes import FLOOR_GAP_M
 from spatial_mllm_ros.memory.map.snapshot import MapSnapshot, State
 from spatial_mllm_ros.memory.map.upright import Upright
 
@@ -83,12 +84,14 @@ def fits(up: Upright, place: ArrayLike, sides_m: ArrayLike, yaw: float | None = 
     """
     p, sides = np.asarray(place, dtype=float), np.asarray(sides_m, dtype=float)
     if sides.shape != (3,) or not ((sides > 0) & (sides < 50)).all():
-        raise ValueError(f"a box has three sides from 0 to 50 m, not {sides_m}")
+        raise ValueError(f"a box has three sides from 0 to 50 m, not {sides.tolist()}")
     best: Fit | None = None
     for angle in np.radians(np.arange(0, 180, 15)) if yaw is None else (yaw,):
         found = _stands(up, p, sides, float(angle))
-        if best is None or _GOOD[found.state] > _GOOD[best.state] or (
-            found.state == best.state and found.probability > best.probability
+        if (
+            best is None
+            or _GOOD[found.state] > _GOOD[best.state]
+            or (found.state == best.state and found.probability > best.probability)
         ):
             best = found
     assert best is not None
@@ -117,8 +120,8 @@ def _stands(up: Upright, p: NDArray[np.float64], sides: NDArray[np.float64], yaw
         deep = np.count_nonzero(within(things, -2 * _EDGE_M))
         return Fit(state=State.OCCUPIED, probability=0.97 if deep >= 3 else 0.7, place=first, yaw=yaw)
     reach = float(np.linalg.norm(sides[:2])) / 2
-    low = up.cells(p - (reach, reach, -2 * _EDGE_M))[0]
-    high = up.cells(p + (reach, reach, float(sides[2])))[0] + 1
+    low = up.cells(p - np.array([reach, reach, -2 * _EDGE_M]))[0]
+    high = up.cells(p + np.array([reach, reach, sides[2]]))[0] + 1
     cells = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), axis=-1)
     cells = cells.reshape(-1, 3)
     cells = cells[within(up.middles(cells), -up.voxel_m / 2)]
@@ -127,14 +130,26 @@ def _stands(up: Upright, p: NDArray[np.float64], sides: NDArray[np.float64], yaw
     known = ((cells >= 0) & (cells < up.state.shape)).all(axis=1)
     state = np.zeros(len(cells), dtype=np.uint8)
     state[known] = up.state[tuple(cells[known].T)]
-    unknown = state == State.UNKNOWN
+    unknown = (state == State.UNKNOWN) & ~_just_over_a_surface(up, cells, float(p[2]))
     if np.count_nonzero(unknown) > 0.02 * len(cells):
         where = up.middles(cells[unknown])
         return Fit(
-            state=State.UNKNOWN, probability=1.0, place=where[int(np.argmin(np.linalg.norm(where - p, axis=1)))], yaw=yaw
+            state=State.UNKNOWN,
+            probability=1.0,
+            place=where[int(np.argmin(np.linalg.norm(where - p, axis=1)))],
+            yaw=yaw,
         )
     tight = within(things, _EDGE_M).any()
     return Fit(state=State.FREE, probability=0.75 if tight else 0.97, place=p, yaw=yaw)
+
+
+def _just_over_a_surface(up: Upright, cells: NDArray[np.int64], height_m: float) -> NDArray[np.bool_]:
+    """Which voxels [n, 3] lie in the gap over a surface seen at a height, where rays that graze it tell nothing."""
+    held = (up.slab(height_m - 0.1, height_m + 0.1) == State.OCCUPIED).any(axis=2)
+    inside = ((cells[:, :2] >= 0) & (cells[:, :2] < held.shape)).all(axis=1)
+    over = np.zeros(len(cells), dtype=bool)
+    over[inside] = held[tuple(cells[inside, :2].T)]
+    return over & (up.middles(cells)[:, 2] < height_m + FLOOR_GAP_M)
 
 
 def headroom(up: Upright, place: ArrayLike) -> tuple[Measure, bool]:
@@ -223,7 +238,12 @@ def free_patch(
 
 
 def _on_layer(
-    up: Upright, layer: NDArray[np.float64], sides_m: tuple[float, float], clear_m: float, near: ArrayLike | None, reach_m: float
+    up: Upright,
+    layer: NDArray[np.float64],
+    sides_m: tuple[float, float],
+    clear_m: float,
+    near: ArrayLike | None,
+    reach_m: float,
 ) -> Patch | None:
     if len(layer) * up.voxel_m**2 < 0.5 * sides_m[0] * sides_m[1]:
         return None

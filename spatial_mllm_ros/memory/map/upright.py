@@ -69,7 +69,7 @@ class Upright:
 
     @cached_property
     def _share(self) -> NDArray[np.float64]:
-        """How many frames show each surface point, as a share of those that show the strongest one beside it; 0 for a stray one.
+        """Frames that show each surface point, as a share of those that show the strongest beside it; 0 for a stray one.
 
         What lies on the floor is not confirmed by the floor.
         """
@@ -77,7 +77,9 @@ class Upright:
         above = self.surface[:, 2] > 1.5 * FLOOR_M
         points, hits = self.surface[above], self.hits[above]
         if len(points):
-            distance, near = cKDTree(points).query(points, 8, distance_upper_bound=2 * self.voxel_m)
+            distance, near = (
+                np.asarray(x) for x in cKDTree(points).query(points, 8, distance_upper_bound=2 * self.voxel_m)
+            )
             around = np.where(near < len(points), hits[np.minimum(near, len(points) - 1)], 0)
             alone = (around.max(axis=1) < WELL) & (np.isfinite(distance).sum(axis=1) <= BESIDE)
             strongest = np.where(distance < 1.5 * self.voxel_m, around, 0).max(axis=1)
@@ -116,7 +118,7 @@ def level_of(snapshot: MapSnapshot, T_zup_declared: Transform | None = None) -> 
         return estimate_level((), T_zup_declared)
     tree = cKDTree(points)
     chosen = points[:: max(len(points) // _SURFELS, 1)]
-    _, near = tree.query(chosen, _NEIGHBOURS, distance_upper_bound=3 * snapshot.voxel_m)
+    near = np.asarray(tree.query(chosen, _NEIGHBOURS, distance_upper_bound=3 * snapshot.voxel_m)[1])
     whole = (near < len(points)).all(axis=1)
     chosen, near = chosen[whole], near[whole]
     around = points[near] - points[near].mean(axis=1, keepdims=True)
