@@ -42,7 +42,7 @@ ONLY_IN = {  # where a library may be imported, at module level or later: in mod
     "cyclonedds": "dds/",
 }
 # Where it is not the distribution's own name.
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "backports.zstd": "backports"}
+IMPORTED_AS = {"opencv-python-headless": "cv2", "scikit-image": "skimage", "pyyaml": "yaml", "backports.zstd": "backports"}
 FROM_ROS = {  # what a sourced ROS 2 environment has, and pip has not
     *("action_msgs", "ament_index_python", "builtin_interfaces", "cv_bridge", "geometry_msgs", "launch", "launch_ros"),
     *("lifecycle_msgs", "message_filters", "nav_msgs", "rcl_interfaces", "rclpy", "sensor_msgs", "std_msgs"),

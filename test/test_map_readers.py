@@ -182,7 +182,7 @@ def house():
     source = RenderedSource(seed=611, rooms=2, frames=220, rate_hz=3.2, width=320, height=240)
     frames = []
     for i in range(220):
-        view = source.view(i, colour=False)
+        view = source.view(i, color=False)
         T = source.sensor.pose(source.true_pose(i), i)
         frames.append(Frame(int(source.stamps[i]), "camera", source.camera, None, source.sensor.depth(view, i), T))
     return source, upright(mapped(frames))
