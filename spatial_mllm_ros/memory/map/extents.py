@@ -45,11 +45,11 @@ def extents(up: Upright) -> tuple[Measure, Measure, Measure]:
     length, width = sorted(sides, reverse=True)
     z = up.surface[:, 2]
     bottom, top = (float(np.percentile(z, q)) for q in (0.5, 99.5))
-    level, sensor = up.level, up.snapshot.sensor
-    low = (0.0, level.floor_stddev_m) if level.floor_stddev_m is not None else (bottom, up.voxel_m / 2)
+    gravity, sensor = up.gravity, up.snapshot.sensor
+    low = (0.0, gravity.floor_stddev_m) if gravity.floor_stddev_m is not None else (bottom, up.voxel_m / 2)
     high = (top, up.voxel_m / 2)
-    if level.ceiling_m is not None and level.ceiling_stddev_m is not None:
-        high = (level.ceiling_m, level.ceiling_stddev_m)
+    if gravity.ceiling_m is not None and gravity.ceiling_stddev_m is not None:
+        high = (gravity.ceiling_m, gravity.ceiling_stddev_m)
     height = Measure(high[0] - low[0], float(np.hypot(high[1], low[1])))
 
     def side(found: tuple[float, float]) -> Measure:
@@ -87,7 +87,7 @@ def _between_walls(places: NDArray[np.float64], weights: NDArray[np.float64], si
 
 def floor_seen(up: Upright) -> Measure:
     """Area of floor that was seen itself, m2. Raises ValueError where none was."""
-    if up.level.floor_stddev_m is None:
+    if up.gravity.floor_stddev_m is None:
         raise ValueError("no floor was seen")
     seen = up.floor_seen
     size = up.voxel_m
@@ -104,7 +104,7 @@ def outline_area(up: Upright) -> Measure:
     The outline is the alpha hull of the points seen from above (Edelsbrunner, Kirkpatrick and Seidel, IEEE Trans. Inform.
     Theory 29, 1983), of discs of ``ALPHA_RADIUS_M``; what it encloses is filled.
     """
-    top = np.inf if up.level.ceiling_m is None else up.level.ceiling_m - 0.1
+    top = np.inf if up.gravity.ceiling_m is None else up.gravity.ceiling_m - 0.1
     points = up.obstacles(-np.inf, top, fringe=0.3)
     size = up.voxel_m
     pad = int(ALPHA_RADIUS_M / size) + 2
@@ -148,7 +148,7 @@ def unseen(plan: Plan, near_m: float | None = None) -> Unseen:
     near_m: only so far from where the camera was. What is inside of furniture was not looked at, and counts.
     """
     up = plan.up
-    top = up.level.ceiling_m if up.level.ceiling_m is not None else _UNSEEN_TOP_M
+    top = up.gravity.ceiling_m if up.gravity.ceiling_m is not None else _UNSEEN_TOP_M
     within = plan.labels > 0
     if near_m is not None and len(up.cameras):
         walked = np.ones(within.shape, dtype=bool)

@@ -126,7 +126,7 @@ def find_rooms(up: Upright) -> Plan:
 
 def free_columns(up: Upright) -> NDArray[np.bool_]:
     """Columns [x, y] with free space between floor and ceiling; gaps and enclosed holes (furniture) filled."""
-    top = HIGHEST_M if up.level.ceiling_m is None else up.level.ceiling_m - 2 * up.voxel_m
+    top = HIGHEST_M if up.gravity.ceiling_m is None else up.gravity.ceiling_m - 2 * up.voxel_m
     slab = up.slab(LOWEST_M, top)
     free = (slab == State.FREE).sum(axis=2) >= 3
     solid = (slab == State.OCCUPIED).mean(axis=2) > 0.5 if slab.shape[2] else free
@@ -253,7 +253,7 @@ def _room(
         centre=centre,
         closed=closed,
         visited=bool(mine[tuple(cells[inside].T)].any()),
-        height_m=up.level.ceiling_m,
+        height_m=up.gravity.ceiling_m,
     )
 
 

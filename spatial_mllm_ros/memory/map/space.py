@@ -173,7 +173,7 @@ def headroom(up: Upright, place: ArrayLike) -> tuple[Measure, bool]:
     if not np.isfinite(end):
         return Measure(float(heights[-1]) - base, up.voxel_m), False
     near = over[over[:, 2] < end + 1.2 * up.voxel_m, 2]
-    stddev = float(np.hypot(0.01, up.level.floor_stddev_m or 0.0 if len(p) < 3 else 0.005))
+    stddev = float(np.hypot(0.01, up.gravity.floor_stddev_m or 0.0 if len(p) < 3 else 0.005))
     return Measure(float(np.median(near)) - base, stddev), True
 
 
@@ -209,7 +209,7 @@ def patch(up: Upright, place: ArrayLike, radius_m: float = 0.25) -> Patch:
     slope = float(np.arccos(np.clip(normal[2], -1, 1)))
     across = float(np.sqrt(max(values[1], 1e-9)))
     roughness = float(np.std(off))
-    stddev = float(np.hypot(up.level.tilt_stddev_rad, max(roughness, 0.004) / (across * np.sqrt(len(near) / 4))))
+    stddev = float(np.hypot(up.gravity.tilt_stddev_rad, max(roughness, 0.004) / (across * np.sqrt(len(near) / 4))))
     return Patch(middle=middle, normal=normal, slope_rad=Measure(slope, stddev), roughness_m=roughness)
 
 

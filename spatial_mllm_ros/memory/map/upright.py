@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from spatial_mllm_ros.memory.map.snapshot import MOST_VOXELS, MapSnapshot, State
-from spatial_mllm_ros.scene.level import ImageSurfels, Level, estimate_level
+from spatial_mllm_ros.scene.gravity import Gravity, ImageSurfels, estimate_gravity
 from spatial_mllm_ros.scene.pose import Transform, apply, invert
 
 _LOOKS = 60
@@ -23,12 +23,12 @@ _NEIGHBOURS = 12
 class Upright:
     """Voxels of a map with their z axis up.
 
-    level: where up, floor and ceiling are. low [3]: corner of the grid, metres in the level's frame. state uint8 [x, y, z]: of
+    gravity: where up, floor and ceiling are. low [3]: corner of the grid, metres in that frame. state uint8 [x, y, z]: of
     each voxel (see State). surface [m, 3]: points on the surfaces in the occupied voxels. hits [m]: frames that show them.
     """
 
     snapshot: MapSnapshot
-    level: Level
+    gravity: Gravity
     low: NDArray[np.float64]
     state: NDArray[np.uint8]
     surface: NDArray[np.float64]
@@ -40,7 +40,7 @@ class Upright:
 
     @property
     def from_world(self) -> Transform:
-        return self.level.T_zup_from_world
+        return self.gravity.T_zup_from_world
 
     @cached_property
     def looked_at(self) -> NDArray[np.bool_]:
@@ -98,7 +98,7 @@ class Upright:
     def floor_seen(self) -> NDArray[np.bool_]:
         """Columns [x, y] in which the floor was seen."""
         seen = np.zeros(self.state.shape[:2], dtype=bool)
-        if self.level.floor_stddev_m is None:
+        if self.gravity.floor_stddev_m is None:
             return seen
         cells = self.cells(self.surface[np.abs(self.surface[:, 2]) < FLOOR_M])
         seen[cells[:, 0], cells[:, 1]] = True
@@ -111,11 +111,11 @@ FLOOR_M = 0.04
 """Surfaces so near to the floor's height are the floor: rugs, thresholds, what depth and poses are off by."""
 
 
-def level_of(snapshot: MapSnapshot, T_zup_declared: Transform | None = None) -> Level:
-    """Up, floor and ceiling as the surfaces in the map and the cameras tell them; see ``scene.level.estimate_level``."""
+def gravity_of(snapshot: MapSnapshot, T_zup_declared: Transform | None = None) -> Gravity:
+    """Up, floor and ceiling as the surfaces in the map and the cameras tell them; see ``scene.gravity.estimate_gravity``."""
     points = snapshot.surface
     if len(points) < _NEIGHBOURS or not len(snapshot.poses):
-        return estimate_level((), T_zup_declared)
+        return estimate_gravity((), T_zup_declared)
     tree = cKDTree(points)
     chosen = points[:: max(len(points) // _SURFELS, 1)]
     near = np.asarray(tree.query(chosen, _NEIGHBOURS, distance_upper_bound=3 * snapshot.voxel_m)[1])
@@ -134,23 +134,23 @@ def level_of(snapshot: MapSnapshot, T_zup_declared: Transform | None = None) -> 
         for i, pose in enumerate(poses)
         for mine in [flat & (camera == i)]
     ]
-    return estimate_level(images, T_zup_declared)
+    return estimate_gravity(images, T_zup_declared)
 
 
-def upright(snapshot: MapSnapshot, level: Level | None = None) -> Upright:
-    """The map in an upright frame: of ``level``, or as the map itself tells it.
+def upright(snapshot: MapSnapshot, gravity: Gravity | None = None) -> Upright:
+    """The map in an upright frame: of ``gravity``, or as the map itself tells it.
 
     Where the world frame is not level, each upright voxel has the state of the world's voxel round its middle.
     """
-    level = level_of(snapshot) if level is None else level
-    T = level.T_zup_from_world
+    gravity = gravity_of(snapshot) if gravity is None else gravity
+    T = gravity.T_zup_from_world
     low, state = _grid(snapshot, T, snapshot.state)
     surface = np.asarray(apply(T, snapshot.surface))
     if len(surface):  # a surface lies where its points are, whatever rounding does to its voxels
         cells = np.clip(np.floor((surface - low) / snapshot.voxel_m).astype(int), 0, np.array(state.shape) - 1)
         state[tuple(cells.T)] = State.OCCUPIED
     return Upright(
-        snapshot=snapshot, level=level, low=low, state=state, surface=surface, hits=snapshot.hits[snapshot.occupied]
+        snapshot=snapshot, gravity=gravity, low=low, state=state, surface=surface, hits=snapshot.hits[snapshot.occupied]
     )
 
 
