@@ -6,43 +6,10 @@ from typing import Any
 
 from spatial_mllm_ros.language.phrases import Arg, says, si
 from spatial_mllm_ros.language.sentences import Parts, Refused, all_finished, bag_of, parted
-from spatial_mllm_ros.queries.asks import (
-    Changed,
-    Comparison,
-    LineOfSight,
-    Locate,
-    MotionDirection,
-    Moving,
-    Seen,
-    Threshold,
-    Unseen,
-    Value,
-    Visible,
-    Visited,
-)
-from spatial_mllm_ros.queries.measures import (
-    Axis,
-    ClosestApproach,
-    Distance,
-    Elapsed,
-    Event,
-    Heading,
-    Height,
-    MeanSpeed,
-    Measure,
-    Metric,
-    PathLength,
-    SeenCount,
-    SeenDistance,
-    SeenTime,
-    Shift,
-    Speed,
-    TimeSpent,
-    Turn,
-    UnseenFraction,
-)
-from spatial_mllm_ros.queries.moments import WHOLE, Moment, Now, Span, Start
-from spatial_mllm_ros.queries.operands import Camera, Operand, Robot, Room
+from spatial_mllm_ros.queries import asks as A
+from spatial_mllm_ros.queries import measures as M
+from spatial_mllm_ros.queries import moments as T
+from spatial_mllm_ros.queries import operands as O
 from spatial_mllm_ros.queries.query import Query
 
 # ---- how far it moved
@@ -70,39 +37,39 @@ def moved(args: Any, unit: str, path: bool) -> Any:
         return None
     if unit:
         bag["unit"] = unit
-    if path and bag.get("metric") is Metric.STRAIGHT and "total" not in bag:
+    if path and bag.get("metric") is M.Metric.STRAIGHT and "total" not in bag:
         path = False
     if bag.pop("total", None):
         path = True
     begin, end = bag.pop("from", None), bag.pop("to", None)
     span, when, axis = bag.pop("span", None), bag.pop("time", None), bag.pop("axis", None)
     placed = begin or end or (when is not None and span is not None and when != span.begin)
-    open_start = span is not None and isinstance(begin, Camera) and begin.at is not None and span.begin == Start()
+    open_start = span is not None and isinstance(begin, O.Camera) and begin.at is not None and span.begin == T.Start()
     if span is not None and placed and not open_start:
         return None
-    if end is not None and not (isinstance(end, Camera) and end.at is not None):
+    if end is not None and not (isinstance(end, O.Camera) and end.at is not None):
         return None
-    if begin is not None and not (isinstance(begin, Camera | Robot) and begin.at is not None):
+    if begin is not None and not (isinstance(begin, O.Camera | O.Robot) and begin.at is not None):
         return None
     if span is None:
-        last = end.at if isinstance(end, Camera) and end.at else when or Now()
-        first = begin.at if isinstance(begin, Camera | Robot) and begin.at else Start()
-        span = WHOLE if (first, last) == (Start(), Now()) else Span(begin=first, end=last) if first != last else None
+        last = end.at if isinstance(end, O.Camera) and end.at else when or T.Now()
+        first = begin.at if isinstance(begin, O.Camera | O.Robot) and begin.at else T.Start()
+        span = T.WHOLE if (first, last) == (T.Start(), T.Now()) else T.Span(begin=first, end=last) if first != last else None
     elif begin is not None:
-        span = Span(begin=begin.at or Start(), end=span.end)
+        span = T.Span(begin=begin.at or T.Start(), end=span.end)
     core, floats = parted(bag)
     if core or span is None or (path and axis):
         return None
-    measure: Measure
+    measure: M.Measure
     if axis:
-        measure = Shift(axis=axis, span=span)
+        measure = M.Shift(axis=axis, span=span)
     elif path:
-        if floats.pop("metric", Metric.STRAIGHT) is not Metric.STRAIGHT:
+        if floats.pop("metric", M.Metric.STRAIGHT) is not M.Metric.STRAIGHT:
             return None
-        measure = PathLength(span=span)
+        measure = M.PathLength(span=span)
     else:
-        measure = Distance(a=Camera(at=span.begin), b=Camera(at=span.end))
-    return all_finished([Value(of=measure)], floats)
+        measure = M.Distance(a=O.Camera(at=span.begin), b=O.Camera(at=span.end))
+    return all_finished([A.Value(of=measure)], floats)
 
 
 says("arg", "[to the] {axis}")(lambda axis: Arg("axis", axis))
@@ -162,8 +129,8 @@ def _displacement(*parts: Any) -> Any:
     return moved([tuple(bag.items())], next((p for p in parts if isinstance(p, str)), ""), False)
 
 
-says("span", "at {moment_mark} and [at] {moment_mark}")(lambda a, b: Span(begin=a, end=b))
-says("span", "since {moment}")(lambda x: Span(begin=x, end=Now()))
+says("span", "at {moment_mark} and [at] {moment_mark}")(lambda a, b: T.Span(begin=a, end=b))
+says("span", "since {moment}")(lambda x: T.Span(begin=x, end=T.Now()))
 
 
 @says("core", "[what is|GIVE] [the] distance from [the] START {arg}*")
@@ -198,10 +165,10 @@ HOW_MUCH = "(how much|how far round|how big a turn|how large a turn|how many {un
     "[{mover}] (yaw|heading|orientation) change {t} {t}",
 )
 def _turned(*parts: Any) -> Any:
-    moments = [p for p in parts if isinstance(p, Moment)]
+    moments = [p for p in parts if isinstance(p, T.Moment)]
     bag = bag_of(
         *(p for p in parts if isinstance(p, tuple)),
-        *((("span", Span(begin=moments[0], end=moments[1])),) if len(moments) == 2 else ()),
+        *((("span", T.Span(begin=moments[0], end=moments[1])),) if len(moments) == 2 else ()),
     )
     unit = next((p for p in parts if isinstance(p, str)), "")
     if bag is None or (
@@ -212,11 +179,11 @@ def _turned(*parts: Any) -> Any:
         bag.setdefault("unit", unit)
     about_up = False
     if "axis" in bag:
-        if bag.pop("axis") is not Axis.LEFT:
+        if bag.pop("axis") is not M.Axis.LEFT:
             return None
         about_up = True
     bag.pop("total", None)
-    return all_finished([Value(of=Turn(about_up=about_up))], bag) if set(bag) <= {"unit", "span"} else None
+    return all_finished([A.Value(of=M.Turn(about_up=about_up))], bag) if set(bag) <= {"unit", "span"} else None
 
 
 @says(
@@ -228,16 +195,16 @@ def _turned(*parts: Any) -> Any:
 )
 def _yaw_change(*values: Any) -> Any:
     parts = Parts(values)
-    moments = parts.all(Moment)
-    bag = parts.bag(("span", "unit"), unit=parts.one(str), span=Span(begin=moments[0], end=moments[1]) if moments else None)
-    return None if bag is None or "span" not in bag else all_finished([Value(of=Turn(about_up=True))], bag)
+    moments = parts.all(T.Moment)
+    bag = parts.bag(("span", "unit"), unit=parts.one(str), span=T.Span(begin=moments[0], end=moments[1]) if moments else None)
+    return None if bag is None or "span" not in bag else all_finished([A.Value(of=M.Turn(about_up=True))], bag)
 
 
 @says("core", "{arg}* [by] how (much|far|high) did {mover} (rise|climb|ascend|go upwards|lift off) {arg}*", "{arg}* [by] how many {unit} did {mover} (rise|climb|ascend) {arg}*")
 def _rose(*values: Any) -> Any:
     parts = Parts(values)
     bag = parts.bag(("span", "unit"), unit=parts.one(str))
-    return None if bag is None else all_finished([Value(of=Shift(axis=Axis.UP))], bag)
+    return None if bag is None else all_finished([A.Value(of=M.Shift(axis=M.Axis.UP))], bag)
 
 
 @says(
@@ -250,7 +217,7 @@ def _turned_to(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or bag.keys() - {"span"}:
         return None
-    signed = all_finished([Value(of=Turn(about_up=True))], bag)
+    signed = all_finished([A.Value(of=M.Turn(about_up=True))], bag)
     return Refused("the side is the sign of the angle turned to the left: ask for that", tuple(signed))
 
 
@@ -269,7 +236,7 @@ def _heading(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or "span" in bag:
         return None
-    return all_finished([Value(of=Heading())], bag)
+    return all_finished([A.Value(of=M.Heading())], bag)
 
 
 @says(
@@ -285,7 +252,7 @@ def _speed(*parts: Any) -> Any:
     if bag is None:
         return None
     mean = "span" in bag or any(p == "mean" for p in parts)
-    return all_finished([Value(of=MeanSpeed() if mean else Speed())], bag)
+    return all_finished([A.Value(of=M.MeanSpeed() if mean else M.Speed())], bag)
 
 
 says("on_average", "on average")(lambda: "mean")
@@ -303,13 +270,13 @@ STILL = "(standing still|still|stationary|stopped|not moving|standing|at rest|mo
 )
 def _still(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return None if bag is None or "span" in bag else all_finished([Moving()], bag, negated=True)
+    return None if bag is None or "span" in bag else all_finished([A.Moving()], bag, negated=True)
 
 
 @says("core", "{arg}* BE {mover} (moving|driving|in motion|travelling|going) {arg}*", "{arg}* {mover} BE moving {arg}*")
 def _moving(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return None if bag is None or "span" in bag else all_finished([Moving()], bag)
+    return None if bag is None or "span" in bag else all_finished([A.Moving()], bag)
 
 
 says("how_long", "[for] how long", "how much time", "[for] how much (of the time|time)", "how long a time")(lambda: "")
@@ -342,9 +309,9 @@ def _driving_since(*parts: Any) -> Any:
 def _until_now(parts: tuple[Any, ...], moving: bool) -> Any:
     """"How long have you been driving?" asks since when, unless it says in what time."""
     spent = _spent(parts, moving)
-    if not spent or any(q.ask.of.span != WHOLE for q in spent):
+    if not spent or any(q.ask.of.span != T.WHOLE for q in spent):
         return spent
-    now = Query(ask=Moving(), negated=not moving)
+    now = Query(ask=A.Moving(), negated=not moving)
     return Refused("this asks since when: ask whether it is so now, or for the time altogether", (*spent, now))
 
 
@@ -355,7 +322,7 @@ def _spent(parts: tuple[Any, ...], moving: bool) -> Any:
         return None
     if unit:
         bag["unit"] = unit
-    return all_finished([Value(of=TimeSpent(moving=moving))], bag)
+    return all_finished([A.Value(of=M.TimeSpent(moving=moving))], bag)
 
 
 @says("core", "{arg}* [in|to|into|towards|along] (what|which) (way|direction|side|axis) {arg}* (BE|DO|HAVE) {mover} [mostly|MAIN] [MOVE|TRAVEL|take|displaced] [in|to] [MAIN] {arg}*", "{arg}* [what is|what was|GIVE|GIVE me] [DET] [MAIN] (direction|component) of [the] [MAIN] [{owner}|the] (movement|motion|travel|translation|displacement|CAMERA movement|shift) [of {mover}] {arg}*", "{arg}* where (BE|DO|HAVE) {mover} [MAIN] (MOVE|TRAVEL) [to|towards] {arg}*", "{arg}* [in] (what|which) (way|direction) {mover} [HAVE|was] [MAIN] (MOVE|TRAVEL) [in|to] {arg}*",
@@ -367,17 +334,17 @@ def _moved_direction(*parts: Any) -> Any:
     begin, end = bag.pop("from", None), bag.pop("to", None)
     if "time" in bag and "span" in bag and bag["time"] == bag["span"].begin:
         bag.pop("time")
-    if begin is not None and isinstance(begin, Camera) and begin.at is not None:
-        if isinstance(end, Camera) and end.at is not None:
-            bag["span"] = Span(begin=begin.at, end=end.at)
-        elif "span" in bag and bag["span"] == Span(begin=Start(), end=bag["span"].end):
-            bag["span"] = Span(begin=begin.at, end=bag["span"].end)
+    if begin is not None and isinstance(begin, O.Camera) and begin.at is not None:
+        if isinstance(end, O.Camera) and end.at is not None:
+            bag["span"] = T.Span(begin=begin.at, end=end.at)
+        elif "span" in bag and bag["span"] == T.Span(begin=T.Start(), end=bag["span"].end):
+            bag["span"] = T.Span(begin=begin.at, end=bag["span"].end)
     elif begin is not None or end is not None:
         return None
     bag.pop("axis", None)
     if bag.keys() - {"span"}:
         return None
-    return all_finished([MotionDirection()], bag)
+    return all_finished([A.MotionDirection()], bag)
 
 
 says(
@@ -397,40 +364,40 @@ says(
 # ---- seen
 
 
-def seen_or_visible(thing: Operand, args: Any, past: bool, negated: bool = False) -> Any:
+def seen_or_visible(thing: O.Operand, args: Any, past: bool, negated: bool = False) -> Any:
     """In view at a moment, or at any time of a span; from another thing: whether nothing stands between."""
     bag = bag_of(*args)
-    if bag is None or isinstance(thing, Camera | Robot):
+    if bag is None or isinstance(thing, O.Camera | O.Robot):
         return None
     bag.pop("image", None)
     if "shot" in bag and bag.setdefault("time", bag["shot"]) != bag.pop("shot"):
         return None
     if "from" in bag or "by" in bag:
         place = bag.pop("from", None) or bag.pop("by")
-        if isinstance(place, Camera | Robot):
-            if place.at not in (None, Now()):
+        if isinstance(place, O.Camera | O.Robot):
+            if place.at not in (None, T.Now()):
                 bag.setdefault("time", place.at)
                 if bag["time"] != place.at:
                     return None
         else:
             if past or bag:
                 return None
-            return all_finished([LineOfSight(a=place, b=thing)], bag, negated)
+            return all_finished([A.LineOfSight(a=place, b=thing)], bag, negated)
     if bag.keys() - {"time", "span"}:
         return None
     if "span" in bag or (past and "time" not in bag):
-        return all_finished([Seen(of=thing)], bag, negated)
-    return all_finished([Visible(of=thing)], bag, negated)
+        return all_finished([A.Seen(of=thing)], bag, negated)
+    return all_finished([A.Visible(of=thing)], bag, negated)
 
 
-says("arg", "by {mover}")(lambda _: Arg("by", Camera()))
+says("arg", "by {mover}")(lambda _: Arg("by", O.Camera()))
 VIS = "(VISIBLE|SEEN)"
 
 
 def view_says(patterns: tuple[str, ...], past: bool, negated: bool) -> None:
     @says("core", *patterns)
     def act(*parts: Any) -> Any:
-        things = [p for p in parts if isinstance(p, Operand)]
+        things = [p for p in parts if isinstance(p, O.Operand)]
         return seen_or_visible(things[-1], [p for p in parts if isinstance(p, tuple)], past, negated)
 
 
@@ -453,14 +420,14 @@ WHEN = "(when|after how many seconds|how many seconds after the start|how many s
 @says("core", f"{{arg}}* {WHEN} (BE|DO|HAVE|was it) {{thing}} {{event}} [be|been|come to be] (SEEN|APPEAR|VISIBLE|seen|in the image) {{arg}}* [by {{mover}}]", f"{{arg}}* {WHEN} (BE|DO|HAVE) {{thing}} [be] (SEEN|APPEAR|VISIBLE) [by {{mover}}] {{event}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO|HAVE) {{mover}} {{event}} (SEE|SAW|seen|get {{thing}} in view) [of] {{thing}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO|HAVE) {{mover}} (SEE|SAW|seen|have) {{thing}} {{event}} {{arg}}*", f"{{arg}}* {WHEN} {{mover}} {{event}} (SAW|saw) {{thing}} {{arg}}*", f"{{arg}}* {WHEN} {{thing}} (was|is|be) {{event}} (SEEN|VISIBLE) {{arg}}*",
       f"{{arg}}* {{thing}} {WHEN} (was|is) it {{event}} (SEEN|VISIBLE) {{arg}}*", f"{{arg}}* {WHEN} (is|was) [it] [the] {{event}} [time|moment|image|frame|instant] [that|when|in which|at which|to show] [{{mover}}] [SAW|saw|sees|see] {{thing}} [was|is|be|came|comes] [SEEN|VISIBLE|APPEAR|into view] {{arg}}*", f"{{arg}}* [{WHEN} was|what is|what was|GIVE|which was] [the] [{{owner}}] {{event}} [time of|moment of] (view|sighting|observation|appearance|glimpse|sight|image|frame|detection) (of|that shows|showing|with|containing) {{thing}} [when] {{arg}}*", "{arg}* [what is|what was|which is|which was] [the] {event} (time|moment|instant|point in time|timestamp|image|frame) [at which|when|that|in which|where|for which] [{mover}] [SAW|saw|sees|can see|could see|see] {thing} [is|was|be|can be|could be|came] [in view|SEEN|VISIBLE|APPEAR|into view] {arg}*", "{arg}* {event} (time|moment) [that] {thing} [was] (SEEN|VISIBLE) {arg}*", f"{{arg}}* {WHEN} DO {{thing}} {{event}} (disappear|go out of view|leave the view|leave the image|vanish|go out of sight) {{arg}}*", f"{{arg}}* {WHEN} DO {{thing}} (disappear|go out of view|leave the view|vanish|come into view) {{event}} {{arg}}*", "{arg}* {thing} {event} (SEEN|VISIBLE) (when|at what time) {arg}*", f"{{arg}}* {WHEN} was {{event}} {{thing}} (SEEN|VISIBLE) {{arg}}*", "{arg}* when {event} (did|was) {mover} (SEE|SAW) {thing} {arg}*", f"{{arg}}* {WHEN} (is|was) {{thing}} in (view|the image|sight|the picture) {{event}} {{arg}}*", f"{{arg}}* {WHEN} (BE|DO) {{mover}} {{event}} (have|get|catch) {{thing}} in (view|sight) {{arg}}*")  # fmt: skip
 def _seen_time(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    event = next(p for p in parts if isinstance(p, Event))
-    if isinstance(thing, Camera | Robot):
+    thing = next(p for p in parts if isinstance(p, O.Operand))
+    event = next(p for p in parts if isinstance(p, M.Event))
+    if isinstance(thing, O.Camera | O.Robot):
         return None
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or not bag.pop("by", True) or bag.keys() - {"unit"}:
         return None
-    return all_finished([Value(of=SeenTime(of=thing, event=event))], bag)
+    return all_finished([A.Value(of=M.SeenTime(of=thing, event=event))], bag)
 
 
 @says(
@@ -471,14 +438,14 @@ def _seen_time(*parts: Any) -> Any:
     "{arg}* {how_long} [is it|has it been] since {mover} [{event}] (SAW|saw) {thing} {arg}*",
 )
 def _seen_ago(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    event = next((p for p in parts if isinstance(p, Event)), Event.LAST)
+    thing = next(p for p in parts if isinstance(p, O.Operand))
+    event = next((p for p in parts if isinstance(p, M.Event)), M.Event.LAST)
     unit = next(p for p in parts if isinstance(p, str))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)), ("unit", unit) if unit else ())
     return (
         None
         if bag is None or bag.keys() - {"unit"}
-        else all_finished([Value(of=SeenTime(of=thing, event=event, ago=True))], bag)
+        else all_finished([A.Value(of=M.SeenTime(of=thing, event=event, ago=True))], bag)
     )
 
 
@@ -491,9 +458,9 @@ def _seen_ago(*parts: Any) -> Any:
     "(how often|how many times) (DO|HAVE) {mover} (SEE|seen) {thing} {arg}*",
 )
 def _seen_count(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return None if bag is None or bag.keys() - {"span"} else all_finished([Value(of=SeenCount(of=thing))], bag)
+    return None if bag is None or bag.keys() - {"span"} else all_finished([A.Value(of=M.SeenCount(of=thing))], bag)
 
 
 @says(
@@ -501,10 +468,10 @@ def _seen_count(*parts: Any) -> Any:
     "from (how near|how close|what distance|how far) (BE|DO) {thing} [be] (SEEN|VISIBLE) {arg}*",
     "how (near|close) (was|is) {thing} seen {arg}*",
 )
-def _seen_distance(thing: Operand, args: Any) -> Any:
+def _seen_distance(thing: O.Operand, args: Any) -> Any:
     bag = bag_of(args)
     return (
-        None if bag is None or bag.keys() - {"span", "unit"} else all_finished([Value(of=SeenDistance(of=thing))], bag)
+        None if bag is None or bag.keys() - {"span", "unit"} else all_finished([A.Value(of=M.SeenDistance(of=thing))], bag)
     )
 
 
@@ -513,21 +480,21 @@ def _seen_distance(thing: Operand, args: Any) -> Any:
     "{arg}* how (close|near) (DO|HAVE|was) {mover} [ever] (get|come|got|gotten|go|been) to {thing} {arg}*",
     "{arg}* (how close|how near) {mover} (came|got|has come) to {thing} {arg}*",
 )
-def _approach(a: Any, _: Any, thing: Operand, b: Any) -> Any:
+def _approach(a: Any, _: Any, thing: O.Operand, b: Any) -> Any:
     bag = bag_of(a, b)
-    return None if bag is None else all_finished([Value(of=ClosestApproach(to=thing))], bag)
+    return None if bag is None else all_finished([A.Value(of=M.ClosestApproach(to=thing))], bag)
 
 
 @says(
     "core",
     "{arg}* (has|have|had|was|were|did|DO) {mover} [ever] [been|come|get|got|gotten|gone] [to] within {quantity} (of|from) {thing} {arg}*",
 )
-def _been_within(a: Any, _: Any, quantity: Any, thing: Operand, b: Any) -> Any:
+def _been_within(a: Any, _: Any, quantity: Any, thing: O.Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     if bag is None or bag.keys() - {"span"}:
         return None
     return all_finished(
-        [Threshold(of=ClosestApproach(to=thing), comparison=Comparison.AT_MOST, value=si(quantity))], bag
+        [A.Threshold(of=M.ClosestApproach(to=thing), comparison=A.Comparison.AT_MOST, value=si(quantity))], bag
     )
 
 
@@ -540,13 +507,13 @@ NEAR_M = 0.5
     "{arg}* (has|have|had|was|were) {mover} [ever] [been] [back] (at|to|on|near) {thing} {arg}*",
     "{arg}* did {mover} [ever] (visit|reach|pass|pass by|go to|get to) {thing} {arg}*",
 )
-def _been_at(a: Any, _: Any, thing: Operand, b: Any) -> Any:
+def _been_at(a: Any, _: Any, thing: O.Operand, b: Any) -> Any:
     bag = bag_of(a, b)
     if bag is None:
         return None
-    if isinstance(thing, Room):
-        return all_finished([Visited(room=thing)], bag)
-    near = all_finished([Threshold(of=ClosestApproach(to=thing), comparison=Comparison.AT_MOST, value=NEAR_M)], bag)
+    if isinstance(thing, O.Room):
+        return all_finished([A.Visited(room=thing)], bag)
+    near = all_finished([A.Threshold(of=M.ClosestApproach(to=thing), comparison=A.Comparison.AT_MOST, value=NEAR_M)], bag)
     return (
         Refused(
             f'"at" does not say how near; {NEAR_M} m would be a choice', tuple(q for q in near if isinstance(q, Query))
@@ -562,9 +529,9 @@ def _been_at(a: Any, _: Any, thing: Operand, b: Any) -> Any:
     "{arg}* did {mover} [ever] (visit|enter|see) {room} {arg}*",
     "{arg}* (was|were) {mover} [ever] in {room} {arg}*",
 )
-def _visited(a: Any, _: Any, room: Room, b: Any) -> Any:
+def _visited(a: Any, _: Any, room: O.Room, b: Any) -> Any:
     bag = bag_of(a, b)
-    return None if bag is None or bag.keys() - {"span"} or not room.name else all_finished([Visited(room=room)], bag)
+    return None if bag is None or bag.keys() - {"span"} or not room.name else all_finished([A.Visited(room=room)], bag)
 
 
 @says(
@@ -574,9 +541,9 @@ def _visited(a: Any, _: Any, room: Room, b: Any) -> Any:
     "(is|are|has|have) {mover} (back|returned) [to [the] START|home]",
 )
 def _back(*parts: Any) -> Any:
-    thing = next((p for p in parts if isinstance(p, Operand)), Camera(at=Start()))
+    thing = next((p for p in parts if isinstance(p, O.Operand)), O.Camera(at=T.Start()))
     near = all_finished(
-        [Threshold(of=Distance(a=Camera(at=Now()), b=thing), comparison=Comparison.AT_MOST, value=NEAR_M)], {}
+        [A.Threshold(of=M.Distance(a=O.Camera(at=T.Now()), b=thing), comparison=A.Comparison.AT_MOST, value=NEAR_M)], {}
     )
     return Refused(f'"back at" does not say how near; {NEAR_M} m would be a choice', tuple(near))
 
@@ -590,7 +557,7 @@ def _where_camera(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or bag.keys() - {"time", "frame"}:
         return None
-    return all_finished([Locate(of=Camera(at=bag.pop("time", Now())))], bag)
+    return all_finished([A.Locate(of=O.Camera(at=bag.pop("time", T.Now())))], bag)
 
 
 # ---- time
@@ -610,12 +577,12 @@ def _where_camera(*parts: Any) -> Any:
 def _elapsed(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     unit = next((p for p in parts if isinstance(p, str)), "")
-    if bag is None or bag.keys() - {"span", "unit"} or "span" not in bag or bag["span"] == WHOLE:
+    if bag is None or bag.keys() - {"span", "unit"} or "span" not in bag or bag["span"] == T.WHOLE:
         return None
     if unit:
         bag["unit"] = unit
     span = bag.pop("span")
-    return all_finished([Value(of=Elapsed(span=span))], bag)
+    return all_finished([A.Value(of=M.Elapsed(span=span))], bag)
 
 
 says(
@@ -623,7 +590,7 @@ says(
     "(of|for) {moment_mark} and {moment_mark}",
     "{moment_mark} {moment_mark}",
     "separates {moment_mark} (from|and) {moment_mark}",
-)(lambda a, b: Span(begin=a, end=b))
+)(lambda a, b: T.Span(begin=a, end=b))
 
 
 @says(
@@ -635,7 +602,7 @@ says(
 )
 def _later(*parts: Any) -> Any:
     """From the first that is named to the second; negative where that is the earlier one."""
-    begin, end = (p for p in parts if isinstance(p, Moment))
+    begin, end = (p for p in parts if isinstance(p, T.Moment))
     return _between_moments(begin, end, parts)
 
 
@@ -647,14 +614,14 @@ def _later(*parts: Any) -> Any:
     "how much later (is|was) {moment_mark} than {moment_mark} {arg}*",
 )
 def _earlier(*parts: Any) -> Any:
-    end, begin = (p for p in parts if isinstance(p, Moment))
+    end, begin = (p for p in parts if isinstance(p, T.Moment))
     return _between_moments(begin, end, parts)
 
 
-def _between_moments(begin: Moment, end: Moment, parts: tuple[Any, ...]) -> Any:
+def _between_moments(begin: T.Moment, end: T.Moment, parts: tuple[Any, ...]) -> Any:
     unit = next((p for p in parts if isinstance(p, str)), "")
     bag = bag_of(parts[-1], ("unit", unit) if unit else ())
-    return None if bag is None else all_finished([Value(of=Elapsed(span=Span(begin=begin, end=end)))], bag)
+    return None if bag is None else all_finished([A.Value(of=M.Elapsed(span=T.Span(begin=begin, end=end)))], bag)
 
 
 @says(
@@ -665,7 +632,7 @@ def _between_moments(begin: Moment, end: Moment, parts: tuple[Any, ...]) -> Any:
 )
 def _recording(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return None if bag is None or bag.keys() - {"unit"} else all_finished([Value(of=Elapsed())], bag)
+    return None if bag is None or bag.keys() - {"unit"} else all_finished([A.Value(of=M.Elapsed())], bag)
 
 
 # ---- unseen space, changes
@@ -685,25 +652,25 @@ def _unseen_fraction(*parts: Any) -> Any:
         bag is None
         or bag.keys() - {"unit", "span"}
         or bag.get("unit", "percent") != "percent"
-        or bag.pop("span", WHOLE) != WHOLE
+        or bag.pop("span", T.WHOLE) != T.WHOLE
     ):
         return None
-    return all_finished([Value(of=UnseenFraction())], bag)
+    return all_finished([A.Value(of=M.UnseenFraction())], bag)
 
 
 @says("core", "{arg}* (where|in (what|which) direction) (is|are|do|does|lies|lie|would|have|has) [most of] [the] [largest|biggest|most] [UNSEEN] [PART|most] [of {room}] [UNSEEN|lie|be|located|not yet seen] {arg}*", "{arg}* where (is|are|does|do|lies) [most of] [DET] UNSEEN (SPACE|PART) [of {room}] [mostly] [lie|be|found] {arg}*", "{arg}* (which|what) PART [of {room}|around [the|{owner}] PATH|of it] (is|are|has|have|remain|remains|was) [still|n't|not yet] [been|to be] (UNSEEN|seen yet|seen|explored|observed so far|observed|explored yet) {arg}*", "{arg}* (which|what) PART [of {room}] (has|have|did) {mover} (missed|miss|not seen|not see|not explored|n't seen) {arg}*", "{arg}* (which|what) PART [of {room}] have {mover} not [yet] (seen|explored|looked at) {arg}*", "{arg}* where (have|has|did) (n't {mover}|{mover} not|{mover} n't) [yet] (looked|look|been|seen|see|explored|explore) [yet] {arg}*", "{arg}* where (is|are) [DET] UNSEEN (SPACE|PART|volume) {arg}*", "{arg}* UNSEEN (PART|SPACE) where {arg}*", "{arg}* [show|find|GIVE] [me] where [DET] UNSEEN (PART|SPACE) [of {room}|of it] (is|are|lie|lies) {arg}*", "{arg}* (which way|on which side|to which side|in what place) (is|are|lies) [most of] [the] [most|biggest|largest] UNSEEN (SPACE|PART|volume) {arg}*", "{arg}* [in] which direction is the (most|largest) UNSEEN (SPACE|PART) {arg}*", "{arg}* where are {mover} still blind", "{arg}* where should {mover} (look|go|point the camera) [next] to see (what has n't been seen|unexplored space|UNSEEN SPACE|something new|new space|what it has n't seen)", "{arg}* where are the parts of {room} the camera has n't (observed|seen|covered)", "{arg}* (in which direction|where) is the space that is still UNSEEN", "{arg}* where (should|must|do) {mover} (look|explore) next {arg}*", "{arg}* (in|to) (which|what) direction (is|are|does) [most of] [the] UNSEEN (SPACE|PART) [mostly|MAIN] [lie|of {room}] {arg}*", "where is the UNSEEN SPACE")  # fmt: skip
 def _unseen(*parts: Any) -> Any:
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    return None if bag is None or bag.keys() - {"span"} else all_finished([Unseen()], {})
+    return None if bag is None or bag.keys() - {"span"} else all_finished([A.Unseen()], {})
 
 
 @says("core", "{arg}* (from|at) (what|which) height (was|is) {seen_image} TAKEN {arg}*", "how high [over the FLOOR|above the FLOOR] was {seen_image} TAKEN {arg}*")
 def _taken_from(*values: Any) -> Any:
     bag = Parts(values).bag(("shot", "unit"))
-    return None if bag is None else all_finished([Value(of=Height(of=Camera(at=bag.pop("shot"))))], bag)
+    return None if bag is None else all_finished([A.Value(of=M.Height(of=O.Camera(at=bag.pop("shot"))))], bag)
 
 
 @says("core", "{arg}* did [the] [depth (at|of)] {thing} change {arg}*", "{arg}* (has|have) {thing} changed {arg}*", "{arg}* (has|did) (anything|something) (changed|change) (at|in|inside) {thing} {arg}*", "{arg}* did {thing} change {arg}*")
-def _changed(a: Any, thing: Operand, b: Any) -> Any:
+def _changed(a: Any, thing: O.Operand, b: Any) -> Any:
     bag = bag_of(a, b)
-    return None if bag is None or bag.keys() - {"span"} else all_finished([Changed(of=thing)], bag)
+    return None if bag is None or bag.keys() - {"span"} else all_finished([A.Changed(of=thing)], bag)

@@ -22,60 +22,10 @@ from spatial_mllm_ros.language.sentences import (
     parted,
     values,
 )
-from spatial_mllm_ros.queries.asks import (
-    AppearanceOrder,
-    Compare,
-    Comparison,
-    Difference,
-    Direction,
-    Exists,
-    Extreme,
-    Find,
-    Fits,
-    FreePlace,
-    LineOfSight,
-    Occupancy,
-    Occupied,
-    Open,
-    Order,
-    Property,
-    Reachable,
-    Relation,
-    RoomOf,
-    Route,
-    Side,
-    SurfaceNormal,
-    Threshold,
-    Value,
-    Viewpoint,
-    Which,
-)
-from spatial_mllm_ros.queries.measures import (
-    Clearance,
-    Count,
-    Countable,
-    Distance,
-    Height,
-    Measure,
-    ObjectCount,
-    PassageWidth,
-    RouteLength,
-    Slope,
-)
-from spatial_mllm_ros.queries.moments import Now
-from spatial_mllm_ros.queries.operands import (
-    Box,
-    Camera,
-    Floor,
-    NearestWall,
-    Object,
-    Operand,
-    Pick,
-    Point,
-    Robot,
-    Room,
-    Where,
-)
+from spatial_mllm_ros.queries import asks as A
+from spatial_mllm_ros.queries import measures as M
+from spatial_mllm_ros.queries import moments as T
+from spatial_mllm_ros.queries import operands as O
 from spatial_mllm_ros.queries.query import Query
 
 LEVEL_DEG = 5.0
@@ -84,7 +34,7 @@ LEVEL_DEG = 5.0
 # ---- relations
 
 
-def viewed(bag: dict[str, Any]) -> tuple[Viewpoint, dict[str, Any]] | None:
+def viewed(bag: dict[str, Any]) -> tuple[A.Viewpoint, dict[str, Any]] | None:
     """The viewpoint of a bag, and what else is in it."""
     rest = dict(bag)
     view = rest.pop("view", None)
@@ -93,35 +43,35 @@ def viewed(bag: dict[str, Any]) -> tuple[Viewpoint, dict[str, Any]] | None:
     if place is not None and view is not None:
         return None
     if view is None:
-        at = place or Camera(at=when)
+        at = place or O.Camera(at=when)
         if when is not None and place is not None:
-            if not isinstance(place, Camera | Robot) or place.at not in (None, Now()):
+            if not isinstance(place, O.Camera | O.Robot) or place.at not in (None, T.Now()):
                 return None
             at = replace(place, at=when)
-        view = Viewpoint(at=at)
+        view = A.Viewpoint(at=at)
     elif when is not None:
         return None
     return view, rest
 
 
-def relation(a: Operand, where: Where, b: Any, args: Any, negated: bool = False, also: Any = None) -> Any:
+def relation(a: O.Operand, where: O.Where, b: Any, args: Any, negated: bool = False, also: Any = None) -> Any:
     bag = bag_of(*args)
     parts = None if bag is None else viewed(bag)
     if parts is None:
         return None
     view, rest = parts
-    if where in (Where.INSIDE, Where.ON) and isinstance(b, Camera | Robot):
+    if where in (O.Where.INSIDE, O.Where.ON) and isinstance(b, O.Camera | O.Robot):
         return None
-    if b == Camera() and view.facing is not None:
+    if b == O.Camera() and view.facing is not None:
         b = None  # "behind me", who stands there
-    if isinstance(b, Camera | Robot) and where in SIDED and view.facing is None and isinstance(view.at, Camera):
-        if view.at.at is not None and b.at not in (None, Now(), view.at.at):
+    if isinstance(b, O.Camera | O.Robot) and where in SIDED and view.facing is None and isinstance(view.at, O.Camera):
+        if view.at.at is not None and b.at not in (None, T.Now(), view.at.at):
             return None
-        view, b = Viewpoint(at=b if view.at.at is None else replace(b, at=view.at.at)), None
-    return None if rest else all_finished([Relation(a=a, where=where, b=b, also=also, viewpoint=view)], {}, negated)
+        view, b = A.Viewpoint(at=b if view.at.at is None else replace(b, at=view.at.at)), None
+    return None if rest else all_finished([A.Relation(a=a, where=where, b=b, also=also, viewpoint=view)], {}, negated)
 
 
-SIDED = (Where.LEFT_OF, Where.RIGHT_OF, Where.IN_FRONT_OF, Where.BEHIND)
+SIDED = (O.Where.LEFT_OF, O.Where.RIGHT_OF, O.Where.IN_FRONT_OF, O.Where.BEHIND)
 
 
 @says(
@@ -132,12 +82,12 @@ SIDED = (Where.LEFT_OF, Where.RIGHT_OF, Where.IN_FRONT_OF, Where.BEHIND)
     "{arg}* BE n't {thing} {rel} {thing} {arg}*",
     "{arg}* {thing} LIE {rel} {thing} {arg}*",
 )
-def _related(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> Any:
+def _related(a: Any, thing: O.Operand, where: O.Where, other: O.Operand, b: Any) -> Any:
     return relation(thing, where, other, (a, b))
 
 
 @says("core", "{arg}* BE {thing} not {rel} {thing} {arg}*")
-def _unrelated(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> Any:
+def _unrelated(a: Any, thing: O.Operand, where: O.Where, other: O.Operand, b: Any) -> Any:
     return relation(thing, where, other, (a, b), negated=True)
 
 
@@ -146,35 +96,35 @@ def _unrelated(a: Any, thing: Operand, where: Where, other: Operand, b: Any) -> 
     "{arg}* BE {thing} [LIE] between {thing} and {thing} {arg}*",
     "{arg}* DO {thing} LIE between {thing} and {thing} {arg}*",
 )
-def _between(a: Any, thing: Operand, x: Operand, y: Operand, b: Any) -> Any:
-    return relation(thing, Where.BETWEEN, x, (a, b), also=y)
+def _between(a: Any, thing: O.Operand, x: O.Operand, y: O.Operand, b: Any) -> Any:
+    return relation(thing, O.Where.BETWEEN, x, (a, b), also=y)
 
 
 says("core", "{arg}* BE {thing} against the wall {arg}*", "{arg}* BE {thing} (at|by|next to) the wall {arg}*")(
-    lambda a, thing, b: relation(thing, Where.NEXT_TO, NearestWall(), (a, b))
+    lambda a, thing, b: relation(thing, O.Where.NEXT_TO, O.NearestWall(), (a, b))
 )
 says("core", "BE {list} on the same (surface|plane)", "DO {list} (lie|stand|rest) on the same (surface|plane)")(
-    lambda things: relation(things[0], Where.SAME_SURFACE, things[1], ()) if len(things) == 2 else None
+    lambda things: relation(things[0], O.Where.SAME_SURFACE, things[1], ()) if len(things) == 2 else None
 )
 says("core", "BE {list} (next to|beside) (each other|one another)")(
-    lambda things: relation(things[0], Where.NEXT_TO, things[1], ()) if len(things) == 2 else None
+    lambda things: relation(things[0], O.Where.NEXT_TO, things[1], ()) if len(things) == 2 else None
 )
 MINE = {
-    Where.LEFT_OF: "left, the left, on the left, to the left, on my left, to my left, on your left, on the left side, on the left hand side, on its left, to its left, to your left, my left, left hand side, the left hand side, at left, to the left of me, left of me, left of you, to the left of you, to the left of us",
-    Where.RIGHT_OF: "right, the right, on the right, to the right, on my right, to my right, on your right, on the right side, on the right hand side, on its right, to its right, to your right, my right, right hand side, the right hand side, at right, to the right of me, right of me, right of you, to the right of you, to the right of us",
-    Where.IN_FRONT_OF: "front, in front, in front of me, in front of you, ahead, in front of it, in the front, to the front, the front, straight ahead, ahead of me, ahead of you, my front, in front of us",
-    Where.BEHIND: "back, behind, behind me, behind you, behind it, in the back, at the back, to the back, the back, my back, the rear, to my back, rear, behind us",
+    O.Where.LEFT_OF: "left, the left, on the left, to the left, on my left, to my left, on your left, on the left side, on the left hand side, on its left, to its left, to your left, my left, left hand side, the left hand side, at left, to the left of me, left of me, left of you, to the left of you, to the left of us",
+    O.Where.RIGHT_OF: "right, the right, on the right, to the right, on my right, to my right, on your right, on the right side, on the right hand side, on its right, to its right, to your right, my right, right hand side, the right hand side, at right, to the right of me, right of me, right of you, to the right of you, to the right of us",
+    O.Where.IN_FRONT_OF: "front, in front, in front of me, in front of you, ahead, in front of it, in the front, to the front, the front, straight ahead, ahead of me, ahead of you, my front, in front of us",
+    O.Where.BEHIND: "back, behind, behind me, behind you, behind it, in the back, at the back, to the back, the back, my back, the rear, to my back, rear, behind us",
 }
 GRAMMAR.table("mine", {w: where for where, words in MINE.items() for w in words.split(", ")})
 
 
 @says("core", "{arg}* BE {thing} [LIE] {mine} {arg}*", "{arg}* {thing} BE {mine} {arg}*")
-def _mine(a: Any, thing: Operand, where: Where, b: Any) -> Any:
+def _mine(a: Any, thing: O.Operand, where: O.Where, b: Any) -> Any:
     return relation(thing, where, None, (a, b))
 
 
 says("option", "{mine}", "{rel}")(
-    lambda where: ("option", where, None) if where in SIDED or where in (Where.ABOVE, Where.BELOW) else None
+    lambda where: ("option", where, None) if where in SIDED or where in (O.Where.ABOVE, O.Where.BELOW) else None
 )
 says("option", "{rel} {simple}", "{mine} of {simple}")(lambda where, thing: ("option", where, thing))
 says("more_option", "[or] {option}")(same)
@@ -187,9 +137,9 @@ says("more_option", "[or] {option}")(same)
     "{arg}* where (BE|DO) {thing} [LIE] {arg}* {option} {more_option}* or {option} [{side_of}] {arg}*",
 )
 def _side(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
     of = parts[-2]
-    options: list[Where] = []
+    options: list[O.Where] = []
     others = {of} if of is not None else set()
     args = []
     for part in parts:
@@ -205,19 +155,19 @@ def _side(*parts: Any) -> Any:
         return None
     view, rest = got
     other = next(iter(others), None)
-    if isinstance(other, Camera | Robot):
+    if isinstance(other, O.Camera | O.Robot):
         if (
             view.facing is not None
-            or not isinstance(view.at, Camera)
-            or (view.at.at is not None and isinstance(other, Camera) and other.at not in (None, view.at.at))
+            or not isinstance(view.at, O.Camera)
+            or (view.at.at is not None and isinstance(other, O.Camera) and other.at not in (None, view.at.at))
         ):
             return None
         at = view.at.at
-        view = Viewpoint(at=other if at is None else replace(other, at=at))
+        view = A.Viewpoint(at=other if at is None else replace(other, at=at))
         other = None
     if rest or len(set(options)) < 2:
         return None
-    return all_finished([Side(a=thing, options=tuple(dict.fromkeys(options)), b=other, viewpoint=view)], {})
+    return all_finished([A.Side(a=thing, options=tuple(dict.fromkeys(options)), b=other, viewpoint=view)], {})
 
 
 says("side_of", "of {simple}")(same)
@@ -242,35 +192,35 @@ says("more_diagonal", "{diagonal}")(same)
     "{arg}* which quadrant [around the camera] contains {thing} {arg}*",
 )
 def _quadrant(*parts: Any) -> Any:
-    things = [p for p in parts if isinstance(p, Operand)]
+    things = [p for p in parts if isinstance(p, O.Operand)]
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and not (p and p[0] is True)))
     if bag is None:
         return None
     if len(things) == 2:
-        if not isinstance(things[0], Camera | Robot) or "from" in bag:
+        if not isinstance(things[0], O.Camera | O.Robot) or "from" in bag:
             return None
         bag["from"] = things[0]
-    if "of" in bag and isinstance(bag["of"], Camera | Robot):
+    if "of" in bag and isinstance(bag["of"], O.Camera | O.Robot):
         bag["from"] = bag.pop("of")
     got = viewed(bag)
     if got is None or got[1]:
         return None
-    return all_finished([Direction(of=things[-1], viewpoint=got[0])], {})
+    return all_finished([A.Direction(of=things[-1], viewpoint=got[0])], {})
 
 
-def towards(thing: Operand, *args: Any) -> Any:
+def towards(thing: O.Operand, *args: Any) -> Any:
     """The direction of a thing, seen from where the camera is then."""
     bag = bag_of(*args)
     got = None if bag is None else viewed(bag)
     if got is None or got[1].keys() - {"frame"}:
         return None
-    return all_finished([Direction(of=thing, viewpoint=got[0])], got[1])
+    return all_finished([A.Direction(of=thing, viewpoint=got[0])], got[1])
 
 
 @says("core", "{arg}* [in|to|towards|at] [what|which] (what|which) [egocentric] (direction|way|bearing) (BE|DO|should|would|must|do|does) [{mover}] [have to|need to] [LIE|turn|look|head|go|face|point|turn to|steer] [to|towards] [face|reach|see|look at|get to|hit|find|go to] {thing} [LIE|be|in] {arg}*", "{arg}* [in] (what|which) (direction|way) {thing} (is|lies|was) [in] {arg}*", "{arg}* {thing} (BE|LIE) in (what|which) (direction|way) {arg}*", "{arg}* [what is|what was|GIVE|which is] [DET] [egocentric] (direction|bearing) (of|to|towards|for|at) {thing} [is|lies] {arg}*", "{arg}* [what is|what was|GIVE] [DET] heading (to|towards) {thing} {arg}*", "{arg}* point {mover} (to|towards) {thing} {arg}*", "{arg}* [in] (what|which) (direction|way) {arg}* (is|was|does|lies) {thing} [LIE] {arg}*", "{arg}* [in] (what|which) (direction|way) (do|would) {mover} (see|find|point to hit|point to) {thing} {arg}*", "{arg}* where (do|does|should|must) {mover} [have to] (go|turn|look) {arg}* to (get to|reach|see|face) {thing} {arg}*", "{arg}* {thing} direction {arg}*", "{arg}* which way BE {thing} {arg}*")  # fmt: skip
 def _towards(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    if isinstance(thing, Camera | Robot):
+    thing = next(p for p in parts if isinstance(p, O.Operand))
+    if isinstance(thing, O.Camera | O.Robot):
         return None
     return towards(thing, *(p for p in parts if isinstance(p, tuple)))
 
@@ -280,9 +230,9 @@ def _towards(*parts: Any) -> Any:
     "{arg}* [what is|what was|GIVE] DET (heading|yaw|yaw angle|orientation) (of|at|for) {thing} {arg}*",
     "{arg}* [what is|what was|GIVE] {thing} POSS (heading|yaw|yaw angle|orientation) {arg}*",
 )
-def _no_heading(a: Any, thing: Operand, b: Any) -> Any:
+def _no_heading(a: Any, thing: O.Operand, b: Any) -> Any:
     bag = bag_of(a, b)
-    if bag is None or not isinstance(thing, Point | Box):
+    if bag is None or not isinstance(thing, O.Point | O.Box):
         return None
     seen = towards(thing, a, b)
     return Refused(
@@ -299,17 +249,16 @@ def _no_heading(a: Any, thing: Operand, b: Any) -> Any:
 )
 def _where_from(*parts: Any) -> Any:
     """Where a thing is, seen from somewhere: without that it is a place."""
-    from spatial_mllm_ros.queries.moments import Moment
 
-    thing = next(p for p in parts if isinstance(p, Operand))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
     args = [
         *(p for p in parts if isinstance(p, tuple)),
-        *(("from", Camera(at=p)) for p in parts if isinstance(p, Moment)),
+        *(("from", O.Camera(at=p)) for p in parts if isinstance(p, T.Moment)),
     ]
     bag = bag_of(*args)
     return (
         None
-        if bag is None or not bag.keys() & {"from", "view"} or isinstance(thing, Camera | Robot)
+        if bag is None or not bag.keys() & {"from", "view"} or isinstance(thing, O.Camera | O.Robot)
         else towards(thing, *args)
     )
 
@@ -328,9 +277,9 @@ def _where_from(*parts: Any) -> Any:
     "how many {counted_object} (are|stand|lie|sit) {rel} {simple}",
 )
 def _object_count(*parts: Any) -> Any:
-    of = next(p for p in parts if isinstance(p, Object))
-    place = next((p for p in parts if isinstance(p, Operand) and p is not of), None)
-    where = next((p for p in parts if isinstance(p, Where)), Where.INSIDE)
+    of = next(p for p in parts if isinstance(p, O.Object))
+    place = next((p for p in parts if isinstance(p, O.Operand) and p is not of), None)
+    where = next((p for p in parts if isinstance(p, O.Where)), O.Where.INSIDE)
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if (
         bag is None
@@ -339,19 +288,19 @@ def _object_count(*parts: Any) -> Any:
         or (place is not None and of.to is not None)
     ):
         return None
-    if "of" in bag and not isinstance(bag["of"], Room):
+    if "of" in bag and not isinstance(bag["of"], O.Room):
         return None
     place = place or bag.get("of")
     if (
         place is not None
-        and not isinstance(place, Room)
-        and where is Where.INSIDE
-        and not isinstance(place, Box | Object)
+        and not isinstance(place, O.Room)
+        and where is O.Where.INSIDE
+        and not isinstance(place, O.Box | O.Object)
     ):
         return None
-    if place is not None and place != Room():
+    if place is not None and place != O.Room():
         of = replace(of, where=where, to=place)
-    return all_finished([Value(of=ObjectCount(of=of))], {})
+    return all_finished([A.Value(of=M.ObjectCount(of=of))], {})
 
 
 @says(
@@ -359,8 +308,8 @@ def _object_count(*parts: Any) -> Any:
     "how many {counted} (BE there|BE|DO {room} have|DO {mover} (record|see|take|have)|have you [seen|recorded]|were (recorded|taken|captured)|were there) [in {room}|so far|in [the] RECORDING]",
     "how many {counted} have {mover} (seen|recorded|taken)",
 )
-def _count(what: Countable, *_: Any) -> Any:
-    return all_finished([Value(of=Count(what=what))], {})
+def _count(what: M.Countable, *_: Any) -> Any:
+    return all_finished([A.Value(of=M.Count(what=what))], {})
 
 
 @says(
@@ -372,20 +321,20 @@ def _count(what: Countable, *_: Any) -> Any:
     "(is|are) there [any|a|an] {noun_or}",
 )
 def _exists(*parts: Any) -> Any:
-    of = next(p for p in parts if isinstance(p, Object))
+    of = next(p for p in parts if isinstance(p, O.Object))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
     if bag is None or bag:
         return None
-    room = next((p for p in parts if isinstance(p, Room)), None)
-    if of.pick is Pick.ALL:
-        of = replace(of, pick=Pick.ANY)
+    room = next((p for p in parts if isinstance(p, O.Room)), None)
+    if of.pick is O.Pick.ALL:
+        of = replace(of, pick=O.Pick.ANY)
     if room is not None:
-        of = replace(of, where=Where.INSIDE, to=room)
-    return all_finished([Exists(of=of)], {}) if of.name or of.where else None
+        of = replace(of, where=O.Where.INSIDE, to=room)
+    return all_finished([A.Exists(of=of)], {}) if of.name or of.where else None
 
 
-says("object_in", "[a|an|some] {noun}")(lambda noun: Object(name=noun[0], pick=Pick.ANY) if noun[0] else None)
-says("object_any", "{thing}")(lambda x: x if isinstance(x, Object) else None)
+says("object_in", "[a|an|some] {noun}")(lambda noun: O.Object(name=noun[0], pick=O.Pick.ANY) if noun[0] else None)
+says("object_any", "{thing}")(lambda x: x if isinstance(x, O.Object) else None)
 says("noun_or", "{noun} or {noun}")(lambda a, b: None)
 
 
@@ -398,11 +347,11 @@ says("noun_or", "{noun} or {noun}")(lambda a, b: None)
     "which objects are all of the object that is {rel} {simple}",
 )
 def _find(*parts: Any) -> Any:
-    where, to = next(p for p in parts if isinstance(p, Where)), next(p for p in parts if isinstance(p, Operand))
+    where, to = next(p for p in parts if isinstance(p, O.Where)), next(p for p in parts if isinstance(p, O.Operand))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    if bag is None or bag or where is Where.SAME_SURFACE:
+    if bag is None or bag or where is O.Where.SAME_SURFACE:
         return None
-    return all_finished([Find(of=Object(pick=Pick.ALL, where=where, to=to))], {})
+    return all_finished([A.Find(of=O.Object(pick=O.Pick.ALL, where=where, to=to))], {})
 
 
 says("rel_of", "{rel}")(lambda _: None)
@@ -410,11 +359,11 @@ says("rel_of", "{rel}")(lambda _: None)
 
 @says("core", "which objects are {thing}", "(list|find|name|show|count) [me|all|the] {found}")
 def _find_object(thing: Any) -> Any:
-    return all_finished([Find(of=thing)], {}) if isinstance(thing, Object) else None
+    return all_finished([A.Find(of=thing)], {}) if isinstance(thing, O.Object) else None
 
 
 says("found", "all [of] [the] {noun} [{rel} {simple}]")(
-    lambda noun, where, to: Object(name=noun[0], pick=Pick.ALL, where=where, to=to) if noun[0] or where else None
+    lambda noun, where, to: O.Object(name=noun[0], pick=O.Pick.ALL, where=where, to=to) if noun[0] or where else None
 )
 
 
@@ -426,20 +375,20 @@ says("found", "all [of] [the] {noun} [{rel} {simple}]")(
     "(find|show me|name) the {pick} (object|thing|{noun}) [to {thing}|from {thing}]",
 )
 def _find_pick(*parts: Any) -> Any:
-    pick = next(p for p in parts if isinstance(p, Pick))
+    pick = next(p for p in parts if isinstance(p, O.Pick))
     noun = next(
         (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], bool)),
         ("", False),
     )
-    things = [p for p in parts if isinstance(p, Operand)]
-    if pick in (Pick.ALL, Pick.ANY, Pick.OTHER) or len(things) > 1:
+    things = [p for p in parts if isinstance(p, O.Operand)]
+    if pick in (O.Pick.ALL, O.Pick.ANY, O.Pick.OTHER) or len(things) > 1:
         return None
     to = things[0] if things else None
-    if isinstance(to, Room):
-        return all_finished([Find(of=Object(name=noun[0], pick=pick, where=Where.INSIDE, to=to))], {})
-    if to is not None and pick not in (Pick.NEAREST, Pick.FARTHEST):
+    if isinstance(to, O.Room):
+        return all_finished([A.Find(of=O.Object(name=noun[0], pick=pick, where=O.Where.INSIDE, to=to))], {})
+    if to is not None and pick not in (O.Pick.NEAREST, O.Pick.FARTHEST):
         return None
-    return all_finished([Find(of=Object(name=noun[0], pick=pick, to=to))], {})
+    return all_finished([A.Find(of=O.Object(name=noun[0], pick=pick, to=to))], {})
 
 
 says("in_room", "in {room}")(same)
@@ -453,12 +402,12 @@ says("in_room", "in {room}")(same)
     "where am i , (which|what) room",
 )
 def _room_now(*_: Any) -> Any:
-    return all_finished([RoomOf(of=Camera(at=Now()))], {})
+    return all_finished([A.RoomOf(of=O.Camera(at=T.Now()))], {})
 
 
 @says("core", "(which|what) room (is|are) {thing} in", "in (which|what) room (is|are|can i find) {thing}")
-def _room_of(thing: Operand) -> Any:
-    return all_finished([RoomOf(of=thing)], {})
+def _room_of(thing: O.Operand) -> Any:
+    return all_finished([A.RoomOf(of=thing)], {})
 
 
 says(
@@ -468,7 +417,7 @@ says(
     "which room are most of {named} in",
 )(
     lambda noun: all_finished(
-        [RoomOf(of=noun if isinstance(noun, Operand) else Object(name=noun[0], pick=Pick.ALL), most=True)], {}
+        [A.RoomOf(of=noun if isinstance(noun, O.Operand) else O.Object(name=noun[0], pick=O.Pick.ALL), most=True)], {}
     )
 )
 says("named", "{thing}")(same)
@@ -485,19 +434,19 @@ def _more_of(*_: Any) -> Any:
 
 @says("core", "(are|is) there more {noun} than {noun}")
 def _more_objects(a: Any, b: Any) -> Any:
-    x, y = (ObjectCount(of=Object(name=n[0], pick=Pick.ALL)) for n in (a, b))
-    return all_finished([Compare(a=x, comparison=Comparison.MORE, b=y)], {}) if a[0] and b[0] else None
+    x, y = (M.ObjectCount(of=O.Object(name=n[0], pick=O.Pick.ALL)) for n in (a, b))
+    return all_finished([A.Compare(a=x, comparison=A.Comparison.MORE, b=y)], {}) if a[0] and b[0] else None
 
 
 @says("core", "(are|is) there (fewer|less) {noun} than {noun}")
 def _fewer_objects(a: Any, b: Any) -> Any:
-    x, y = (ObjectCount(of=Object(name=n[0], pick=Pick.ALL)) for n in (a, b))
-    return all_finished([Compare(a=x, comparison=Comparison.LESS, b=y)], {}) if a[0] and b[0] else None
+    x, y = (M.ObjectCount(of=O.Object(name=n[0], pick=O.Pick.ALL)) for n in (a, b))
+    return all_finished([A.Compare(a=x, comparison=A.Comparison.LESS, b=y)], {}) if a[0] and b[0] else None
 
 
 says("core", "(are|is) there {comparison} {amount_number} {noun}")(
     lambda c, n, noun: (
-        all_finished([Threshold(of=ObjectCount(of=Object(name=noun[0], pick=Pick.ALL)), comparison=c, value=n)], {})
+        all_finished([A.Threshold(of=M.ObjectCount(of=O.Object(name=noun[0], pick=O.Pick.ALL)), comparison=c, value=n)], {})
         if noun[0]
         else None
     )
@@ -509,7 +458,7 @@ says(
     "what will be the first time appearance order of the following categories in the video {list}",
 )(
     lambda *v: all_finished(
-        [AppearanceOrder(of=next(p for p in v if isinstance(p, tuple) and p and isinstance(p[0], Operand)))], {}
+        [A.AppearanceOrder(of=next(p for p in v if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)))], {}
     )
 )
 GRAMMAR.table(
@@ -534,11 +483,11 @@ says(
     "{thing} is what {property}",
 )(
     lambda *v: all_finished(
-        [Property(of=next(p for p in v if isinstance(p, Operand)), name=next(p for p in v if isinstance(p, str)))], {}
+        [A.Property(of=next(p for p in v if isinstance(p, O.Operand)), name=next(p for p in v if isinstance(p, str)))], {}
     )
 )
-says("core", "(is|are|was) {thing} open", "(is|are) {thing} opened")(lambda thing: all_finished([Open(of=thing)], {}))
-says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([Open(of=thing)], {}, negated=True))
+says("core", "(is|are|was) {thing} open", "(is|are) {thing} opened")(lambda thing: all_finished([A.Open(of=thing)], {}))
+says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([A.Open(of=thing)], {}, negated=True))
 
 # ---- ways and free places
 
@@ -553,24 +502,24 @@ says("core", "(is|are) {thing} (closed|shut)")(lambda thing: all_finished([Open(
 )
 def _route(*parts: Any) -> Any:
     start, goal, radius = _trip(parts)
-    if isinstance(start, Camera) and start.at in (None, Now()):
+    if isinstance(start, O.Camera) and start.at in (None, T.Now()):
         start = None
-    return all_finished([Route(goal=goal, start=start, radius_m=radius)], {})
+    return all_finished([A.Route(goal=goal, start=start, radius_m=radius)], {})
 
 
 def _trip(parts: Any) -> tuple[Any, Any, float]:
-    things = [p for p in parts if isinstance(p, Operand)]
-    if len(things) > 1 and things[-1] == Camera(at=Now()):
+    things = [p for p in parts if isinstance(p, O.Operand)]
+    if len(things) > 1 and things[-1] == O.Camera(at=T.Now()):
         things = [things[-1], *things[:-1]]
-    if len(things) > 1 and isinstance(things[0], Camera) and things[0].at in (None, Now()):
+    if len(things) > 1 and isinstance(things[0], O.Camera) and things[0].at in (None, T.Now()):
         things = things[1:]
     radius = next((p for p in parts if isinstance(p, float)), 0.0)
     return (things[0] if len(things) > 1 else None), things[-1], radius
 
 
 says("robot_of", "a robot (of|with) [a] {quantity} radius", "a robot (of|with) [a] radius [of] {quantity}")(lambda q: si(q) if _metres(q) else None)
-says("thing_here", "{thing}")(lambda thing: thing if thing == Camera(at=Now()) else None)
-HERE = Robot(at=Now())
+says("thing_here", "{thing}")(lambda thing: thing if thing == O.Camera(at=T.Now()) else None)
+HERE = O.Robot(at=T.Now())
 
 
 @says(
@@ -587,14 +536,14 @@ HERE = Robot(at=Now())
 def _route_length(*parts: Any) -> Any:
     start, goal, radius = _trip(parts)
     bag = bag_of(parts[-1])
-    if isinstance(start, Camera) and start.at in (None, Now()):
+    if isinstance(start, O.Camera) and start.at in (None, T.Now()):
         start = HERE
-    if isinstance(goal, Camera | Robot) and goal.at in (None, Now()):
+    if isinstance(goal, O.Camera | O.Robot) and goal.at in (None, T.Now()):
         return None
     return (
         None
         if bag is None or bag.keys() - {"unit"}
-        else all_finished([Value(of=RouteLength(start=start or HERE, goal=goal, radius_m=radius))], bag)
+        else all_finished([A.Value(of=M.RouteLength(start=start or HERE, goal=goal, radius_m=radius))], bag)
     )
 
 
@@ -607,80 +556,80 @@ def _route_length(*parts: Any) -> Any:
     "can {thing} be reached [from {thing}] [by {mover}]",
 )
 def _reachable(*parts: Any) -> Any:
-    things = [p for p in parts if isinstance(p, Operand)]
+    things = [p for p in parts if isinstance(p, O.Operand)]
     radius = next((p for p in parts if isinstance(p, float)), 0.0)
-    start = things[1] if len(things) > 1 and things[1] != Camera(at=Now()) else None
-    return all_finished([Reachable(goal=things[0], start=start, radius_m=radius)], {})
+    start = things[1] if len(things) > 1 and things[1] != O.Camera(at=T.Now()) else None
+    return all_finished([A.Reachable(goal=things[0], start=start, radius_m=radius)], {})
 
 
 says("core", "(is|are) {thing} (unreachable|not reachable)")(
-    lambda thing: all_finished([Reachable(goal=thing)], {}, negated=True)
+    lambda thing: all_finished([A.Reachable(goal=thing)], {}, negated=True)
 )
 says("core", "is the (way|path|route) to {thing} (blocked|obstructed)")(
-    lambda thing: all_finished([Reachable(goal=thing)], {}, negated=True)
+    lambda thing: all_finished([A.Reachable(goal=thing)], {}, negated=True)
 )
 says(
     "core",
     "is the (way|path|route) (between|from) {thing} (and|to) {thing} (free|clear|open)",
     "is there a (way|path|route|free path|clear path) from {thing} to {thing}",
-)(lambda a, b: all_finished([Reachable(goal=b, start=a)], {}))
+)(lambda a, b: all_finished([A.Reachable(goal=b, start=a)], {}))
 says(
     "core",
     "is there [a] [free|clear] line of sight (between|from) {thing} (and|to) {thing}",
     "is anything between {thing} and {thing}",
     "(can|could) {thing} be SEEN from {thing}",
-)(lambda a, b: all_finished([LineOfSight(a=a, b=b)], {}) if not isinstance(b, Camera | Robot) else None)
+)(lambda a, b: all_finished([A.LineOfSight(a=a, b=b)], {}) if not isinstance(b, O.Camera | O.Robot) else None)
 says(
     "core",
     "how much (clearance|free space|room|space) (is|are) [there] around {thing} {arg}*",
     "[what is|GIVE] the clearance (around|of) {thing} {arg}*",
-)(lambda thing, args: _clear(Clearance(of=thing), args))
+)(lambda thing, args: _clear(M.Clearance(of=thing), args))
 says(
     "core",
     "how far can {mover} (drive|go|move|travel) [straight] (forward|ahead|forwards) [before (hitting|it hits|i hit|bumping into) (something|anything|an obstacle|a wall)] {arg}*",
     "how far is the (nearest|next|closest) obstacle (ahead|in front|in front of {mover}) {arg}*",
     "how much (free space|space|room|clearance) is (ahead|in front) [of {mover}] {arg}*",
-)(lambda *v: _clear(Clearance(of=HERE, ahead=True), v[-1]))
+)(lambda *v: _clear(M.Clearance(of=HERE, ahead=True), v[-1]))
 says(
     "core",
     "how far (is|am) {mover} from the (nearest|closest) obstacle {arg}*",
     "how far is the (nearest|closest) obstacle {arg}*",
-)(lambda *v: _clear(Clearance(of=HERE), v[-1]))
+)(lambda *v: _clear(M.Clearance(of=HERE), v[-1]))
 
 
-def _clear(measure: Measure, args: Any) -> Any:
+def _clear(measure: M.Measure, args: Any) -> Any:
     bag = bag_of(args)
     return (
         None
-        if bag is None or bag.keys() - {"unit", "time"} or bag.get("time", Now()) != Now()
-        else all_finished([Value(of=measure)], {k: v for k, v in bag.items() if k == "unit"})
+        if bag is None or bag.keys() - {"unit", "time"} or bag.get("time", T.Now()) != T.Now()
+        else all_finished([A.Value(of=measure)], {k: v for k, v in bag.items() if k == "unit"})
     )
 
 
 says("core", "how wide is the (passage|way|opening) (between|from) {thing} (and|to) {thing} {arg}*")(
-    lambda a, b, args: _clear(PassageWidth(of=a, goal=b), args)
+    lambda a, b, args: _clear(M.PassageWidth(of=a, goal=b), args)
 )
 GRAMMAR.table(
     "occupancy",
     {
-        "free": Occupancy.FREE,
-        "occupied": Occupancy.OCCUPIED,
-        "unknown": Occupancy.UNKNOWN,
-        "empty": Occupancy.FREE,
-        "unoccupied": Occupancy.FREE,
-        "in free space": Occupancy.FREE,
-        "in unknown space": Occupancy.UNKNOWN,
-        "in occupied space": Occupancy.OCCUPIED,
+        "free": A.Occupancy.FREE,
+        "occupied": A.Occupancy.OCCUPIED,
+        "unknown": A.Occupancy.UNKNOWN,
+        "empty": A.Occupancy.FREE,
+        "unoccupied": A.Occupancy.FREE,
+        "in free space": A.Occupancy.FREE,
+        "in unknown space": A.Occupancy.UNKNOWN,
+        "in occupied space": A.Occupancy.OCCUPIED,
     },
 )
 says("core", "(is|are|was) {thing} {occupancy}", "is the (place|space|area|spot) at {thing} {occupancy}")(
-    lambda thing, state: all_finished([Occupied(of=thing, state=state)], {})
+    lambda thing, state: all_finished([A.Occupied(of=thing, state=state)], {})
 )
 says(
     "core",
     "(is|are) {thing} [in] {occupancy} [{occupancy}] or {occupancy} [space]",
     "is {thing} [in] (free|occupied|unknown) [occupied|unknown|or occupied] or (unknown|occupied|free) [space]",
-)(lambda thing, *_: all_finished([Occupied(of=thing)], {}))
+)(lambda thing, *_: all_finished([A.Occupied(of=thing)], {}))
 
 
 @says(
@@ -739,19 +688,19 @@ PLACES = "(at|in|under|through|into|on|between|underneath|below|beside|inside|wi
     "(can|could) {mover} (place|put|set|park) {fitting} (at|on|in|under) {thing}",
 )
 def _fits(*parts: Any) -> Any:
-    things = [p for p in parts if isinstance(p, Operand)]
+    things = [p for p in parts if isinstance(p, O.Operand)]
     fitting = next((p for p in parts if isinstance(p, tuple) and p and p[0] == "fitting"), None)
     if fitting is None or not things:
         return None
-    return all_finished([Fits(place=things[-1], **dict(fitting[1]))], {})
+    return all_finished([A.Fits(place=things[-1], **dict(fitting[1]))], {})
 
 
 says("fitting", "{box_sides}")(lambda sides: ("fitting", sides[1]))
 says("fitting", "(the robot|i|it|we|you|me|the rover|a robot)")(lambda: ("fitting", ()))
 says("fitting", "{fit_thing}")(lambda thing: ("fitting", (("thing", thing),)))
-says("fit_thing", "{thing}")(lambda x: x if isinstance(x, Box | Object) else None)
+says("fit_thing", "{thing}")(lambda x: x if isinstance(x, O.Box | O.Object) else None)
 says("core", f"does {{box_sides}} {FIT} at {{thing}}")(
-    lambda sides, thing: all_finished([Fits(place=thing, **dict(sides[1]))], {})
+    lambda sides, thing: all_finished([A.Fits(place=thing, **dict(sides[1]))], {})
 )
 
 
@@ -765,9 +714,9 @@ says("core", f"does {{box_sides}} {FIT} at {{thing}}")(
 )
 def _free_place(*parts: Any) -> Any:
     fitting = next((p for p in parts if isinstance(p, tuple) and p and p[0] == "fitting"), ("fitting", ()))
-    where = next((p for p in parts if isinstance(p, Where)), None)
-    at = next((p for p in parts if isinstance(p, Operand)), None)
-    return all_finished([FreePlace(at=at, where=where, **dict(fitting[1]))], {})
+    where = next((p for p in parts if isinstance(p, O.Where)), None)
+    at = next((p for p in parts if isinstance(p, O.Operand)), None)
+    return all_finished([A.FreePlace(at=at, where=where, **dict(fitting[1]))], {})
 
 
 says(
@@ -776,7 +725,7 @@ says(
     "where is a free place for an area of {quantity} [{rel} {simple}]",
 )(
     lambda q, where=None, at=None: (
-        all_finished([FreePlace(area_m2=si(q), where=where, at=at)], {}) if _square(q) else None
+        all_finished([A.FreePlace(area_m2=si(q), where=where, at=at)], {}) if _square(q) else None
     )
 )
 
@@ -787,13 +736,13 @@ def _square(quantity: Any) -> bool:
     return UNITS[quantity[1]].kind == "area"
 
 
-says("core", "how (many {unit}|much|steeply) does the (floor|surface|ground) (slope|tilt|incline) at {thing}", "how (many {unit}|much|steeply) does {thing} (slope|tilt|incline)")(lambda *v: all_finished([Value(of=Slope(at=v[-1]))], {"unit": v[0]} if v[0] else {}))
+says("core", "how (many {unit}|much|steeply) does the (floor|surface|ground) (slope|tilt|incline) at {thing}", "how (many {unit}|much|steeply) does {thing} (slope|tilt|incline)")(lambda *v: all_finished([A.Value(of=M.Slope(at=v[-1]))], {"unit": v[0]} if v[0] else {}))
 says("core", "(is|are) [the surface (at|of)] {thing} (level|horizontal|flat|even)")(
-    lambda thing: all_finished([Threshold(of=Slope(at=thing), comparison=Comparison.AT_MOST, value=LEVEL_DEG)], {})
+    lambda thing: all_finished([A.Threshold(of=M.Slope(at=thing), comparison=A.Comparison.AT_MOST, value=LEVEL_DEG)], {})
 )
 says("core", "(is|are) [the surface (at|of)] {thing} (vertical|upright)")(
     lambda thing: all_finished(
-        [Threshold(of=Slope(at=thing), comparison=Comparison.AT_LEAST, value=90 - LEVEL_DEG)], {}
+        [A.Threshold(of=M.Slope(at=thing), comparison=A.Comparison.AT_LEAST, value=90 - LEVEL_DEG)], {}
     )
 )
 says(
@@ -801,7 +750,7 @@ says(
     "[what is|GIVE|in which direction is|where does] [the] [surface|unit] normal [vector] (of|at) [the surface] [at|of] [{thing}|] {arg}*",
     "what is the normal of the surface at {thing} {arg}*",
     "which way does the surface at {thing} (face|point) {arg}*",
-)(lambda *v: all_finished([SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], Operand) else None)
+)(lambda *v: all_finished([A.SurfaceNormal(at=v[0])], bag_of(v[-1]) or {}) if isinstance(v[0], O.Operand) else None)
 
 # ---- the same of each of several
 
@@ -818,7 +767,7 @@ def each_of(things: Any, ask: Any) -> Both | None:
     "{arg}* (what BE|GIVE) the {scale_noun} (of|to) {list} [each|both] {arg}*",
 )
 def _value_of_each(*parts: Any) -> Any:
-    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand))
     if len({type(x) for x in things}) > 1:
         return None
     scale = noun = next((p for p in parts if isinstance(p, str)), None)
@@ -836,7 +785,7 @@ def _value_of_each(*parts: Any) -> Any:
 
 @says("core", "{arg}* BE {list} [each|both] {than_adj} {arg}* {than_marked} {arg}*")
 def _more_of_each(*parts: Any) -> Any:
-    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand))
     scale, sign = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str))
     than = next(p for p in parts if isinstance(p, Than)).of
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not things and p != (scale, sign)))
@@ -852,22 +801,22 @@ def _more_of_each(*parts: Any) -> Any:
 @says("core", "{arg}* {how} (BE|DO) {thing} [LIE] [AWAY] (from|to) {end_of} {list} {arg}*")
 def _from_extreme(*parts: Any) -> Any:
     """How far it is to the nearest (or farthest) of several."""
-    thing = next(p for p in parts if isinstance(p, Operand))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
     how = next(p for p in parts if isinstance(p, tuple) and len(p) == 2 and all(isinstance(x, str) for x in p))
-    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
-    which = next(p for p in parts if isinstance(p, Which))
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand))
+    which = next(p for p in parts if isinstance(p, A.Which))
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not how and p is not things))
     if bag is None or how[0] != "far" or thing in things:
         return None
     core, floats = parted({**bag, **({"unit": how[1]} if how[1] else {})})
-    of = tuple(d for x in things if isinstance(d := distance(thing, x), Distance))
+    of = tuple(d for x in things if isinstance(d := distance(thing, x), M.Distance))
     if core or len(of) < len(things):
         return None
-    return all_finished([Extreme(of=of, which=which, as_value=True)], floats)
+    return all_finished([A.Extreme(of=of, which=which, as_value=True)], floats)
 
 
-says("end_of", "the (nearest|closest) of")(lambda: Which.SMALLEST)
-says("end_of", "the (farthest|furthest) of")(lambda: Which.LARGEST)
+says("end_of", "the (nearest|closest) of")(lambda: A.Which.SMALLEST)
+says("end_of", "the (farthest|furthest) of")(lambda: A.Which.LARGEST)
 
 
 @says(
@@ -875,15 +824,15 @@ says("end_of", "the (farthest|furthest) of")(lambda: Which.LARGEST)
     "{arg}* which (pair|two) of {list} BE [the] ({pair_end}) {arg}*",
     "{arg}* which [two] of {list} BE [the] ({pair_end}) {arg}*",
 )
-def _which_pair(a: Any, things: Any, end: Which, b: Any) -> Any:
+def _which_pair(a: Any, things: Any, end: A.Which, b: Any) -> Any:
     bag = bag_of(a, b)
-    pairs = tuple(Distance(a=x, b=y) for x, y in combinations(things, 2))
-    return None if bag is None or len(pairs) < 3 else all_finished([Extreme(of=pairs, which=end)], bag)
+    pairs = tuple(M.Distance(a=x, b=y) for x, y in combinations(things, 2))
+    return None if bag is None or len(pairs) < 3 else all_finished([A.Extreme(of=pairs, which=end)], bag)
 
 
 GRAMMAR.table(
     "pair_end",
-    {f"{word} {tail}": which for which, words in {Which.SMALLEST: "closest, nearest", Which.LARGEST: "farthest, furthest"}.items()
+    {f"{word} {tail}": which for which, words in {A.Which.SMALLEST: "closest, nearest", A.Which.LARGEST: "farthest, furthest"}.items()
      for word in words.split(", ") for tail in ("together", "apart", "to each other", "from each other")},
 )  # fmt: skip
 
@@ -896,7 +845,7 @@ GRAMMAR.table(
     "what is the order of {list} (by|from) {how_ordered} {arg}*",
 )
 def _order(*parts: Any) -> Any:
-    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand))
+    things = next(p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand))
     how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
     scale = next((p for p in parts if isinstance(p, str)), None)
     rest = [p for p in parts if p is not things and p is not how and isinstance(p, tuple)]
@@ -908,7 +857,7 @@ def _order(*parts: Any) -> Any:
         return None
     scale_name, _, descending = how
     return over_list(
-        lambda of: [Order(of=of, descending=descending)],
+        lambda of: [A.Order(of=of, descending=descending)],
         "high" if scale_name == "height" else scale_name,
         "subj",
         things,
@@ -944,9 +893,9 @@ says("factor", "{times} [as]", "{amount_number} times [as]")(same)
     "{arg}* BE {thing} [{comparison}|exactly] {factor} as {adj} {arg}* as {thing} {arg}*",
 )
 def _times_as(*parts: Any) -> Any:
-    things = [p for p in parts if isinstance(p, Operand)]
+    things = [p for p in parts if isinstance(p, O.Operand)]
     factor = next((p for p in parts if isinstance(p, float)), None)
-    comparison = next((p for p in parts if isinstance(p, Comparison)), Comparison.ABOUT)
+    comparison = next((p for p in parts if isinstance(p, A.Comparison)), A.Comparison.ABOUT)
     adj = next(
         p
         for p in parts
@@ -972,32 +921,32 @@ def _times_as(*parts: Any) -> Any:
     "{arg}* BE {thing} the same {scale_noun} as {thing} {arg}*",
 )
 def _as(*parts: Any) -> Any:
-    lists: list[Any] = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
-    things: Any = [p for p in parts if isinstance(p, Operand)] or (lists[0] if lists else ())
+    lists: list[Any] = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)]
+    things: Any = [p for p in parts if isinstance(p, O.Operand)] or (lists[0] if lists else ())
     adj = next(
         (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)),
         None,
     )
     scale = adj[0] if adj else next((p for p in parts if isinstance(p, str)), "")
-    bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj and not (p and isinstance(p[0], Operand))))
+    bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not adj and not (p and isinstance(p[0], O.Operand))))
     if bag is None or len(things) != 2:
         return None
     return _pairwise(
-        "high" if scale == "height" and not isinstance(things[0], Box | Object | Room) else scale,
+        "high" if scale == "height" and not isinstance(things[0], O.Box | O.Object | O.Room) else scale,
         list(things),
         bag,
-        Comparison.ABOUT,
+        A.Comparison.ABOUT,
         1.0,
     )
 
 
-def _pairwise(scale: str, things: list[Operand], bag: dict[str, Any], comparison: Comparison, factor: float) -> Any:
+def _pairwise(scale: str, things: list[O.Operand], bag: dict[str, Any], comparison: A.Comparison, factor: float) -> Any:
     core, floats = parted(bag)
     pairs = zip(
         measures(scale, {**core, "subj": things[0]}), measures(scale, {**core, "subj": things[1]}), strict=False
     )
     return all_finished(
-        [Compare(a=a, comparison=comparison, b=b, factor=factor) for a, b in pairs if type(a) is type(b)], floats
+        [A.Compare(a=a, comparison=comparison, b=b, factor=factor) for a, b in pairs if type(a) is type(b)], floats
     )
 
 
@@ -1018,7 +967,7 @@ def _bounded_far(*parts: Any) -> Any:
 def _not_bounded_far(*parts: Any) -> Any:
     return Several(
         replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison]))
-        if isinstance(q.ask, Threshold) and q.ask.comparison in OPPOSITE
+        if isinstance(q.ask, A.Threshold) and q.ask.comparison in OPPOSITE
         else replace(q, negated=True)
         for q in _bounded(parts, "far", False) or ()
     )
@@ -1048,14 +997,14 @@ def _bounded_adj(*parts: Any) -> Any:
 
 
 def _bounded(parts: Any, scale: str, negated: bool) -> Any:
-    things = [p for p in parts if isinstance(p, Operand) or (isinstance(p, tuple) and p and isinstance(p[0], Operand))]
+    things = [p for p in parts if isinstance(p, O.Operand) or (isinstance(p, tuple) and p and isinstance(p[0], O.Operand))]
     bound = next(
         p
         for p in parts
         if isinstance(p, tuple)
         and p
         and (
-            isinstance(p[0], Comparison) or (isinstance(p[0], tuple) and len(p[0]) == 2 and isinstance(p[0][0], float))
+            isinstance(p[0], A.Comparison) or (isinstance(p[0], tuple) and len(p[0]) == 2 and isinstance(p[0][0], float))
         )
     )
     bag = bag_of(*(p for p in parts if isinstance(p, tuple) and p is not bound and p not in things))
@@ -1075,12 +1024,12 @@ def _bounded(parts: Any, scale: str, negated: bool) -> Any:
     "{arg}* (BE|DO) {thing} [LIE] {bound} {above_below} {thing}",
 )
 def _above_by(*parts: Any) -> Any:
-    a, b = (p for p in parts if isinstance(p, Operand))
+    a, b = (p for p in parts if isinstance(p, O.Operand))
     sign = next(p for p in parts if isinstance(p, int) and not isinstance(p, bool))
     bound = next(
-        p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], Comparison | tuple))
+        p for p in parts if isinstance(p, tuple) and p and (isinstance(p[0], A.Comparison | tuple))
     )
-    return all_finished(bounded(Height(of=a, above=b) if sign == MORE else Height(of=b, above=a), bound), {})
+    return all_finished(bounded(M.Height(of=a, above=b) if sign == MORE else M.Height(of=b, above=a), bound), {})
 
 
 GRAMMAR.table(
@@ -1106,7 +1055,7 @@ GRAMMAR.table(
     "{arg}* [by] (how much|how many {unit}) {more_adj} {arg}* (BE|is) {thing} {arg}* {than_marked} {arg}*",
 )
 def _how_much_more(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
     adj = next(
         p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
     )
@@ -1127,21 +1076,21 @@ class Than:
 says("than_marked", "{than}")(lambda than: Than(of=than))
 
 
-def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
+def differing(adj: Any, thing: O.Operand, bag: dict[str, Any], than: Any) -> Any:
     """By how much a scale says more (or less) of one thing than of another."""
     scale, sign = adj
     core, floats = parted(bag)
     if "subj" in core:
         return None
     if than[0][0] == "subj" and (
-        (scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": Floor()})
+        (scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": O.Floor()})
     ):
         a, b = (thing, than[0][1]) if sign == MORE else (than[0][1], thing)
-        return all_finished([Value(of=Height(of=a, above=b))], floats)
+        return all_finished([A.Value(of=M.Height(of=a, above=b))], floats)
     found = []
     for ask in compared(scale, MORE, {**core, "subj": thing}, than):
-        if isinstance(ask, Compare):
-            found.append(Difference(a=ask.a, b=ask.b) if sign == MORE else Difference(a=ask.b, b=ask.a))
+        if isinstance(ask, A.Compare):
+            found.append(A.Difference(a=ask.a, b=ask.b) if sign == MORE else A.Difference(a=ask.b, b=ask.a))
     return all_finished(found, floats)
 
 
@@ -1152,7 +1101,7 @@ def differing(adj: Any, thing: Operand, bag: dict[str, Any], than: Any) -> Any:
     "(how much|how many {unit}) {more_adj} (BE|LIE) {thing} (compared with|compared to|relative to|from) {thing}",
 )
 def _from_how_much(*parts: Any) -> Any:
-    a, b = (p for p in parts if isinstance(p, Operand))
+    a, b = (p for p in parts if isinstance(p, O.Operand))
     adj = next(p for p in parts if isinstance(p, tuple))
     unit = next((p for p in parts if isinstance(p, str)), "")
     if parts.index(a) < parts.index(adj) and parts.index(b) > parts.index(adj):
@@ -1166,7 +1115,7 @@ def _from_how_much(*parts: Any) -> Any:
     "{arg}* BE {thing} {more_adj} {arg}* (compared with|compared to) {thing}",
 )
 def _compared_with(*parts: Any) -> Any:
-    a, b = (p for p in parts if isinstance(p, Operand))
+    a, b = (p for p in parts if isinstance(p, O.Operand))
     at = next(
         i
         for i, p in enumerate(parts)
@@ -1191,14 +1140,13 @@ def _compared_with(*parts: Any) -> Any:
     "{arg}* how much do the heights of {list} differ {arg}*",
 )
 def _height_difference(a: Any, things: Any, b: Any) -> Any:
-    from spatial_mllm_ros.queries.measures import Metric
 
     bag = bag_of(a, b)
     if bag is None or len(things) != 2:
         return None
     of = distance(*things)
     return (
-        all_finished([Value(of=replace(of, metric=Metric.VERTICAL) if isinstance(of, Distance) else of)], bag)
+        all_finished([A.Value(of=replace(of, metric=M.Metric.VERTICAL) if isinstance(of, M.Distance) else of)], bag)
         if of
         else None
     )
@@ -1208,10 +1156,10 @@ def _height_difference(a: Any, things: Any, b: Any) -> Any:
     "core",
     "{arg}* [what is] [the] [longest|largest|greatest|shortest|smallest] {end} distance between any two of {list} {arg}*",
 )
-def _any_two(a: Any, end: Which, things: Any, b: Any) -> Any:
+def _any_two(a: Any, end: A.Which, things: Any, b: Any) -> Any:
     bag = bag_of(a, b)
-    pairs = tuple(Distance(a=x, b=y) for x, y in combinations(things, 2))
-    return None if bag is None or len(pairs) < 2 else all_finished([Extreme(of=pairs, which=end, as_value=True)], bag)
+    pairs = tuple(M.Distance(a=x, b=y) for x, y in combinations(things, 2))
+    return None if bag is None or len(pairs) < 2 else all_finished([A.Extreme(of=pairs, which=end, as_value=True)], bag)
 
 
 @says(
@@ -1220,7 +1168,7 @@ def _any_two(a: Any, end: Which, things: Any, b: Any) -> Any:
     "{arg}* WHICHEVER [of {list}] BE (not|n't) the {most_adj} {arg}* {list}",
 )
 def _not_most(*parts: Any) -> Any:
-    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)]
     adj = next(
         p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], int)
     )
@@ -1237,11 +1185,11 @@ def _not_most(*parts: Any) -> Any:
 
 
 @says("core", "(is|are) {thing} (far|near|close) [away|off] {arg}*")
-def _vague(thing: Operand, args: Any) -> Any:
+def _vague(thing: O.Operand, args: Any) -> Any:
     bag = bag_of(args)
     if bag is None or bag.keys() - {"from", "to"}:
         return None
-    ask = Value(of=Distance(a=thing, b=bag.get("from", bag.get("to", Camera()))))
+    ask = A.Value(of=M.Distance(a=thing, b=bag.get("from", bag.get("to", O.Camera()))))
     return Refused(
         "this has no threshold: say how many metres", tuple(q for q in all_finished([ask], {}) if isinstance(q, Query))
     )

@@ -11,15 +11,15 @@ from spatial_mllm_ros.language.phrases import GRAMMAR, IT, LEXICON, rebuilt
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.sentences import unit_fits
 from spatial_mllm_ros.language.tokens import Token
+from spatial_mllm_ros.queries import moments as T
+from spatial_mllm_ros.queries import operands as O
 from spatial_mllm_ros.queries.codes import AnswerType
-from spatial_mllm_ros.queries.moments import MarkedMoment
-from spatial_mllm_ros.queries.operands import Box, Operand, Point
 from spatial_mllm_ros.queries.query import Query, answer_type, terms
 from spatial_mllm_ros.queries.term import InvalidQuery
 
 Tokens = tuple[Token, ...]
 _VERBS = ("is", "are", "was", "were", "can", "could", "has", "have")
-_MARKS = {"p": Point, "box": Box, "t": MarkedMoment}
+_MARKS = {"p": O.Point, "box": O.Box, "t": T.MarkedMoment}
 
 
 class Readings:
@@ -116,13 +116,13 @@ def _resolved(reading: Any, tokens: Tokens, given: dict[str, int]) -> Any:
         return reading
     if not any(t == IT for t in terms(reading)):
         return reading
-    marks: set[Operand] = {
-        Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value))
+    marks: set[O.Operand] = {
+        O.Point(index=int(t.value)) if t.kind == "p" else O.Box(index=int(t.value))
         for t in tokens
         if t.kind in ("p", "box")
     }
     if not marks and given["p"] + given["box"] == 1:
-        marks = {Point(index=0) if given["p"] else Box(index=0)}
+        marks = {O.Point(index=0) if given["p"] else O.Box(index=0)}
     if len(marks) != 1:
         return None
     (mark,) = marks

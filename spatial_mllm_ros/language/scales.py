@@ -5,31 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from spatial_mllm_ros.queries.measures import (
-    Bearing,
-    Depth,
-    Dimension,
-    Distance,
-    Extent,
-    Height,
-    Measure,
-    Slope,
-    Speed,
-)
-from spatial_mllm_ros.queries.operands import (
-    Box,
-    Camera,
-    Ceiling,
-    Floor,
-    NearestWall,
-    Object,
-    Operand,
-    Pick,
-    Point,
-    Position,
-    Robot,
-    Room,
-)
+from spatial_mllm_ros.queries import measures as M
+from spatial_mllm_ros.queries import operands as O
 
 MORE, LESS = 1, -1
 
@@ -177,30 +154,30 @@ NOUNS = {
     for word in words.split(",")
 }
 
-_SIDES = {"wide": Dimension.WIDTH, "long": Dimension.LENGTH, "tall": Dimension.HEIGHT, "height": Dimension.HEIGHT}
+_SIDES = {"wide": M.Dimension.WIDTH, "long": M.Dimension.LENGTH, "tall": M.Dimension.HEIGHT, "height": M.Dimension.HEIGHT}
 _SIDES |= {
-    "volume": Dimension.VOLUME,
-    "big": Dimension.VOLUME,
-    "area": Dimension.FLOOR_AREA,
-    "surface": Dimension.SURFACE_AREA,
+    "volume": M.Dimension.VOLUME,
+    "big": M.Dimension.VOLUME,
+    "area": M.Dimension.FLOOR_AREA,
+    "surface": M.Dimension.SURFACE_AREA,
 }
-EXTENDED = (Box, Object, Room)
-PLACED = (Point, Camera, Robot, Position, Ceiling)
+EXTENDED = (O.Box, O.Object, O.Room)
+PLACED = (O.Point, O.Camera, O.Robot, O.Position, O.Ceiling)
 
 
-def distance(a: Operand, b: Operand) -> Measure | None:
+def distance(a: O.Operand, b: O.Operand) -> M.Measure | None:
     """How far two things are apart; from floor or ceiling it is a height, from "the wall" to the nearest one."""
-    a, b = (NearestWall() if x == Object(name="wall") else x for x in (a, b))
-    if isinstance(b, Floor) or isinstance(a, Ceiling):
-        return Height(of=a, above=b)
-    if isinstance(a, Floor) or isinstance(b, Ceiling):
-        return Height(of=b, above=a)
-    if isinstance(a, NearestWall):
+    a, b = (O.NearestWall() if x == O.Object(name="wall") else x for x in (a, b))
+    if isinstance(b, O.Floor) or isinstance(a, O.Ceiling):
+        return M.Height(of=a, above=b)
+    if isinstance(a, O.Floor) or isinstance(b, O.Ceiling):
+        return M.Height(of=b, above=a)
+    if isinstance(a, O.NearestWall):
         a, b = b, a
-    return None if isinstance(a, Camera | Room | Floor) and a == b else Distance(a=a, b=b)
+    return None if isinstance(a, O.Camera | O.Room | O.Floor) and a == b else M.Distance(a=a, b=b)
 
 
-def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
+def measures(scale: str, bag: dict[str, Any]) -> Iterator[M.Measure]:
     """What a scale measures of the things in ``bag``: subject ``subj`` (or ``of``), ``from``, ``to``, ``between``, ``above`` …
 
     Every entry of the bag must have its role, else there is nothing.
@@ -210,7 +187,7 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
         scale in ("deep", "high", "height", "up")
         and "to" in roles
         and roles.keys() <= {"to", "from"}
-        and not isinstance(roles["to"], Floor | Ceiling)
+        and not isinstance(roles["to"], O.Floor | O.Ceiling)
     ):
         roles["of"] = roles.pop("to")
     if (scale == "height" and roles.keys() == {"from", "to"}) or (scale == "height" and roles.keys() == {"between"}):
@@ -219,11 +196,11 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
         roles["subj"] = roles.pop("of")
     keys, subject = frozenset(roles), roles.get("subj")
     if scale == "gap":
-        if keys <= {"subj", "to"} and len(keys) == 1 and isinstance(roles[next(iter(keys))], Operand):
+        if keys <= {"subj", "to"} and len(keys) == 1 and isinstance(roles[next(iter(keys))], O.Operand):
             return  # the gap or space at one thing is not how far it is away
         scale = "far"
     if any(
-        isinstance(x, Object) and x.pick is Pick.ALL
+        isinstance(x, O.Object) and x.pick is O.Pick.ALL
         for v in roles.values()
         for x in (v if isinstance(v, tuple) else (v,))
     ):
@@ -232,59 +209,59 @@ def measures(scale: str, bag: dict[str, Any]) -> Iterator[Measure]:
     yield from (m for m in made if m is not None)
 
 
-def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[Measure | None]:
-    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall", "up") and isinstance(x, Operand) and not isinstance(x, Room):
-        yield Height(of=x, above=roles["above"])
-    elif keys == {"subj", "below"} and scale in ("far", "high", "up") and isinstance(x, Operand):
-        yield Height(of=roles["below"], above=x)
-    elif isinstance(x, Room) and scale in ("far", "gap") and keys not in ({"subj", "from"}, {"subj", "to"}):
+def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[M.Measure | None]:
+    if keys == {"subj", "above"} and scale in ("far", "high", "height", "tall", "up") and isinstance(x, O.Operand) and not isinstance(x, O.Room):
+        yield M.Height(of=x, above=roles["above"])
+    elif keys == {"subj", "below"} and scale in ("far", "high", "up") and isinstance(x, O.Operand):
+        yield M.Height(of=roles["below"], above=x)
+    elif isinstance(x, O.Room) and scale in ("far", "gap") and keys not in ({"subj", "from"}, {"subj", "to"}):
         return
-    elif keys == {"subj", "from"} and scale in ("high", "height", "tall", "up") and isinstance(roles["from"], Floor):
-        yield Height(of=x)
+    elif keys == {"subj", "from"} and scale in ("high", "height", "tall", "up") and isinstance(roles["from"], O.Floor):
+        yield M.Height(of=x)
     elif scale in ("far", "in"):
         yield from _apart(keys, x, roles)
-    elif scale == "bearing" and keys == {"subj", "from"} and isinstance(x, Operand):
-        yield Bearing(of=x, viewer=roles["from"])
-    elif keys != {"subj"} or not isinstance(x, Operand):
+    elif scale == "bearing" and keys == {"subj", "from"} and isinstance(x, O.Operand):
+        yield M.Bearing(of=x, viewer=roles["from"])
+    elif keys != {"subj"} or not isinstance(x, O.Operand):
         return
     elif scale == "up":
-        yield Height(of=x)
-    elif scale == "high" and isinstance(x, Object):
-        yield from (Height(of=x), Extent(of=x, dimension=Dimension.HEIGHT))
-    elif scale in ("high", "height", "tall") and isinstance(x, PLACED) and (scale != "tall" or isinstance(x, Ceiling)):
-        yield Height(of=x)
-    elif scale == "high" and isinstance(x, Box | Room):
-        yield Extent(of=x, dimension=Dimension.HEIGHT)
-    elif scale == "area" and isinstance(x, Floor):
-        yield Extent(of=Room(), dimension=Dimension.FLOOR_AREA)
+        yield M.Height(of=x)
+    elif scale == "high" and isinstance(x, O.Object):
+        yield from (M.Height(of=x), M.Extent(of=x, dimension=M.Dimension.HEIGHT))
+    elif scale in ("high", "height", "tall") and isinstance(x, PLACED) and (scale != "tall" or isinstance(x, O.Ceiling)):
+        yield M.Height(of=x)
+    elif scale == "high" and isinstance(x, O.Box | O.Room):
+        yield M.Extent(of=x, dimension=M.Dimension.HEIGHT)
+    elif scale == "area" and isinstance(x, O.Floor):
+        yield M.Extent(of=O.Room(), dimension=M.Dimension.FLOOR_AREA)
     elif scale == "short" and isinstance(x, EXTENDED):
-        yield from (Extent(of=x, dimension=d) for d in (Dimension.HEIGHT, Dimension.LENGTH))
-    elif scale in _SIDES and isinstance(x, EXTENDED) and (scale != "area" or isinstance(x, Room)):
-        yield Extent(of=x, dimension=_SIDES[scale])
-    elif scale == "deep" and isinstance(x, Point):
-        yield Depth(of=x)
+        yield from (M.Extent(of=x, dimension=d) for d in (M.Dimension.HEIGHT, M.Dimension.LENGTH))
+    elif scale in _SIDES and isinstance(x, EXTENDED) and (scale != "area" or isinstance(x, O.Room)):
+        yield M.Extent(of=x, dimension=_SIDES[scale])
+    elif scale == "deep" and isinstance(x, O.Point):
+        yield M.Depth(of=x)
     elif scale == "deep" and isinstance(x, EXTENDED):
-        sides = (Extent(of=x, dimension=d) for d in (Dimension.LENGTH, Dimension.WIDTH))
-        yield from (*sides, *([] if isinstance(x, Room) else [Depth(of=x)]))
-    elif scale == "steep" and isinstance(x, Point | Box | Object | Floor):
-        yield Slope(at=x)
-    elif scale == "fast" and isinstance(x, Camera | Robot):
-        yield Speed()
+        sides = (M.Extent(of=x, dimension=d) for d in (M.Dimension.LENGTH, M.Dimension.WIDTH))
+        yield from (*sides, *([] if isinstance(x, O.Room) else [M.Depth(of=x)]))
+    elif scale == "steep" and isinstance(x, O.Point | O.Box | O.Object | O.Floor):
+        yield M.Slope(at=x)
+    elif scale == "fast" and isinstance(x, O.Camera | O.Robot):
+        yield M.Speed()
 
 
-def _apart(keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[Measure | None]:
+def _apart(keys: frozenset[str], x: Any, roles: dict[str, Any]) -> Iterator[M.Measure | None]:
     pair = None
     if keys == {"between"}:
         pair = roles["between"]
     elif keys == {"subj"} and isinstance(x, tuple) and len(x) == 2:
         pair = x
-    elif keys in ({"subj", "from"}, {"subj", "to"}) and isinstance(x, Operand):
+    elif keys in ({"subj", "from"}, {"subj", "to"}) and isinstance(x, O.Operand):
         pair = (x, roles.get("from", roles.get("to")))
     elif keys == {"from", "to"}:
         pair = (roles["from"], roles["to"])
     elif keys in ({"subj"}, {"to"}):
         one = roles.get("subj", roles.get("to"))
-        if isinstance(one, Operand) and not isinstance(one, Camera | Robot | Floor | Ceiling | Room):
-            pair = (one, Camera())
+        if isinstance(one, O.Operand) and not isinstance(one, O.Camera | O.Robot | O.Floor | O.Ceiling | O.Room):
+            pair = (one, O.Camera())
     if isinstance(pair, tuple) and len(pair) == 2:
         yield distance(*pair)

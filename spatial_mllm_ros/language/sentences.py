@@ -10,80 +10,10 @@ from typing import Any
 from spatial_mllm_ros.language.chart import ANYTHING, Chart, Several
 from spatial_mllm_ros.language.phrases import GRAMMAR, Arg, Bound, Quantity, rebuilt, same, says, si
 from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, How, Superlative, measures
-from spatial_mllm_ros.queries.asks import (
-    Ask,
-    Compare,
-    Comparison,
-    Difference,
-    Dimensions,
-    Direction,
-    Extreme,
-    FreePlace,
-    Locate,
-    Mean,
-    MotionDirection,
-    Moving,
-    Order,
-    Pixel,
-    Reachable,
-    RoomOf,
-    Route,
-    SurfaceNormal,
-    Threshold,
-    Value,
-    Viewpoint,
-    Visible,
-    Which,
-    Within,
-)
-from spatial_mllm_ros.queries.measures import (
-    Angle,
-    Axis,
-    Clearance,
-    ClosestApproach,
-    Count,
-    Countable,
-    Depth,
-    Dimension,
-    Distance,
-    Elapsed,
-    Ends,
-    Event,
-    Extent,
-    Heading,
-    Height,
-    MeanSpeed,
-    Measure,
-    Metric,
-    ObjectCount,
-    PassageWidth,
-    PathLength,
-    RouteLength,
-    SeenCount,
-    SeenDistance,
-    SeenTime,
-    Shift,
-    Slope,
-    Speed,
-    TimeSpent,
-    Turn,
-    UnseenFraction,
-    unit_of,
-)
-from spatial_mllm_ros.queries.moments import WHOLE, Moment, Now, Span
-from spatial_mllm_ros.queries.operands import (
-    Box,
-    Camera,
-    Ceiling,
-    Floor,
-    Object,
-    Operand,
-    Pick,
-    Point,
-    Robot,
-    Room,
-    Where,
-)
+from spatial_mllm_ros.queries import asks as A
+from spatial_mllm_ros.queries import measures as M
+from spatial_mllm_ros.queries import moments as T
+from spatial_mllm_ros.queries import operands as O
 from spatial_mllm_ros.queries.query import Query, terms, value_unit
 from spatial_mllm_ros.queries.term import InvalidQuery
 from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
@@ -91,7 +21,7 @@ from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
 FLOATING = ("time", "shot", "span", "unit", "metric", "ends", "middle", "frame", "total")
 """What can be added to a question of any form; the rest of a bag are the things that it measures."""
 
-FRAMED = (Locate, Direction, SurfaceNormal, MotionDirection, Route, FreePlace)
+FRAMED = (A.Locate, A.Direction, A.SurfaceNormal, A.MotionDirection, A.Route, A.FreePlace)
 """What is answered with a place or a direction, which is in some frame."""
 
 Args = Iterable[Any]
@@ -144,9 +74,9 @@ class Parts:
         return next(iter(self.all(kind)), otherwise)
 
     @property
-    def things(self) -> list[Operand]:
+    def things(self) -> list[O.Operand]:
         """The things that are not in a list."""
-        return self.all(Operand)
+        return self.all(O.Operand)
 
     def bag(self, allowed: Iterable[str] | None = None, **more: Any) -> dict[str, Any] | None:
         """What was added, by role; None where a role has two values, or one that is not ``allowed``."""
@@ -159,7 +89,7 @@ def parted(bag: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {k: v for k, v in bag.items() if k not in FLOATING}, {k: v for k, v in bag.items() if k in FLOATING}
 
 
-def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query | None:
+def finished(ask: A.Ask, floats: dict[str, Any], negated: bool = False) -> Query | None:
     """The query of what is asked with what floats put in its place; None where something has none."""
     floats = dict(floats)
     if floats.keys() - set(FLOATING):
@@ -184,42 +114,42 @@ def finished(ask: Ask, floats: dict[str, Any], negated: bool = False) -> Query |
     return query if not unit or unit_fits(query, unit) else None
 
 
-def _total(ask: Ask) -> bool:
-    return isinstance(ask, Value) and isinstance(
-        ask.of, PathLength | TimeSpent | Turn | UnseenFraction | Elapsed | Extent
+def _total(ask: A.Ask) -> bool:
+    return isinstance(ask, A.Value) and isinstance(
+        ask.of, M.PathLength | M.TimeSpent | M.Turn | M.UnseenFraction | M.Elapsed | M.Extent
     )
 
 
 def unit_fits(query: Query, unit: str) -> bool:
     """Whether the answer of a query can be worded in a unit."""
     ask, kind = query.ask, UNITS[unit].kind
-    if isinstance(ask, Difference) and not ask.ratio:
-        return UNITS[unit_of(ask.a)].kind == kind
-    if isinstance(ask, Mean):
-        return UNITS[unit_of(ask.of[0])].kind == kind
-    if isinstance(ask, Dimensions | Locate | Direction | MotionDirection):
+    if isinstance(ask, A.Difference) and not ask.ratio:
+        return UNITS[M.unit_of(ask.a)].kind == kind
+    if isinstance(ask, A.Mean):
+        return UNITS[M.unit_of(ask.of[0])].kind == kind
+    if isinstance(ask, A.Dimensions | A.Locate | A.Direction | A.MotionDirection):
         return kind == "length"
-    return value_unit(query) in UNITS and UNITS[value_unit(query)].kind == kind and isinstance(ask, Value | Extreme)
+    return value_unit(query) in UNITS and UNITS[value_unit(query)].kind == kind and isinstance(ask, A.Value | A.Extreme)
 
 
-def _replaced(ask: Ask, change: Any) -> Ask | None:
+def _replaced(ask: A.Ask, change: Any) -> A.Ask | None:
     """``ask`` with a change to some part; None where nothing changes."""
     new = rebuilt(ask, change)
     return new if new != ask else None
 
 
-def _at(ask: Ask, moment: Moment) -> Ask | None:
+def _at(ask: A.Ask, moment: T.Moment) -> A.Ask | None:
     """At a moment: of the camera, or of what else is asked at one."""
     hit: list[Any] = []
 
     def change(term: Any) -> Any:
-        if (isinstance(term, Camera) and term.at is None) or (isinstance(term, Robot) and term.at == Now()):
+        if (isinstance(term, O.Camera) and term.at is None) or (isinstance(term, O.Robot) and term.at == T.Now()):
             hit.append(term)
             return replace(term, at=moment)
-        if isinstance(term, Visible | Moving | Heading | Speed) and term.at == Now():
+        if isinstance(term, A.Visible | A.Moving | M.Heading | M.Speed) and term.at == T.Now():
             hit.append(term)
             return replace(term, at=moment)
-        if isinstance(term, Depth) and term.at is None:
+        if isinstance(term, M.Depth) and term.at is None:
             hit.append(term)
             return replace(term, at=moment)
         return term
@@ -228,11 +158,11 @@ def _at(ask: Ask, moment: Moment) -> Ask | None:
     return new if hit else None
 
 
-def _over(ask: Ask, span: Span) -> Ask | None:
+def _over(ask: A.Ask, span: T.Span) -> A.Ask | None:
     hit: list[Any] = []
 
     def change(term: Any) -> Any:
-        if hasattr(term, "span") and term.span == WHOLE:
+        if hasattr(term, "span") and term.span == T.WHOLE:
             hit.append(term)
             return replace(term, span=span)
         return term
@@ -241,16 +171,16 @@ def _over(ask: Ask, span: Span) -> Ask | None:
     return new if hit else None
 
 
-def _by(ask: Ask, metric: Metric) -> Ask | None:
+def _by(ask: A.Ask, metric: M.Metric) -> A.Ask | None:
     hit: list[Any] = []
 
     def change(term: Any) -> Any:
-        if isinstance(term, Distance) and term.metric in (Metric.STRAIGHT, metric):
+        if isinstance(term, M.Distance) and term.metric in (M.Metric.STRAIGHT, metric):
             hit.append(term)
             return replace(term, metric=metric)
-        if metric is Metric.VERTICAL and isinstance(term, Height | Extent):
+        if metric is M.Metric.VERTICAL and isinstance(term, M.Height | M.Extent):
             hit.append(term)
-        if metric is Metric.STRAIGHT and isinstance(term, Height):
+        if metric is M.Metric.STRAIGHT and isinstance(term, M.Height):
             hit.append(term)
         return term
 
@@ -258,11 +188,11 @@ def _by(ask: Ask, metric: Metric) -> Ask | None:
     return new if hit else None
 
 
-def _between(ask: Ask, ends: Ends) -> Ask | None:
+def _between(ask: A.Ask, ends: M.Ends) -> A.Ask | None:
     hit: list[Any] = []
 
     def change(term: Any) -> Any:
-        if isinstance(term, Distance):
+        if isinstance(term, M.Distance):
             hit.append(term)
             return replace(term, ends=ends)
         return term
@@ -271,26 +201,26 @@ def _between(ask: Ask, ends: Ends) -> Ask | None:
     return new if hit else None
 
 
-def _middle(ask: Ask, thing: Operand) -> Ask | None:
+def _middle(ask: A.Ask, thing: O.Operand) -> A.Ask | None:
     """From the middle of a thing; of the other end nothing was said, so that it must have no extent."""
-    ends = [t for t in terms(ask) if isinstance(t, Distance)]
+    ends = [t for t in terms(ask) if isinstance(t, M.Distance)]
     others = [x for d in ends for x in (d.a, d.b) if x != thing]
-    return _between(ask, Ends.CENTERS) if ends and not any(isinstance(x, Box | Object | Room) for x in others) else None
+    return _between(ask, M.Ends.CENTERS) if ends and not any(isinstance(x, O.Box | O.Object | O.Room) for x in others) else None
 
 
-def settled(ask: Ask) -> Ask:
+def settled(ask: A.Ask) -> A.Ask:
     """The camera of no moment is that of the marked image; where nothing is marked it is that of now."""
 
     def marked(term: Any) -> bool:
-        return any(isinstance(part, Point | Box) for part in terms(term))
+        return any(isinstance(part, O.Point | O.Box) for part in terms(term))
 
     def now(term: Any) -> Any:
-        return Camera(at=Now()) if isinstance(term, Camera) and term.at is None else term
+        return O.Camera(at=T.Now()) if isinstance(term, O.Camera) and term.at is None else term
 
     def change(term: Any) -> Any:
-        if isinstance(term, Height | Locate | ClosestApproach | Reachable | Route | RouteLength | Clearance | RoomOf):
+        if isinstance(term, M.Height | A.Locate | M.ClosestApproach | A.Reachable | A.Route | M.RouteLength | M.Clearance | A.RoomOf):
             return rebuilt_parts(term, now)
-        if isinstance(term, Measure) and not marked(term):
+        if isinstance(term, M.Measure) and not marked(term):
             return rebuilt_parts(term, now)
         return term
 
@@ -310,40 +240,40 @@ def values(scale: str, bag: dict[str, Any] | None, negated: bool = False, whole:
         if scale not in ("deep", "far"):
             return Several()
         scale = "deep"
-        if isinstance(bag.get("from"), Camera):
+        if isinstance(bag.get("from"), O.Camera):
             bag.pop("from")
     core, floats = parted(bag)
     unit: str = floats.get("unit") or ""
-    made: list[Ask] = []
+    made: list[A.Ask] = []
     subject = core.get("subj", core.get("of"))
-    if scale == "big" and len(core) == 1 and isinstance(subject, Box | Object | Room | Floor):
-        if isinstance(subject, Floor):
-            subject = Room()
+    if scale == "big" and len(core) == 1 and isinstance(subject, O.Box | O.Object | O.Room | O.Floor):
+        if isinstance(subject, O.Floor):
+            subject = O.Room()
             unit = unit or "m2"
         area = unit in UNITS and UNITS[unit].kind in (AREA, VOLUME)
-        if area and UNITS[unit].kind == AREA and not isinstance(subject, Room):
+        if area and UNITS[unit].kind == AREA and not isinstance(subject, O.Room):
             return Several()
-        made = [Value(of=Extent(of=subject, dimension=Dimension.FLOOR_AREA if UNITS[unit].kind == AREA else Dimension.VOLUME))] if area else [Dimensions(of=subject)]  # fmt: skip
+        made = [A.Value(of=M.Extent(of=subject, dimension=M.Dimension.FLOOR_AREA if UNITS[unit].kind == AREA else M.Dimension.VOLUME))] if area else [A.Dimensions(of=subject)]  # fmt: skip
     else:
-        made = [Value(of=m) for m in measures(scale, core)]
+        made = [A.Value(of=m) for m in measures(scale, core)]
     return Several(q for q in (finished(a, floats, negated) for a in made) if q is not None)
 
 
 # ---- measures as noun phrases
 
 
-says("pre", "[DET] (current|present|latest)")(lambda: Arg("time", Now()))
+says("pre", "[DET] (current|present|latest)")(lambda: Arg("time", T.Now()))
 says("pre", "(horizontal|bird 's eye|xy|lateral|2d|ground|planar|top view|map|floor plan)")(
-    lambda: Arg("metric", Metric.HORIZONTAL)
+    lambda: Arg("metric", M.Metric.HORIZONTAL)
 )
-says("pre", "vertical")(lambda: Arg("metric", Metric.VERTICAL))
+says("pre", "vertical")(lambda: Arg("metric", M.Metric.VERTICAL))
 says(
     "pre",
     "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)",
     "straight line point to point",
     "metric 3d",
     "real 3d",
-)(lambda: Arg("metric", Metric.STRAIGHT))
+)(lambda: Arg("metric", M.Metric.STRAIGHT))
 says("pre", "camera", "camera - to")(lambda: Arg("", None))
 says("pre", "{t}")(lambda t: Arg("time", t))
 
@@ -356,7 +286,7 @@ def noun_phrase(*parts: Any) -> tuple[str, tuple[Any, ...]] | None:
         return None
     bag.pop("", None)
     exact = bag.get("metric")
-    if exact is Metric.STRAIGHT and scale not in ("far", "in", "gap"):
+    if exact is M.Metric.STRAIGHT and scale not in ("far", "in", "gap"):
         bag.pop("metric")
     return scale, tuple(bag.items())
 
@@ -365,7 +295,7 @@ says("measured", "[DET] {pre}* {scale_noun} {arg}*")(noun_phrase)
 
 
 @says("measured", "{thing} POSS {pre}* {scale_noun} {arg}*", "{named_before} {pre}* {scale_noun} {arg}*")
-def _of_thing(thing: Operand, *rest: Any) -> Any:
+def _of_thing(thing: O.Operand, *rest: Any) -> Any:
     return noun_phrase(("subj", thing), *rest)
 
 
@@ -373,7 +303,7 @@ def _of_thing(thing: Operand, *rest: Any) -> Any:
 def _named_before(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     """A thing right before a noun that measures; a bare word before a distance ("stopping distance") need not be one."""
     for end, (thing,), cost in chart.phrase("thing", at):
-        bare = isinstance(thing, Object) and chart.tokens[chart.next[at]].text not in ("the", "my", "your", "a", "an")
+        bare = isinstance(thing, O.Object) and chart.tokens[chart.next[at]].text not in ("the", "my", "your", "a", "an")
         if not bare or not any(scale in ("far", "gap") for _, (scale,), _ in chart.phrase("scale_noun", end)):
             yield end, thing, cost
 
@@ -381,9 +311,9 @@ def _named_before(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
 @says("measured", "[DET] {pre}* {scale_noun} {list} {arg}*", "[DET] {scale_noun} {thing} {thing} {arg}*", "[DET] {pre}* {scale_noun} {thing} to {thing} {arg}*",
       "[DET] {thing} to {thing} {scale_noun} {arg}*", "{pre}* {scale_noun} {thing} {arg}*", "[DET] {pre}* {scale_noun} [that] [is|lies|there is] {arg}*")  # fmt: skip
 def _listed(*parts: Any) -> Any:
-    things = [p for p in parts if isinstance(p, Operand)]
-    rest = [p for p in parts if not isinstance(p, Operand)]
-    lists = [p for p in rest if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    things = [p for p in parts if isinstance(p, O.Operand)]
+    rest = [p for p in parts if not isinstance(p, O.Operand)]
+    lists = [p for p in rest if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)]
     rest = [p for p in rest if p not in lists]
     if lists:
         return noun_phrase(("between", lists[0]), *rest) if len(lists[0]) == 2 else None
@@ -407,7 +337,7 @@ def _value(*parts: Any) -> Any:
 
 def _is_placed(bag: dict[str, Any] | None) -> bool:
     subject = (bag or {}).get("subj", (bag or {}).get("of"))
-    return isinstance(subject, Point | Camera | Robot | Ceiling)
+    return isinstance(subject, O.Point | O.Camera | O.Robot | O.Ceiling)
 
 
 # ---- how far, how high, how many metres …
@@ -466,7 +396,7 @@ def _how(*parts: Any) -> Any:
     if how[1] in (MORE, LESS):
         parts = tuple((how[0], "") if p is how else p for p in parts)
         how = next(p for p in parts if p == (how[0], ""))
-    things = [p for p in parts if isinstance(p, Operand) or (isinstance(p, tuple) and p and isinstance(p[0], Operand))]
+    things = [p for p in parts if isinstance(p, O.Operand) or (isinstance(p, tuple) and p and isinstance(p[0], O.Operand))]
     rest = [p for p in parts if p is not how and p not in things and p is not None and p is not True]
     return _how_value(how, bag_of(*(("subj", t) for t in things[:1]), *rest))
 
@@ -517,8 +447,8 @@ def _separate(*parts: Any) -> Any:
         (p for p in parts if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], str)),
         ("far", ""),
     )
-    pair = next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)), None) or tuple(
-        p for p in parts if isinstance(p, Operand)
+    pair = next((p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)), None) or tuple(
+        p for p in parts if isinstance(p, O.Operand)
     )
     rest = [p for p in parts if isinstance(p, tuple) and p is not how and p is not pair]
     scale = "far" if how[0] in ("long", "wide") else how[0]
@@ -539,11 +469,11 @@ def _how_value(how: tuple[str, str], bag: dict[str, Any] | None) -> Any:
 @says("core", "{arg}* [GIVE] (what|which) [are|is] [DET] {pre}* (size|dimensions|measurements|extents|extent|sizes|dims) {arg}*", "{arg}* [GIVE|what is|what are|which are] [DET] {pre}* SIZE {arg}*", "{arg}* [GIVE|what is|what are|which are] {thing} POSS SIZE {arg}*", "{arg}* [GIVE|what is|what are] {thing} SIZE {arg}*",
       "{arg}* (what|which) (size|dimensions|measurements) (is|are|does|do|has|have) {thing} [have|has] {arg}*", "{arg}* what (does|do) {thing} measure {arg}*", "{arg}* GIVE (what size|how big) {thing} is {arg}*", "[can you] (measure|size up) {thing} {arg}*", "(what|which) size fits {thing} [best]", "how (big|large|spacious) is {thing} SIZE {arg}*", "how (big|large) in real life is {thing} {arg}*", "how (big|large) is {thing} in (each|every) dimension {arg}*", "how far does {thing} extend in each direction", "how much (room|space) does {thing} take up {arg}*", "how (big|large) a {thing} {arg}*", "GIVE {thing} SIZE {arg}*", "SIZE [of] {thing} {arg}*", "{thing} what size {arg}*")  # fmt: skip
 def _size(*parts: Any) -> Any:
-    things = [p for p in parts if isinstance(p, Operand)]
-    bag = bag_of(*(("subj", t) for t in things), *(p for p in parts if not isinstance(p, Operand) and p is not None))
+    things = [p for p in parts if isinstance(p, O.Operand)]
+    bag = bag_of(*(("subj", t) for t in things), *(p for p in parts if not isinstance(p, O.Operand) and p is not None))
     if bag:
         bag.pop("", None)
-        if bag.get("metric") is Metric.STRAIGHT:
+        if bag.get("metric") is M.Metric.STRAIGHT:
             bag.pop("metric")
     return values("big", bag)
 
@@ -551,12 +481,12 @@ def _size(*parts: Any) -> Any:
 # ---- yes or no
 
 
-def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[Ask]:
+def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[A.Ask]:
     """Whether a scale says more (or less) of one thing than of another, or than a quantity."""
-    comparison = Comparison.MORE if sign == MORE else Comparison.LESS
+    comparison = A.Comparison.MORE if sign == MORE else A.Comparison.LESS
     if isinstance(than, Quantity):
-        if scale == "big" and UNITS[than.unit].kind == AREA and isinstance(bag.get("subj"), Room) and len(bag) == 1:
-            yield from bounded(Extent(of=bag["subj"], dimension=Dimension.FLOOR_AREA), Bound((comparison, than)))
+        if scale == "big" and UNITS[than.unit].kind == AREA and isinstance(bag.get("subj"), O.Room) and len(bag) == 1:
+            yield from bounded(M.Extent(of=bag["subj"], dimension=M.Dimension.FLOOR_AREA), Bound((comparison, than)))
             return
         for m in measures("high" if scale == "height" else scale, bag):
             yield from bounded(m, Bound((comparison, than)))
@@ -568,39 +498,39 @@ def compared(scale: str, sign: int, bag: dict[str, Any], than: Any) -> Iterator[
     pairs = zip(measures(scale, bag), measures(scale, other), strict=False)
     for a, b in pairs:
         if type(a) is type(b) and a != b:
-            yield Compare(a=a, comparison=comparison, b=b)
+            yield A.Compare(a=a, comparison=comparison, b=b)
 
 
-def bounded(measure: Measure, bound: tuple[Any, ...]) -> Iterator[Ask]:
+def bounded(measure: M.Measure, bound: tuple[Any, ...]) -> Iterator[A.Ask]:
     """Whether a measure is within bounds."""
-    unit = unit_of(measure)
+    unit = M.unit_of(measure)
     low = bound[0]
     quantities = [b for b in bound if isinstance(b, Quantity)]
     if any(UNITS[q[1]].kind != UNITS[unit].kind for q in quantities):
         return
     inside = [convert(si(q), "deg" if UNITS[q[1]].kind == "angle" else _SI[UNITS[q[1]].kind], unit) for q in quantities]
-    if isinstance(low, Comparison):
-        yield Threshold(of=measure, comparison=low, value=round(inside[0], 12))
+    if isinstance(low, A.Comparison):
+        yield A.Threshold(of=measure, comparison=low, value=round(inside[0], 12))
     else:
-        yield Within(of=measure, low=round(inside[0], 12), high=round(inside[1], 12))
+        yield A.Within(of=measure, low=round(inside[0], 12), high=round(inside[1], 12))
 
 
 _SI = {"length": "m", "area": "m2", "volume": "m3", "time": "s", "speed": "m/s", "ratio": "", "count": "count"}
 
 
-def all_finished(found: Iterable[Ask], floats: dict[str, Any], negated: bool = False) -> Several:
+def all_finished(found: Iterable[A.Ask], floats: dict[str, Any], negated: bool = False) -> Several:
     return Several(q for q in (finished(a, floats, negated) for a in found) if q is not None)
 
 
 @says("than", "than {thing} [is|are|am|do|does|would be|'s]")
-def _than(thing: Operand) -> Any:
+def _than(thing: O.Operand) -> Any:
     return (("subj", thing),)
 
 
 @says("than", "than {thing} (was|were|did|has been|had been)")
-def _than_was(thing: Operand) -> Any:
+def _than_was(thing: O.Operand) -> Any:
     """ "than <p1> was at <t0>" is of that moment alone, which no comparison says; the camera's moment is its own."""
-    return (("subj", thing),) if isinstance(thing, Camera | Robot) else None
+    return (("subj", thing),) if isinstance(thing, O.Camera | O.Robot) else None
 
 
 says("than", "than {quantity}")(same)
@@ -626,21 +556,21 @@ def _not_more(*parts: Any) -> Any:
     return Several(
         replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison]))
         for q in _compare(parts, False) or ()
-        if isinstance(q.ask, Threshold | Compare)
+        if isinstance(q.ask, A.Threshold | A.Compare)
     )
 
 
 OPPOSITE = {
-    Comparison.MORE: Comparison.AT_MOST,
-    Comparison.LESS: Comparison.AT_LEAST,
-    Comparison.AT_MOST: Comparison.MORE,
-    Comparison.AT_LEAST: Comparison.LESS,
+    A.Comparison.MORE: A.Comparison.AT_MOST,
+    A.Comparison.LESS: A.Comparison.AT_LEAST,
+    A.Comparison.AT_MOST: A.Comparison.MORE,
+    A.Comparison.AT_LEAST: A.Comparison.LESS,
 }
 """What a comparison is when it is denied."""
 
 
 def _compare(parts: tuple[Any, ...], negated: bool) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
     at = next(
         i
         for i, p in enumerate(parts)
@@ -649,7 +579,7 @@ def _compare(parts: tuple[Any, ...], negated: bool) -> Any:
     (scale, sign), than = parts[at], parts[-2]
     bag = bag_of(
         ("subj", thing),
-        *(p for i, p in enumerate(parts) if i not in (at, len(parts) - 2) and not isinstance(p, Operand)),
+        *(p for i, p in enumerate(parts) if i not in (at, len(parts) - 2) and not isinstance(p, O.Operand)),
     )
     if bag is None or than is None:
         return None
@@ -660,14 +590,14 @@ def _compare(parts: tuple[Any, ...], negated: bool) -> Any:
 # ---- measures, finished: (measure, what still floats)
 
 
-def measure_of(measure: Measure | None, *args: Any) -> tuple[Measure, tuple[Any, ...]] | None:
+def measure_of(measure: M.Measure | None, *args: Any) -> tuple[M.Measure, tuple[Any, ...]] | None:
     """A measure with time, span, metric and ends in their place."""
     bag = bag_of(*args)
     if measure is None or bag is None or any(k not in FLOATING for k in bag):
         return None
     unit, total = bag.pop("unit", None), bag.pop("total", None)
-    query = finished(Value(of=measure), bag)
-    if query is None or not isinstance(query.ask, Value):
+    query = finished(A.Value(of=measure), bag)
+    if query is None or not isinstance(query.ask, A.Value):
         return None
     floats = tuple((k, v) for k, v in (("unit", unit), ("total", total)) if v is not None)
     return query.ask.of, floats
@@ -703,94 +633,93 @@ def m(*patterns: str, cost: int = 0) -> Any:
     return add
 
 
-m("depth of {thing}", "depth at {thing}")(lambda x: Depth(of=x) if isinstance(x, Point | Box | Object) else None)
+m("depth of {thing}", "depth at {thing}")(lambda x: M.Depth(of=x) if isinstance(x, O.Point | O.Box | O.Object) else None)
 m("height of {thing} above {thing}", "height [that] {thing} (is at|has|is) above {thing}")(
-    lambda x, y: Height(of=x, above=y)
+    lambda x, y: M.Height(of=x, above=y)
 )
-m("angle at {thing} between {thing} and {thing}")(lambda v, x, y: Angle(a=x, vertex=v, b=y))
+m("angle at {thing} between {thing} and {thing}")(lambda v, x, y: M.Angle(a=x, vertex=v, b=y))
 m(
     "angle between {list} (at|seen from|as seen from|viewed from|from) {thing}",
     "angle (at|seen from|from) {thing} [,] between {list}",
     "angle that {list} make at {thing}",
 )(
     lambda x, y: (
-        (Angle(a=x[0], vertex=y, b=x[1]) if len(x) == 2 else None)
+        (M.Angle(a=x[0], vertex=y, b=x[1]) if len(x) == 2 else None)
         if isinstance(x, tuple)
-        else (Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
+        else (M.Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
     )
 )
 says("core", "[what|which|how large an] angle (do|does|is formed by) {list} [form|make|span] [at {mark}]", "[what is] the angle [formed] by {list} [at {mark}]")(
-    lambda x, vertex=None: all_finished([Value(of=Angle(a=x[0], vertex=x[1], b=x[2]))], {}) if len(x) == 3 and vertex in (None, x[1]) else None
+    lambda x, vertex=None: all_finished([A.Value(of=M.Angle(a=x[0], vertex=x[1], b=x[2]))], {}) if len(x) == 3 and vertex in (None, x[1]) else None
 )
 m("angle between {thing} {thing} and {thing}", "angle {thing} {thing} {thing}")(
-    lambda x, v, y: Angle(a=x, vertex=v, b=y)
+    lambda x, v, y: M.Angle(a=x, vertex=v, b=y)
 )
 
 
 @m("horizontal angle of {thing} from {thing} [facing {thing}]")
-def _bearing(x: Operand, viewer: Operand, facing: Any) -> Any:
-    from spatial_mllm_ros.queries.measures import Bearing
+def _bearing(x: O.Operand, viewer: O.Operand, facing: Any) -> Any:
 
-    return Bearing(of=x, viewer=viewer, facing=facing)
+    return M.Bearing(of=x, viewer=viewer, facing=facing)
 
 
 m("(slope|inclination|tilt|steepness) of [the surface at] {thing}", "(slope|inclination|tilt) at {thing}")(
-    lambda x: Slope(at=x)
+    lambda x: M.Slope(at=x)
 )
 m("[total|overall|whole|entire] (length|distance) of [the|its|your|my] [CAMERA|ROBOT] [POSS] PATH [of the (CAMERA|ROBOT)]", "[{owner}|CAMERA|ROBOT] [total|overall] PATH length", "length of the [whole|entire|total] PATH", "[total|overall|cumulative|accumulated|whole] distance [that] [{mover}] [was|has|had] (TRAVEL|moved|went|come) [by {mover}]", "[total|overall|whole|cumulative] (travel|travelled|traveled|driven|walked) distance [of {mover}]",
-  "(mileage|odometer distance|arc length of [DET] [CAMERA|ROBOT] [POSS] PATH)", "(length of {owner} PATH|length of the PATH {mover} (took|TRAVEL|went|MOVE)|length of the PATH taken by {mover}|length of the PATH TRAVEL [by {mover}]|length of the PATH that {mover} (took|TRAVEL|MOVE))", "(total|cumulative|overall) (length of {owner} PATH|movement of {mover})", "{owner} PATH 's length", "distance TRAVEL [by {mover}]", "distance {mover} TRAVEL", "distance that {mover} TRAVEL")(lambda *_: PathLength())  # fmt: skip
-m("angle [that|which] {mover} [has] TURN [to the left|left]", "angle {mover} [has] TURN [by]", "(rotation|turn|rotation angle|turning angle|change (of|in) (orientation|heading|direction|viewing direction)|heading change|orientation change|angular change|angle of rotation|amount of rotation|rotational motion|change of orientation) [angle] [of {mover}]", "{owner} (rotation|turn|change of heading|heading change|orientation change|change (of|in) (orientation|heading|direction))", "difference in (heading|orientation|viewing direction) [of {mover}]", "angle between {owner} (orientations|headings|viewing directions|orientation|heading|view directions)", "(angular|rotational) (displacement|difference|change|motion) [of {mover}]")(lambda *_: Turn())  # fmt: skip
-m("angle [that|which] {mover} TURN (to the left|left)", "left turn of {mover}")(lambda *_: Turn(about_up=True))
-GRAMMAR.table("axis", {w: a for a, ws in {Axis.FORWARD: "forward, forwards, ahead", Axis.LEFT: "leftward, left, to the left, leftwards, lateral, sideways, laterally", Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
-m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: Shift(axis=axis))
+  "(mileage|odometer distance|arc length of [DET] [CAMERA|ROBOT] [POSS] PATH)", "(length of {owner} PATH|length of the PATH {mover} (took|TRAVEL|went|MOVE)|length of the PATH taken by {mover}|length of the PATH TRAVEL [by {mover}]|length of the PATH that {mover} (took|TRAVEL|MOVE))", "(total|cumulative|overall) (length of {owner} PATH|movement of {mover})", "{owner} PATH 's length", "distance TRAVEL [by {mover}]", "distance {mover} TRAVEL", "distance that {mover} TRAVEL")(lambda *_: M.PathLength())  # fmt: skip
+m("angle [that|which] {mover} [has] TURN [to the left|left]", "angle {mover} [has] TURN [by]", "(rotation|turn|rotation angle|turning angle|change (of|in) (orientation|heading|direction|viewing direction)|heading change|orientation change|angular change|angle of rotation|amount of rotation|rotational motion|change of orientation) [angle] [of {mover}]", "{owner} (rotation|turn|change of heading|heading change|orientation change|change (of|in) (orientation|heading|direction))", "difference in (heading|orientation|viewing direction) [of {mover}]", "angle between {owner} (orientations|headings|viewing directions|orientation|heading|view directions)", "(angular|rotational) (displacement|difference|change|motion) [of {mover}]")(lambda *_: M.Turn())  # fmt: skip
+m("angle [that|which] {mover} TURN (to the left|left)", "left turn of {mover}")(lambda *_: M.Turn(about_up=True))
+GRAMMAR.table("axis", {w: a for a, ws in {M.Axis.FORWARD: "forward, forwards, ahead", M.Axis.LEFT: "leftward, left, to the left, leftwards, lateral, sideways, laterally", M.Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
+m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: M.Shift(axis=axis))
 m(
     "(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}",
     "{owner} (heading|yaw|yaw angle|heading angle|orientation)",
-)(lambda *_: Heading())
-m("(speed|velocity) of {mover}", "{owner} (speed|velocity)", "current speed [of {mover}]")(lambda *_: Speed())
-m("(mean|average) (speed|velocity) [of {mover}]", "{owner} (mean|average) (speed|velocity)")(lambda *_: MeanSpeed())
+)(lambda *_: M.Heading())
+m("(speed|velocity) of {mover}", "{owner} (speed|velocity)", "current speed [of {mover}]")(lambda *_: M.Speed())
+m("(mean|average) (speed|velocity) [of {mover}]", "{owner} (mean|average) (speed|velocity)")(lambda *_: M.MeanSpeed())
 m("time [that] {mover} [was|has|had|spent] (stood still|standing still|still|stopped|stationary|not moving)")(
-    lambda *_: TimeSpent(moving=False)
+    lambda *_: M.TimeSpent(moving=False)
 )
-m("time [that] {mover} [was|has|had|spent] (MOVE|TRAVEL|moving)")(lambda *_: TimeSpent(moving=True))
+m("time [that] {mover} [was|has|had|spent] (MOVE|TRAVEL|moving)")(lambda *_: M.TimeSpent(moving=True))
 m(
     "closest approach of {mover} to {thing}",
     "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}",
-)(lambda _, x: ClosestApproach(to=x))
-m("[least|closest|nearest|smallest|shortest] distance [that|at which|from which] {thing} was [ever] seen [from]", "(closest|nearest) [that] {thing} was [ever] seen [from]")(lambda x: SeenDistance(of=x))
+)(lambda _, x: M.ClosestApproach(to=x))
+m("[least|closest|nearest|smallest|shortest] distance [that|at which|from which] {thing} was [ever] seen [from]", "(closest|nearest) [that] {thing} was [ever] seen [from]")(lambda x: M.SeenDistance(of=x))
 
 
 def elapsed(args: Any) -> Any:
     bag = bag_of(args)
     span = (bag or {}).pop("span", None)
-    return None if bag is None or span is None or span == WHOLE else measure_of(Elapsed(span=span), tuple(bag.items()))
+    return None if bag is None or span is None or span == T.WHOLE else measure_of(M.Elapsed(span=span), tuple(bag.items()))
 
 
 says(
     "m",
     "[the] (time|duration|elapsed time|time difference|time span|time interval|time gap|period) [of time] [that] [elapsed|passed|went by|there is|lies|lay] {arg}*",
 )(elapsed)
-GRAMMAR.table("event", {"first": Event.FIRST, "last": Event.LAST, "for the first time": Event.FIRST, "for the last time": Event.LAST, "initially": Event.FIRST, "most recently": Event.LAST, "finally": Event.LAST, "earliest": Event.FIRST, "first time": Event.FIRST, "last time": Event.LAST, "latest": Event.LAST, "the first time": Event.FIRST, "the last time": Event.LAST, "most recent": Event.LAST, "first of all": Event.FIRST, "very first": Event.FIRST, "very last": Event.LAST})  # fmt: skip
+GRAMMAR.table("event", {"first": M.Event.FIRST, "last": M.Event.LAST, "for the first time": M.Event.FIRST, "for the last time": M.Event.LAST, "initially": M.Event.FIRST, "most recently": M.Event.LAST, "finally": M.Event.LAST, "earliest": M.Event.FIRST, "first time": M.Event.FIRST, "last time": M.Event.LAST, "latest": M.Event.LAST, "the first time": M.Event.FIRST, "the last time": M.Event.LAST, "most recent": M.Event.LAST, "first of all": M.Event.FIRST, "very first": M.Event.FIRST, "very last": M.Event.LAST})  # fmt: skip
 m(
     "time (when|at which|that) {thing} was {event} SEEN",
     "{event} (time|moment|instant|image|frame|sighting|observation|appearance) [at which|when|that|in which|of] [the camera|we|you] [SAW|saw] {thing} [was|is|be] [SEEN]",
 )(
-    lambda *v: SeenTime(
-        of=next(x for x in v if isinstance(x, Operand)), event=next(x for x in v if isinstance(x, Event))
+    lambda *v: M.SeenTime(
+        of=next(x for x in v if isinstance(x, O.Operand)), event=next(x for x in v if isinstance(x, M.Event))
     )
 )
-m("time since {thing} was {event} SEEN")(lambda x, e: SeenTime(of=x, event=e, ago=True))
-GRAMMAR.table("counted", {w: c for c, ws in {Countable.FRAMES: "frames, images, pictures", Countable.KEYFRAMES: "keyframes, key frames", Countable.ROOMS: "rooms", Countable.DOORS: "doors", Countable.WALLS: "walls"}.items() for w in ws.split(", ")})  # fmt: skip
-m("number of {counted}")(lambda c: Count(what=c))
-m("number of objects that are {thing}")(lambda x: ObjectCount(of=x) if isinstance(x, Object) else None)
-m("[total] number of {counted_object}")(lambda x: ObjectCount(of=x))
+m("time since {thing} was {event} SEEN")(lambda x, e: M.SeenTime(of=x, event=e, ago=True))
+GRAMMAR.table("counted", {w: c for c, ws in {M.Countable.FRAMES: "frames, images, pictures", M.Countable.KEYFRAMES: "keyframes, key frames", M.Countable.ROOMS: "rooms", M.Countable.DOORS: "doors", M.Countable.WALLS: "walls"}.items() for w in ws.split(", ")})  # fmt: skip
+m("number of {counted}")(lambda c: M.Count(what=c))
+m("number of objects that are {thing}")(lambda x: M.ObjectCount(of=x) if isinstance(x, O.Object) else None)
+m("[total] number of {counted_object}")(lambda x: M.ObjectCount(of=x))
 m(
     "number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}",
     "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE",
-)(lambda x: SeenCount(of=x))
-m("unseen fraction of [the|this] SPACE")(UnseenFraction)
-m("clearance around {thing}", "free space around {thing}")(lambda x: Clearance(of=x))
-m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: Clearance(of=x, ahead=True))
+)(lambda x: M.SeenCount(of=x))
+m("unseen fraction of [the|this] SPACE")(M.UnseenFraction)
+m("clearance around {thing}", "free space around {thing}")(lambda x: M.Clearance(of=x))
+m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: M.Clearance(of=x, ahead=True))
 
 
 @m(
@@ -798,9 +727,9 @@ m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: Clearan
     "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]",
     "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]",
 )
-def _route_length(start: Operand, goal: Operand, radius: float | None) -> Measure:
-    start = Robot(at=Now()) if start in (Camera(), Camera(at=Now())) else start
-    return RouteLength(start=start, goal=goal, radius_m=radius or 0.0)
+def _route_length(start: O.Operand, goal: O.Operand, radius: float | None) -> M.Measure:
+    start = O.Robot(at=T.Now()) if start in (O.Camera(), O.Camera(at=T.Now())) else start
+    return M.RouteLength(start=start, goal=goal, radius_m=radius or 0.0)
 
 
 says(
@@ -813,7 +742,7 @@ m(
     "width of the passage [of] {thing}",
     "width of the passage from {thing} to {thing}",
     "width of the passage between {thing} and {thing}",
-)(lambda *v: PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
+)(lambda *v: M.PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
 
 
 @says(
@@ -823,9 +752,9 @@ m(
     "(objects|things|items) {rel} {simple}",
 )
 def _counted_object(noun: Any, where: Any = None, to: Any = None) -> Any:
-    if isinstance(noun, Where):
-        return Object(pick=Pick.ALL, where=noun, to=where) if where is not Where.SAME_SURFACE else None
-    return Object(name=noun[0], pick=Pick.ALL, where=where, to=to) if where is not Where.SAME_SURFACE else None
+    if isinstance(noun, O.Where):
+        return O.Object(pick=O.Pick.ALL, where=noun, to=where) if where is not O.Where.SAME_SURFACE else None
+    return O.Object(name=noun[0], pick=O.Pick.ALL, where=where, to=to) if where is not O.Where.SAME_SURFACE else None
 
 
 # ---- sentences of measures
@@ -834,7 +763,7 @@ def _counted_object(noun: Any, where: Any = None, to: Any = None) -> Any:
 @says("core", "{arg}* [what BE|GIVE|GIVE me|what about|how much BE|how long BE|how (big|large|great|high) BE] {m}")
 def _value_of(args: Any, of: Any) -> Any:
     bag = bag_of(args, of[1])
-    return None if bag is None else all_finished([Value(of=of[0])], bag)
+    return None if bag is None else all_finished([A.Value(of=of[0])], bag)
 
 
 @says("ms", "{m} {more_m}* (and|or) {m}")
@@ -849,12 +778,12 @@ says("more_m", "{m}")(same)
 @says("core", "{arg}* (what BE|GIVE) the (mean|average) of {ms} {arg}*")
 def _mean(a: Any, ms: Any, b: Any) -> Any:
     bag = bag_of(a, ms[1], b)
-    return None if bag is None else all_finished([Mean(of=ms[0])], bag)
+    return None if bag is None else all_finished([A.Mean(of=ms[0])], bag)
 
 
 @says("core", "{arg}* (what BE|GIVE) the (mean|average) {scale_noun} (of|to) {list} {arg}*")
 def _mean_of(a: Any, scale: str, things: Any, b: Any) -> Any:
-    return over_list(lambda of: [Mean(of=of)], scale, "subj", things, a, b)
+    return over_list(lambda of: [A.Mean(of=of)], scale, "subj", things, a, b)
 
 
 def over_list(make: Any, scale: str, role: str, things: Any, *args: Any) -> Any:
@@ -876,17 +805,17 @@ def over_list(make: Any, scale: str, role: str, things: Any, *args: Any) -> Any:
 @says("core", "[by] how much BE {m} (more|larger|greater|bigger|higher|longer) than {m}")
 def _difference(x: Any, y: Any) -> Any:
     bag = bag_of(x[1], y[1])
-    return None if bag is None else all_finished([Difference(a=x[0], b=y[0])], bag)
+    return None if bag is None else all_finished([A.Difference(a=x[0], b=y[0])], bag)
 
 
 @says("core", "how many times {m} BE {m}")
 def _ratio(y: Any, x: Any) -> Any:
-    return all_finished([Difference(a=x[0], b=y[0], ratio=True)], {})
+    return all_finished([A.Difference(a=x[0], b=y[0], ratio=True)], {})
 
 
 @says("core", "{arg}* BE {m} {m_bound} {arg}*", "{m} BE {m_bound}")
 def _threshold(*parts: Any) -> Any:
-    i = next(k for k, p in enumerate(parts) if isinstance(p, tuple) and p and isinstance(p[0], Measure))
+    i = next(k for k, p in enumerate(parts) if isinstance(p, tuple) and p and isinstance(p[0], M.Measure))
     of, bound, rest = parts[i], parts[i + 1], (*parts[:i], *parts[i + 2 :])
     bag = bag_of(of[1], *rest)
     return None if bag is None else all_finished(bounded(of[0], bound), bag)
@@ -895,12 +824,12 @@ def _threshold(*parts: Any) -> Any:
 @says("core", "BE {m} {number_bound}")
 def _threshold_plain(of: Any, bound: Any) -> Any:
     comparison, *numbers = bound
-    if UNITS[unit_of(of[0])].kind not in ("ratio", "count"):
+    if UNITS[M.unit_of(of[0])].kind not in ("ratio", "count"):
         return None
-    ask: Ask = (
-        Threshold(of=of[0], comparison=comparison, value=numbers[0])
+    ask: A.Ask = (
+        A.Threshold(of=of[0], comparison=comparison, value=numbers[0])
         if comparison
-        else Within(of=of[0], low=numbers[0], high=numbers[1])
+        else A.Within(of=of[0], low=numbers[0], high=numbers[1])
     )
     return all_finished([ask], dict(of[1]))
 
@@ -912,9 +841,9 @@ says("number_bound", "between {number} and {number}")(lambda x, y: (None, x, y))
 
 
 @says("core", "BE {m} {comparison} [{number} times] {m} [{offset}]")
-def _compare_measures(x: Any, comparison: Comparison, factor: Any, y: Any, offset: Any) -> Any:
+def _compare_measures(x: Any, comparison: A.Comparison, factor: Any, y: Any, offset: Any) -> Any:
     bag = bag_of(x[1], y[1])
-    unit = unit_of(x[0])
+    unit = M.unit_of(x[0])
     add = 0.0
     if offset is not None:
         sign, q = offset
@@ -928,7 +857,7 @@ def _compare_measures(x: Any, comparison: Comparison, factor: Any, y: Any, offse
         None
         if bag is None
         else all_finished(
-            [Compare(a=x[0], comparison=comparison, b=y[0], factor=1.0 if factor is None else factor, offset=add)], bag
+            [A.Compare(a=x[0], comparison=comparison, b=y[0], factor=1.0 if factor is None else factor, offset=add)], bag
         )
     )
 
@@ -938,29 +867,29 @@ says("offset", "minus {quantity}", "minus {number}")(lambda q: (-1.0, q))
 GRAMMAR.table(
     "end",
     {
-        "largest": Which.LARGEST,
-        "smallest": Which.SMALLEST,
-        "greatest": Which.LARGEST,
-        "longest": Which.LARGEST,
-        "shortest": Which.SMALLEST,
+        "largest": A.Which.LARGEST,
+        "smallest": A.Which.SMALLEST,
+        "greatest": A.Which.LARGEST,
+        "longest": A.Which.LARGEST,
+        "shortest": A.Which.SMALLEST,
     },
 )
 
 
 @says("core", "which BE the [{ordinal}] {end} of {ms}", "which is [the] [{ordinal}] {end} {ms}")
-def _which_measure(rank: Any, end: Which, ms: Any) -> Any:
-    return all_finished([Extreme(of=ms[0], which=end, rank=rank or 1)], dict(ms[1]))
+def _which_measure(rank: Any, end: A.Which, ms: Any) -> Any:
+    return all_finished([A.Extreme(of=ms[0], which=end, rank=rank or 1)], dict(ms[1]))
 
 
 @says("core", "what BE the [{ordinal}] {end} of {ms} {arg}*")
-def _extreme_value(rank: Any, end: Which, ms: Any, args: Any) -> Any:
+def _extreme_value(rank: Any, end: A.Which, ms: Any, args: Any) -> Any:
     bag = bag_of(ms[1], args)
-    return None if bag is None else all_finished([Extreme(of=ms[0], which=end, rank=rank or 1, as_value=True)], bag)
+    return None if bag is None else all_finished([A.Extreme(of=ms[0], which=end, rank=rank or 1, as_value=True)], bag)
 
 
 @says("core", "(what BE the order of|ORDERING) {ms} {direction}")
 def _order_measures(ms: Any, down: bool) -> Any:
-    return all_finished([Order(of=ms[0], descending=down)], dict(ms[1]))
+    return all_finished([A.Order(of=ms[0], descending=down)], dict(ms[1]))
 
 
 says("direction", "from (large|largest|big|high|highest) to (small|smallest|low|lowest)", "in descending order")(
@@ -1013,14 +942,14 @@ says("comparative", "(less|not as|not so) {adj}")(lambda adj: Superlative(adj[0]
 
 def extreme(things: Any, how: Any, *args: Any, role: str = "subj") -> Any:
     scale, sign, rank = how
-    which = Which.LARGEST if sign == MORE else Which.SMALLEST
+    which = A.Which.LARGEST if sign == MORE else A.Which.SMALLEST
     bag = bag_of(*args)
     if bag is None:
         return None
     if scale == "height":
-        scale = "high" if all(isinstance(x, Point | Camera | Ceiling | Robot) for x in things) else "tall"
+        scale = "high" if all(isinstance(x, O.Point | O.Camera | O.Ceiling | O.Robot) for x in things) else "tall"
     found = over_list(
-        lambda of: [Extreme(of=of, which=which, rank=rank)] if rank <= len(of) else [],
+        lambda of: [A.Extreme(of=of, which=which, rank=rank)] if rank <= len(of) else [],
         scale,
         role,
         things,
@@ -1037,9 +966,9 @@ WHICH = "[to] WHICHEVER"
       "[compare|comparing] [the {scale_noun}] [of] {list} WHICHEVER (is|has) ({superlative}|{comparative})", "{arg}* to WHICHEVER is it ({superlative}|{comparative}) {arg}* {list}", "{arg}* to WHICHEVER of {list} is the {scale_noun} (larger|greater|bigger)", "is it {mark} or is it {mark} that [is|has] ({comparative}|{superlative}) {arg}*", "{arg}* WHICHEVER of {list} would {mover} reach first", "{arg}* of {list} WHICHEVER would {mover} reach first", "{arg}* PICK [ONE] [of {list}] [HAVING|BE] ({superlative}|{comparative}) {arg}* [of {list}] {arg}*", "{arg}* PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}* {list} {arg}*", "{arg}* PICK ONE of {list} [that] [HAVING|BE] ({superlative}|{comparative}) {arg}*", "(given|of|considering) {list} PICK [ONE] [HAVING|BE] ({superlative}|{comparative}) {arg}*",
       f"{{arg}}* {WHICH} of [DET] [two|three|four|five] (points|objects|things|spots|boxes) [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}* {{list}} {{arg}}*", f"{{arg}}* {WHICH} (of these|of the following) (points|objects|things|spots|boxes) {{list}} [HAVING|BE] ({{superlative}}|{{comparative}}) {{arg}}*", "{arg}* the ({superlative}|{comparative}) of {list} {arg}*", "{arg}* what is the ({superlative}|{comparative}) [one|point|object] of {list} {arg}*", "{arg}* ({superlative}|{comparative}) {arg}* {list} {arg}*")  # fmt: skip
 def _which(*parts: Any) -> Any:
-    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)]
     how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
-    marks = tuple(p for p in parts if isinstance(p, Operand))
+    marks = tuple(p for p in parts if isinstance(p, O.Operand))
     if len(marks) == 2 and not lists:
         return extreme(marks, how, *(p for p in parts if isinstance(p, tuple) and p is not how)) if how else None
     if len(lists) != 1 or how is None or any(isinstance(p, str) for p in parts):
@@ -1065,12 +994,12 @@ def _either(*parts: Any) -> Any:
     "{arg}* WHICHEVER of {list} BE {thing} ({comparative}|{superlative}) (to|from) {arg}*",
 )
 def _nearer_to(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], Operand)]
+    thing = next(p for p in parts if isinstance(p, O.Operand))
+    lists = [p for p in parts if isinstance(p, tuple) and p and isinstance(p[0], O.Operand)]
     how = next((p for p in parts if isinstance(p, tuple) and len(p) == 3 and isinstance(p[0], str)), None)
     if how is None or how[0] != "far" or len(lists) != 1:
         return None
-    rest = [p for p in parts if p is not how and p is not lists[0] and not isinstance(p, Operand) and p is not None]
+    rest = [p for p in parts if p is not how and p is not lists[0] and not isinstance(p, O.Operand) and p is not None]
     return extreme(lists[0], how, ("subj", thing), *rest, role="from")
 
 
@@ -1085,21 +1014,21 @@ def _nearer_to(*parts: Any) -> Any:
     "{thing} where [is it] {arg}*",
 )
 def _where(a: Any, thing: Any = None, b: Any = ()) -> Any:
-    if isinstance(a, Operand):
+    if isinstance(a, O.Operand):
         thing, a, b = a, (), thing or ()
     bag = bag_of(a, b)
     if bag is None:
         return None
     core, floats = parted(bag)
-    if not core and ("time" not in floats or isinstance(thing, Camera | Robot)):
-        return all_finished([Locate(of=thing)], floats)
-    if core.keys() == {"from"} and isinstance(core["from"], Camera | Robot):
-        return all_finished([Direction(of=thing, viewpoint=viewpoint(core["from"]))], floats)
+    if not core and ("time" not in floats or isinstance(thing, O.Camera | O.Robot)):
+        return all_finished([A.Locate(of=thing)], floats)
+    if core.keys() == {"from"} and isinstance(core["from"], O.Camera | O.Robot):
+        return all_finished([A.Direction(of=thing, viewpoint=viewpoint(core["from"]))], floats)
     return None
 
 
-def viewpoint(at: Operand) -> Viewpoint:
-    return Viewpoint(at=at)
+def viewpoint(at: O.Operand) -> A.Viewpoint:
+    return A.Viewpoint(at=at)
 
 
 says(
@@ -1108,7 +1037,7 @@ says(
     "[what BE|GIVE|what are] {thing} POSS (position|location|coordinates|pose) {arg}*",
     "(position|coordinates|location|pose|xyz) {thing} {arg}*",
 )(lambda thing, args: _where((), thing, args))
-SIDES = {Where.LEFT_OF: "left", Where.RIGHT_OF: "right", Where.IN_FRONT_OF: "front", Where.BEHIND: "back"}
+SIDES = {O.Where.LEFT_OF: "left", O.Where.RIGHT_OF: "right", O.Where.IN_FRONT_OF: "front", O.Where.BEHIND: "back"}
 
 
 @says(
@@ -1118,15 +1047,15 @@ SIDES = {Where.LEFT_OF: "left", Where.RIGHT_OF: "right", Where.IN_FRONT_OF: "fro
     "[what is|GIVE] [the] (direction|bearing) (of|to|towards|for) {thing} {arg}*",
 )
 def _direction(*parts: Any) -> Any:
-    thing = next(p for p in parts if isinstance(p, Operand))
-    bag = bag_of(*(p for p in parts if not isinstance(p, Operand)))
+    thing = next(p for p in parts if isinstance(p, O.Operand))
+    bag = bag_of(*(p for p in parts if not isinstance(p, O.Operand)))
     if bag is None:
         return None
     view = bag.pop("view", None)
     core, floats = parted(bag)
     if core.keys() <= {"from"} and not (view and core):
-        at = core.get("from", Camera())
-        return all_finished([Direction(of=thing, viewpoint=view or Viewpoint(at=at))], floats)
+        at = core.get("from", O.Camera())
+        return all_finished([A.Direction(of=thing, viewpoint=view or A.Viewpoint(at=at))], floats)
     return None
 
 
@@ -1134,11 +1063,11 @@ says(
     "arg",
     "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}",
     "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} [and] [am] (facing|looking at|face|look at|looking towards) {thing}",
-)(lambda at, facing: Arg("view", Viewpoint(at=at, facing=facing)))
+)(lambda at, facing: Arg("view", A.Viewpoint(at=at, facing=facing)))
 says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(
-    lambda facing, at: Arg("view", Viewpoint(at=at, facing=facing))
+    lambda facing, at: Arg("view", A.Viewpoint(at=at, facing=facing))
 )
-says("arg", "standing at {thing}")(lambda at: Arg("view", Viewpoint(at=at)))
+says("arg", "standing at {thing}")(lambda at: Arg("view", A.Viewpoint(at=at)))
 
 
 PIXEL = "(pixel|pixels|pixel position|pixel coordinates|pixel location|image coordinates|image position|image location|u and v|u v|u , v|(u , v)|u v coordinates|u , v coordinates|pixel coordinate|coordinates|x and y|position|location|(u v)|correspondence|place|u v position|spot)"
@@ -1163,14 +1092,14 @@ SHOWS = "(appear|appears|show up|shows up|land|land on|lands|fall|falls|project|
 )
 def _pixel(*parts: Any) -> Any:
     """Where in an image: it must say that it is the image, by its name or by the pixel."""
-    things = [p for p in parts if isinstance(p, Operand)]
+    things = [p for p in parts if isinstance(p, O.Operand)]
     bag = bag_of(*(p for p in parts if isinstance(p, tuple)))
-    if bag is None or len(things) != 1 or isinstance(things[0], Camera | Robot | Room):
+    if bag is None or len(things) != 1 or isinstance(things[0], O.Camera | O.Robot | O.Room):
         return None
     moment = bag.pop("shot", None)
     moment = bag.pop("time", moment) if moment is None else moment
     bag.pop("image", None)
-    return all_finished([Pixel(of=things[0], at=moment)], {}) if moment is not None and not bag else None
+    return all_finished([A.Pixel(of=things[0], at=moment)], {}) if moment is not None and not bag else None
 
 
 says("seen_image", "the {moment_mark} (image|frame|picture)", "the IMAGE [TAKEN] (at|from|of) {moment}")(lambda moment: Arg("shot", moment))

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spatial_mllm_ros.language.tokens import Token
-from spatial_mllm_ros.queries.asks import Dimensions, Extreme, Relation, Value, Visible, Which
-from spatial_mllm_ros.queries.measures import Depth, Distance, Elapsed, Extent, Height, PathLength, Turn
-from spatial_mllm_ros.queries.measures import Dimension as D
-from spatial_mllm_ros.queries.moments import MarkedMoment, Now, Span
-from spatial_mllm_ros.queries.operands import Box, Camera, Ceiling, Operand, Point, Room, Where
+from spatial_mllm_ros.queries import asks as A
+from spatial_mllm_ros.queries import measures as M
+from spatial_mllm_ros.queries import moments as T
+from spatial_mllm_ros.queries import operands as O
 from spatial_mllm_ros.queries.query import Query
 
 MOST = 3
 """Questions offered at most."""
 
 _WORDS = {
-    Distance: "far close near away distance apart from separate gap reach range metres meters",
-    Height: "high height low higher lower above below floor ceiling up tall elevation",
-    Depth: "deep depth z",
-    Extent: "wide width tall long length narrow high height broad",
-    Dimensions: "big large size dimensions small",
-    Visible: "see seen visible view hidden image show",
-    Extreme: "which closest nearest closer farther highest",
-    Relation: "left right behind front",
-    PathLength: "drive driven travel path walked moved move far",
-    Turn: "turn rotate angle degrees heading",
-    Elapsed: "time seconds long passed when",
+    M.Distance: "far close near away distance apart from separate gap reach range metres meters",
+    M.Height: "high height low higher lower above below floor ceiling up tall elevation",
+    M.Depth: "deep depth z",
+    M.Extent: "wide width tall long length narrow high height broad",
+    A.Dimensions: "big large size dimensions small",
+    A.Visible: "see seen visible view hidden image show",
+    A.Extreme: "which closest nearest closer farther highest",
+    A.Relation: "left right behind front",
+    M.PathLength: "drive driven travel path walked moved move far",
+    M.Turn: "turn rotate angle degrees heading",
+    M.Elapsed: "time seconds long passed when",
 }
 
 
@@ -36,7 +35,7 @@ def suggestions(tokens: tuple[Token, ...]) -> list[Query]:
     scored = []
     for n, query in enumerate(_possible(tokens)):
         ask = query.ask
-        kind = type(ask.of) if isinstance(ask, Value) else type(ask)
+        kind = type(ask.of) if isinstance(ask, A.Value) else type(ask)
         scored.append((-len(words & set(_WORDS.get(kind, "").split())), n, query))
     scored.sort(key=lambda s: s[:2])
     marked = any(t.kind in ("p", "box", "t") for t in tokens)
@@ -44,41 +43,41 @@ def suggestions(tokens: tuple[Token, ...]) -> list[Query]:
 
 
 def _possible(tokens: tuple[Token, ...]) -> Iterator[Query]:
-    things: list[Operand] = list(
+    things: list[O.Operand] = list(
         dict.fromkeys(
-            Point(index=int(t.value)) if t.kind == "p" else Box(index=int(t.value))
+            O.Point(index=int(t.value)) if t.kind == "p" else O.Box(index=int(t.value))
             for t in tokens
             if t.kind in ("p", "box")
         )
     )
-    times = list(dict.fromkeys(MarkedMoment(index=int(t.value)) for t in tokens if t.kind == "t"))
+    times = list(dict.fromkeys(T.MarkedMoment(index=int(t.value)) for t in tokens if t.kind == "t"))
     at = times[0] if times else None
-    asks: list[Value | Dimensions | Visible | Extreme | Relation] = []
+    asks: list[A.Value | A.Dimensions | A.Visible | A.Extreme | A.Relation] = []
     if len(things) > 1:
-        asks += [Value(of=Distance(a=things[0], b=things[1])), Value(of=Height(of=things[0], above=things[1]))]
-        asks.append(Extreme(of=tuple(Distance(a=x, b=Camera(at=at)) for x in things), which=Which.SMALLEST))
-        asks.append(Relation(a=things[0], where=Where.LEFT_OF, b=things[1]))
+        asks += [A.Value(of=M.Distance(a=things[0], b=things[1])), A.Value(of=M.Height(of=things[0], above=things[1]))]
+        asks.append(A.Extreme(of=tuple(M.Distance(a=x, b=O.Camera(at=at)) for x in things), which=A.Which.SMALLEST))
+        asks.append(A.Relation(a=things[0], where=O.Where.LEFT_OF, b=things[1]))
     if things:
         asks += [
-            Value(of=Distance(a=things[0], b=Camera(at=at))),
-            Value(of=Height(of=things[0])),
-            Visible(of=things[0], at=at or Now()),
+            A.Value(of=M.Distance(a=things[0], b=O.Camera(at=at))),
+            A.Value(of=M.Height(of=things[0])),
+            A.Visible(of=things[0], at=at or T.Now()),
         ]
-    if things and isinstance(things[0], Box):
+    if things and isinstance(things[0], O.Box):
         asks += [
-            Dimensions(of=things[0]),
-            *(Value(of=Extent(of=things[0], dimension=d)) for d in (D.WIDTH, D.HEIGHT, D.LENGTH)),
+            A.Dimensions(of=things[0]),
+            *(A.Value(of=M.Extent(of=things[0], dimension=d)) for d in (M.Dimension.WIDTH, M.Dimension.HEIGHT, M.Dimension.LENGTH)),
         ]
     elif things:
-        asks.append(Value(of=Depth(of=things[0])))
+        asks.append(A.Value(of=M.Depth(of=things[0])))
     if len(times) > 1 and not things:
-        span = Span(begin=times[0], end=times[1])
-        asks += [Value(of=m) for m in (PathLength(span=span), Turn(span=span), Elapsed(span=span))]
+        span = T.Span(begin=times[0], end=times[1])
+        asks += [A.Value(of=m) for m in (M.PathLength(span=span), M.Turn(span=span), M.Elapsed(span=span))]
     if not things and not times:
         asks += [
-            Value(of=PathLength()),
-            Value(of=Height(of=Camera(at=Now()))),
-            Value(of=Height(of=Ceiling())),
-            Dimensions(of=Room()),
+            A.Value(of=M.PathLength()),
+            A.Value(of=M.Height(of=O.Camera(at=T.Now()))),
+            A.Value(of=M.Height(of=O.Ceiling())),
+            A.Dimensions(of=O.Room()),
         ]
     yield from (Query(ask=ask) for ask in asks)
