@@ -1,4 +1,4 @@
-"""Sentences that set one measure against another: of two pairs, at two moments, of two sides of a thing; ratios, orders, bounds."""
+"""Sentences that set one measure against another: of two pairs, at two moments, of two sides of a thing; ratios, differences, bounds."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from spatial_mllm_ros.language.happenings import moved
-from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, Arg, Bound, Quantity, Things, says
-from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, How, distance, measures
-from spatial_mllm_ros.language.sentences import Parts, all_finished, bounded, finished, over_list, parted
-from spatial_mllm_ros.queries import asks as a
-from spatial_mllm_ros.queries import measures as m
-from spatial_mllm_ros.queries.moments import Moment
-from spatial_mllm_ros.queries.operands import Box, Floor, Object, Operand, Point, Room
+from spatial_mllm_ros.language.motion import moved
+from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, Bound, Quantity, Things, says
+from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, distance, measures
+from spatial_mllm_ros.language.sentences import (
+    COMPARED,
+    END,
+    OPPOSITE,
+    Parts,
+    Refused,
+    Than,
+    all_finished,
+    asked,
+    bounded,
+    compared,
+    finished,
+    parted,
+)
+from spatial_mllm_ros.language.several import placed
+from spatial_mllm_ros.queries import asks as A
+from spatial_mllm_ros.queries import measures as M
+from spatial_mllm_ros.queries import moments as T
+from spatial_mllm_ros.queries import operands as O
+from spatial_mllm_ros.queries.query import Query
 
-COMPARED = {MORE: a.Comparison.MORE, LESS: a.Comparison.LESS}
-END = {MORE: a.Which.LARGEST, LESS: a.Which.SMALLEST}
+EXTENDED = O.Box | O.Object | O.Room
 
 # ---- how far two are apart, against how far two others are
 
 
 @says("pair", "{thing} and {thing}", "from {thing} to {thing}")
-def _pair(x: Operand, y: Operand) -> m.Measure | None:
+def _pair(x: O.Operand, y: O.Operand) -> M.Measure | None:
     return distance(x, y) if x != y else None
 
 
@@ -30,273 +44,277 @@ says("apart", "(further|farther|more) [apart|from each other]")(lambda: MORE)
 says("apart", "(closer|nearer|less) [together|to each other|apart|far apart]")(lambda: LESS)
 
 
-@says("core", "BE {pair} {apart} than {pair} [are]", "is it {apart} {pair} than {pair}")
-def _pairs(*values: Any) -> Any:
-    parts = Parts(values)
-    x, y = parts.all(m.Measure)
-    return all_finished([a.Compare(a=x, comparison=COMPARED[parts.one(int)], b=y)], {})
+@asked("BE {pair} {apart} than {pair} [are]", "is it {apart} {pair} than {pair}", "BE {pair} {apart} than {quantity} [apart]", "is it {bound} {pair}", exact=True)
+def _pairs(p: Parts, _: Any) -> Any:
+    of, *other = p.all(M.Measure)
+    if other:
+        return A.Compare(a=of, comparison=COMPARED[p.one(int)], b=other[0])
+    return list(bounded(of, p.one(Bound) or Bound((COMPARED[p.one(int)], p.one(Quantity)))))
 
 
-@says("core", "BE {pair} {apart} than {quantity} [apart]")
-def _pair_bound(x: m.Measure, sign: int, quantity: Quantity) -> Any:
-    return all_finished(bounded(x, Bound((COMPARED[sign], quantity))), {})
+@asked("which [two|pair|ones|points|of the two pairs] BE {apart} {pair} or {pair}", "BE {pair} or {pair} {apart}", exact=True)
+def _which_pair(p: Parts, _: Any) -> Any:
+    return A.Extreme(of=tuple(p.all(M.Measure)), which=END[p.one(int)])
 
 
-@says("core", "is it {bound} {pair}")
-def _pair_within(bound: Bound, x: m.Measure) -> Any:
-    return all_finished(bounded(x, bound), {})
-
-
-@says("core", "which [two|pair|ones|points|of the two pairs] BE {apart} {pair} or {pair}", "BE {pair} or {pair} {apart}")
-def _which_pair(*values: Any) -> Any:
-    parts = Parts(values)
-    return all_finished([a.Extreme(of=tuple(parts.all(m.Measure)), which=END[parts.one(int)])], {})
-
-
-@says("core", "is it {more_adj} to {thing} than to {thing}", "is it {more_adj} [from {thing}] to {thing} than to {thing}")
-def _nearer_to(adj: Adjective, *things: Any) -> Any:
-    *start, x, y = Parts(things).things
-    if adj.scale != "far":
-        return None
-    bag = {"from": start[0]} if start else {}
-    one, other = (next(measures("far", {**bag, "subj": thing}), None) for thing in (x, y))
-    return all_finished([a.Compare(a=one, comparison=COMPARED[adj.sign], b=other)], {}) if one and other else None
+@asked("is it {more_adj} [from {thing}] to {thing} than to {thing}", exact=True)
+def _nearer_to(p: Parts, _: Any) -> Any:
+    *start, x, y = p.things
+    adj = p.one(Adjective)
+    one, other = (next(measures("far", {**({"from": start[0]} if start else {}), "subj": thing}), None) for thing in (x, y))
+    return A.Compare(a=one, comparison=COMPARED[adj.sign], b=other) if one and other and adj.scale == "far" else None
 
 
 # ---- the same at two moments
 
 
-def _then(scale: str, bag: dict[str, Any], at: Moment) -> Iterator[m.Measure]:
+def _then(scale: str, bag: dict[str, Any], at: T.Moment) -> Iterator[M.Measure]:
     core, floats = parted({**bag, "time": at})
     for measure in measures(scale, core):
-        query = finished(a.Value(of=measure), floats)
-        if query is not None and isinstance(query.ask, a.Value):
+        query = finished(A.Value(of=measure), floats)
+        if query is not None and isinstance(query.ask, A.Value):
             yield query.ask.of
 
 
-def _exceeds(x: m.Measure, y: m.Measure) -> a.Ask:
+def _exceeds(x: M.Measure, y: M.Measure) -> A.Ask:
     """By how much; of heights it is the one above the other."""
-    if isinstance(x, m.Height) and isinstance(y, m.Height) and x.above == y.above == Floor():
-        return a.Value(of=m.Height(of=x.of, above=y.of))
-    return a.Difference(a=x, b=y)
+    if isinstance(x, M.Height) and isinstance(y, M.Height) and x.above == y.above == O.Floor():
+        return A.Value(of=M.Height(of=x.of, above=y.of))
+    return A.Difference(a=x, b=y)
 
 
 def _at_two_moments(make: Any, *patterns: str) -> None:
-    @says("core", *patterns)
-    def act(*values: Any) -> Any:
-        parts = Parts(values)
-        adj, bag = parts.one(Adjective), parts.bag(subj=parts.one(Operand), unit=parts.one(str))
-        if bag is None or "time" in bag or "span" in bag:
+    @asked(*patterns)
+    def act(p: Parts, bag: dict[str, Any]) -> Any:
+        adj, unit = p.one(Adjective), p.one(str) or bag.pop("unit", "")
+        if bag.keys() & {"time", "span", "subj"}:
             return None
-        unit = {"unit": bag.pop("unit")} if "unit" in bag else {}
-        pairs = zip(*(_then(adj.scale, bag, at) for at in parts.all(Moment)), strict=False)
-        return all_finished([make(adj, x, y) for x, y in pairs if type(x) is type(y) and x != y], unit)
+        pairs = zip(*(_then(adj.scale, {**bag, "subj": p.things[0]}, at) for at in p.all(T.Moment)), strict=False)
+        return all_finished([make(adj, x, y) for x, y in pairs if type(x) is type(y) and x != y], {"unit": unit})
 
 
-_at_two_moments(
-    lambda adj, x, y: a.Extreme(of=(x, y), which=END[adj.sign]),
-    "{arg}* BE {thing} {more_adj} {arg}* [at] {moment_mark} or [at] {moment_mark}",
-    "[at] (which moment|which time|when) BE {thing} {more_adj} {arg}* [at] {moment_mark} or [at] {moment_mark}",
-)
-_at_two_moments(
-    lambda adj, x, y: _exceeds(*((x, y) if adj.sign == MORE else (y, x))),
-    "{arg}* [by] (how much|how many {unit}) {more_adj} BE {thing} {arg}* at {moment_mark} than [at] {moment_mark}",
-)
+_at_two_moments(lambda adj, x, y: A.Extreme(of=(x, y), which=END[adj.sign]), "BE {thing} {more_adj} {arg}* [at] {moment_mark} or [at] {moment_mark}",
+                "[at] (which moment|which time|when) BE {thing} {more_adj} {arg}* [at] {moment_mark} or [at] {moment_mark}")  # fmt: skip
+_at_two_moments(lambda adj, x, y: _exceeds(*((x, y) if adj.sign == MORE else (y, x))), "[by] (how much|how many {unit}) {more_adj} BE {thing} {arg}* at {moment_mark} than [at] {moment_mark}")
 
-# ---- sides of one thing, and ratios
+# ---- one thing against another, and two sides of one
 
 
-@says("core", "BE {thing} {more_adj} than [it is] {adj}")
-def _than_itself(thing: Operand, more: Adjective, adj: Adjective) -> Any:
-    if not isinstance(thing, Box | Object | Room):
-        return None
-    found = [list(measures("tall" if x.scale == "high" else x.scale, {"subj": thing})) for x in (more, adj)]
-    ours, theirs = found
-    if len(ours) != 1 or len(theirs) != 1 or adj.sign != MORE:
-        return None
-    return all_finished([a.Compare(a=ours[0], comparison=COMPARED[more.sign], b=theirs[0])], {})
-
-
-@says(
-    "core",
-    "{arg}* how many times as {adj} {arg}* BE {thing} {arg}* as {thing} {arg}*",
-    "{arg}* how many times {more_adj} {arg}* BE {thing} {arg}* than {thing} {arg}*",
-    "{arg}* how many times as {adj} {arg}* as {thing} BE {swapped} {arg}*",
-)
-def _times(*values: Any) -> Any:
-    parts = Parts(values)
-    things, adj, bag = parts.things, parts.one(Adjective), parts.bag()
-    if parts.one(Swapped):
-        things = [parts.one(Swapped).thing, *things]
-    return None if bag is None or adj.sign != MORE else _ratio(adj.scale, things, bag)
-
-
-class Swapped:
-    """A thing that is named after the one it is compared with."""
-
-    def __init__(self, thing: Operand) -> None:
-        self.thing = thing
-
-
-says("swapped", "{thing}")(Swapped)
-
-
-@says(
-    "core",
-    "{arg}* [what BE|GIVE] [the] ratio (of|between) [the] {scale_noun} of {list} {arg}*",
-    "{arg}* [what BE|GIVE] [the] ratio of [the] {scale_noun} of {thing} to (that|the one) of {thing} {arg}*",
-    "{arg}* [what BE|GIVE] [the] {scale_noun} ratio (of|between) {list} {arg}*",
-)
-def _ratio_of(*values: Any) -> Any:
-    parts = Parts(values)
-    bag = parts.bag()
-    return None if bag is None else _ratio(parts.one(str), [*parts.things, *(parts.one(Things) or ())], bag)
-
-
-def _ratio(scale: str, things: list[Operand], bag: dict[str, Any]) -> Any:
+def both(scale: str, things: Any, bag: dict[str, Any], make: Any) -> Any:
+    """What is made of the same measure of two things."""
     core, floats = parted(bag)
     if len(things) != 2 or "subj" in core:
         return None
-    scale = "tall" if scale in ("height", "high") and all(isinstance(x, Box | Object | Room) for x in things) else scale
     pairs = zip(*(measures(scale, {**core, "subj": x}) for x in things), strict=False)
-    return all_finished([a.Difference(a=x, b=y, ratio=True) for x, y in pairs if type(x) is type(y)], floats)
+    return all_finished([make(x, y) for x, y in pairs if type(x) is type(y)], floats)
+
+
+@asked("BE {thing} {more_adj} than [it is] {adj}", exact=True)
+def _than_itself(p: Parts, _: Any) -> Any:
+    (thing,), (more, adj) = p.things, p.all(Adjective)
+    if not isinstance(thing, EXTENDED) or adj.sign != MORE:
+        return None
+    ours, theirs = (list(measures("tall" if x.scale == "high" else x.scale, {"subj": thing})) for x in (more, adj))
+    return A.Compare(a=ours[0], comparison=COMPARED[more.sign], b=theirs[0]) if len(ours) == len(theirs) == 1 else None
+
+
+GRAMMAR.table("times", {"twice": 2.0, "half": 0.5, "three times": 3.0, "double": 2.0, "four times": 4.0, "thrice": 3.0})
+says("factor", "{times} [as]", "{amount_number} times [as]")(lambda factor: factor)
+
+
+@asked("BE {thing} [{comparison}|exactly] {factor} as {adj} {arg}* as {thing}", "(BE|DO) {thing} {comparison} as {adj} {arg}* as {thing}")
+def _times_as(p: Parts, bag: Any) -> Any:
+    adj, comparison, factor = p.one(Adjective), p.one(A.Comparison, A.Comparison.ABOUT), p.one(float)
+    if factor is None and comparison not in (A.Comparison.AT_LEAST, A.Comparison.AT_MOST, A.Comparison.ABOUT):
+        return None
+    if adj.sign != MORE:
+        if factor is not None:
+            return None
+        comparison = FLIPPED[comparison]
+    return both(adj.scale, p.things, bag, lambda x, y: A.Compare(a=x, comparison=comparison, b=y, factor=factor or 1.0))
+
+
+@asked("(BE|DO) {thing} (just as|as|exactly as|equally) {adj} [away] {arg}* as {thing}", "BE {list} (equally|the same|just as) {adj} [away]", "(BE|DO) {list} [LIE] (at|of|on) the same {scale_noun}",
+       "BE {thing} (at|on|of) the same {scale_noun} as {thing}", "(do|does) {list} have the same {scale_noun}", "BE {thing} the same {scale_noun} as {thing}")  # fmt: skip
+def _as(p: Parts, bag: Any) -> Any:
+    things, adj = p.things or p.one(Things), p.one(Adjective)
+    return both(placed(adj.scale if adj else p.one(str), things), things, bag, lambda x, y: A.Compare(a=x, comparison=A.Comparison.ABOUT, b=y))
+
+
+@asked("(BE|DO) {thing} (not|n't) (as|so) {adj} [away] {arg}* as {thing}")
+def _not_as(p: Parts, bag: Any) -> Any:
+    adj = p.one(Adjective)
+    return both(adj.scale, p.things, bag, lambda x, y: A.Compare(a=x, comparison=COMPARED[-adj.sign], b=y))
+
+
+@says("swapped", "{thing}")
+def _swapped(thing: O.Operand) -> Any:
+    """A thing that is named after the one it is compared with."""
+    return Things((thing,))
+
+
+@asked("how many times as {adj} {arg}* BE {thing} {arg}* as {thing}", "how many times {more_adj} {arg}* BE {thing} {arg}* than {thing}", "how many times as {adj} {arg}* as {thing} BE {swapped}",
+       "[what BE|GIVE] [the] ratio (of|between) [the] {scale_noun} of {list}", "[what BE|GIVE] [the] ratio of [the] {scale_noun} of {thing} to (that|the one) of {thing}", "[what BE|GIVE] [the] {scale_noun} ratio (of|between) {list}")  # fmt: skip
+def _ratio(p: Parts, bag: Any) -> Any:
+    things, adj = [*(p.one(Things) or ()), *p.things], p.one(Adjective, Adjective(p.one(str, ""), MORE))
+    scale = "tall" if adj.scale in ("height", "high") and all(isinstance(x, EXTENDED) for x in things) else adj.scale
+    return both(scale, things, bag, lambda x, y: A.Difference(a=x, b=y, ratio=True)) if adj.sign == MORE else None
+
+
+# ---- measures as noun phrases, set against each other
 
 
 @says("core", "{arg}* [what BE|GIVE] [the] difference between {m} and {m} {arg}*")
 def _difference(*values: Any) -> Any:
-    x, y = (v for v in values if isinstance(v, tuple) and v and isinstance(v[0], m.Measure))
-    parts = Parts(v for v in values if v is not x and v is not y)
-    bag = parts.bag()
-    if bag is None:
+    x, y = (v for v in values if isinstance(v, tuple) and v and isinstance(v[0], M.Measure))
+    bag = Parts(v for v in values if v is not x and v is not y).bag()
+    if bag is None or x[1] or y[1]:
         return None
     p, q = x[0], y[0]
-    if isinstance(p, m.Height) and isinstance(q, m.Height) and p.above == q.above and p.of != q.of:
-        return all_finished([a.Value(of=m.Distance(a=p.of, b=q.of, metric=m.Metric.VERTICAL))], bag)
-    return all_finished([a.Difference(a=p, b=q)], bag)
+    if isinstance(p, M.Height) and isinstance(q, M.Height) and p.above == q.above and p.of != q.of:
+        return all_finished([A.Value(of=M.Distance(a=p.of, b=q.of, metric=M.Metric.VERTICAL))], bag)
+    return all_finished([A.Difference(a=p, b=q)], bag)
 
 
 @says("core", "BE {m} {m_comparison} {m}", "BE {m} {m_comparison} (that|the one) of {thing}")
-def _compare_measures(x: Any, comparison: a.Comparison, y: Any) -> Any:
-    if isinstance(y, Operand):
+def _compare_measures(x: Any, comparison: A.Comparison, y: Any) -> Any:
+    if isinstance(y, O.Operand):
         subject = getattr(x[0], "of", None)
         if subject is None or x[1] or type(subject) is not type(y):
             return None
         y = (replace(x[0], of=y), ())
-    return all_finished([a.Compare(a=x[0], comparison=comparison, b=y[0])], {}) if not x[1] and not y[1] else None
+    return all_finished([A.Compare(a=x[0], comparison=comparison, b=y[0])], {}) if not x[1] and not y[1] else None
 
 
-@says("core", "{arg}* (BE|DO) {thing} {comparison} as {adj} {arg}* as {thing} {arg}*")
-def _at_least_as(*values: Any) -> Any:
-    parts = Parts(values)
-    (x, y), adj, bag = parts.things, parts.one(Adjective), parts.bag()
-    comparison = parts.one(a.Comparison)
-    if bag is None or "subj" in bag or comparison not in (a.Comparison.AT_LEAST, a.Comparison.AT_MOST, a.Comparison.ABOUT):
-        return None
+# ---- bounds
+
+
+def within_bounds(p: Parts, bag: dict[str, Any], scale: str) -> Any:
+    """Whether a scale of the thing (or the two things) that is asked about is within bounds."""
+    things = [*p.things, *p.all(Things)]
+    if things:
+        bag["subj"] = things[0]
+        if scale == "far" and "of" in bag and "from" not in bag:
+            bag["from"] = bag.pop("of")
     core, floats = parted(bag)
-    pairs = zip(measures(adj.scale, {**core, "subj": x}), measures(adj.scale, {**core, "subj": y}), strict=False)
-    comparison = comparison if adj.sign == MORE else FLIPPED[comparison]
-    return all_finished([a.Compare(a=p, comparison=comparison, b=q) for p, q in pairs if type(p) is type(q)], floats)
+    return all_finished([ask for m in measures(scale, core) for ask in bounded(m, p.one(Bound))], floats)
 
 
-@says("core", "{arg}* (BE|DO) {thing} (not|n't) (as|so) {adj} [away] {arg}* as {thing} {arg}*")
-def _not_as(*values: Any) -> Any:
-    parts = Parts(values)
-    (x, y), adj, bag = parts.things, parts.one(Adjective), parts.bag()
-    if bag is None or "subj" in bag:
+@asked("BE {thing} [LIE] {bound} [AWAY|away|off|apart]", "{thing} BE {bound} [away]", "BE {list} [LIE] {bound} [apart|away from each other|from each other|of each other]", "(is there|are there) {bound} [of space|of distance]",
+       "DO {thing} LIE {bound} [away]", "BE {list} {bound} {arg}* apart")  # fmt: skip
+def _so_far(p: Parts, bag: Any) -> Any:
+    return within_bounds(p, bag, "far")
+
+
+@asked("BE {thing} not {bound} [away|off]", "BE {list} not {bound} [apart]")
+def _not_so_far(p: Parts, bag: Any) -> Any:
+    found = within_bounds(p, bag, "far")
+    return type(found)(
+        replace(q, ask=replace(q.ask, comparison=OPPOSITE[q.ask.comparison])) if isinstance(q.ask, A.Threshold) and q.ask.comparison in OPPOSITE else replace(q, negated=True)
+        for q in found
+    )  # fmt: skip
+
+
+@asked("(BE|DO) {thing} {bound} {adj}", "(BE|DO) {thing} {bound} in (height|width|length|size)")
+def _so_wide(p: Parts, bag: Any) -> Any:
+    adj = p.one(Adjective)
+    return within_bounds(p, bag, adj.scale) if adj is not None and adj.sign == MORE and adj.scale != "far" else None
+
+
+GRAMMAR.table("above_below", {w: s for s, ws in {MORE: "above, over, higher than", LESS: "below, under, lower than, beneath"}.items() for w in ws.split(", ")})
+
+
+@asked("{arg}* (BE|DO) {thing} [LIE] {above_below} {thing} by {bound}", "{arg}* (BE|DO) {thing} [LIE] {bound} {above_below} {thing}", exact=True)
+def _above_by(p: Parts, _: Any) -> Any:
+    x, y = p.things if p.one(int) == MORE else reversed(p.things)
+    return list(bounded(M.Height(of=x, above=y), p.one(Bound)))
+
+
+@asked("(is|are) {thing} (far|near|close) [away|off] {arg}*", exact=True, roles=("from", "to"))
+def _vague(p: Parts, bag: dict[str, Any]) -> Any:
+    ask = A.Value(of=M.Distance(a=p.things[0], b=bag.get("from", bag.get("to", O.Camera()))))
+    return Refused("this has no threshold: say how many metres", tuple(q for q in all_finished([ask], {}) if isinstance(q, Query)))
+
+
+def _went(path: bool, *patterns: str) -> None:
+    @asked(*patterns)
+    def act(p: Parts, _: Any) -> Any:
+        return all_finished([ask for q in moved(p.args, "", path) or () for ask in bounded(q.ask.of, p.one(Bound))], {})
+
+
+_went(True, "(DO|HAVE|BE) {mover} [been] TRAVEL {bound}")
+_went(False, "(DO|HAVE|BE) {mover} [been] MOVE [by|for] {bound} [away|off]")
+
+
+@asked("(DO|HAVE|BE) {mover} [been] TURN [itself] [by|through] {bound}", roles=("span",))
+def _turned(p: Parts, _: Any) -> Any:
+    return list(bounded(M.Turn(), p.one(Bound)))
+
+
+@asked("(was|were|has|have|did) {mover} [ever] [been|come|get|got] {more_adj} than {quantity} (to|from) {thing}", roles=("span",))
+def _ever_closer(p: Parts, _: Any) -> Any:
+    if p.one(Adjective) != Adjective("far", LESS):
         return None
+    return list(bounded(M.ClosestApproach(to=p.things[0]), Bound((A.Comparison.LESS, p.one(Quantity)))))
+
+
+# ---- by how much
+
+
+def differing(adj: Adjective, thing: O.Operand, bag: dict[str, Any], than: Any) -> Any:
+    """By how much a scale says more (or less) of one thing than of another."""
+    scale, sign = adj
     core, floats = parted(bag)
-    pairs = zip(measures(adj.scale, {**core, "subj": x}), measures(adj.scale, {**core, "subj": y}), strict=False)
-    return all_finished([a.Compare(a=p, comparison=COMPARED[-adj.sign], b=q) for p, q in pairs if type(p) is type(q)], floats)
-
-
-# ---- orders
-
-
-GRAMMAR.table("first_end", {w: s for s, ws in {MORE: "biggest, largest, highest, longest, widest, tallest, farthest, furthest, greatest, deepest", LESS: "smallest, lowest, shortest, narrowest, nearest, closest, least, shallowest"}.items() for w in ws.split(", ")})  # fmt: skip
-
-
-@says("core", "ORDERING [the|these] [boxes|points|objects] {list} by [their] {scale_noun} {arg}* [with|from|starting with] [the] {first_end} first")
-def _order(*values: Any) -> Any:
-    parts = Parts(values)
-    scale, down = parts.one(str), parts.one(int) == MORE
-    return over_list(lambda of: [a.Order(of=of, descending=down)], "high" if scale == "height" and isinstance(parts.one(Things)[0], Point) else scale, "subj", parts.one(Things), *parts.args)  # fmt: skip
-
-
-@says("core", "ORDERING {list} [in order of|in order by|sorted by|ordered by] [their] {scale_noun} {arg}*")
-def _order_of(*values: Any) -> Any:
-    parts = Parts(values)
-    scale, things = parts.one(str), parts.one(Things)
-    scale = "high" if scale == "height" and isinstance(things[0], Point) else scale
-    return over_list(lambda of: [a.Order(of=of)], scale, "subj", things, *parts.args)
-
-
-@says("core", "{arg}* {how} (BE|DO) {end_of} {list} {arg}*", "{arg}* [what BE|GIVE] the {scale_noun} of the {most_adj} of {list} {arg}*")
-def _of_the_most(*values: Any) -> Any:
-    """How far the nearest of several is; how high the highest is."""
-    parts = Parts(values)
-    how, end, most = parts.one(How), parts.one(a.Which), parts.one(Adjective)
-    unit = how.unit if how else ""
-    scale = how.scale if how else parts.one(str)
-    if most is not None:
-        end = END[most.sign]
-        if not {scale, most.scale} <= {"height", "high", "up", "tall"} and scale != most.scale:
-            return None
-        scale = most.scale
-    elif scale != "far":
+    if "subj" in core:
         return None
-    args = [*parts.args, *([Arg("unit", unit)] if unit else [])]
-    return over_list(lambda of: [a.Extreme(of=of, which=end, as_value=True)], scale, "subj", parts.one(Things), *args)
+    if than[0][0] == "subj" and ((scale == "up" and not core) or (scale in ("high", "tall", "far", "up") and core == {"above": O.Floor()})):
+        x, y = (thing, than[0][1]) if sign == MORE else (than[0][1], thing)
+        return all_finished([A.Value(of=M.Height(of=x, above=y))], floats)
+    found = [a for a in compared(scale, MORE, {**core, "subj": thing}, than) if isinstance(a, A.Compare)]
+    return all_finished([A.Difference(a=a.a, b=a.b) if sign == MORE else A.Difference(a=a.b, b=a.a) for a in found], floats)
 
 
-@says("core", "{arg}* [what BE|GIVE] [the] (mean|average) {scale_noun} (of|to) {list} {arg}*")
-def _mean(*values: Any) -> Any:
-    parts = Parts(values)
-    return over_list(lambda of: [a.Mean(of=of)], parts.one(str), "subj", parts.one(Things), *parts.args)
-
-
-@says("core", "which [of {list}] [came|comes|come|was|is] (APPEAR|SEEN|VISIBLE|into view) first [{list}]", "which [of {list}] (was|came|comes|came into view|comes into view|appeared|appears|did {mover} see) {event_first} [{list}]")
-def _which_first(*values: Any) -> Any:
-    things = Parts(values).all(Things)
-    of = tuple(m.SeenTime(of=x, event=m.Event.FIRST) for x in things[0]) if len(things) == 1 else ()
-    return all_finished([a.Extreme(of=of, which=a.Which.SMALLEST)], {}) if of else None
-
-
-says("event_first", "first", "first (seen|into view|visible)")(lambda: True)
-
-# ---- how far it went, and whether that was more than so much
-
-
-@says(
-    "core",
-    "{arg}* (DO|HAVE|BE) {mover} [been] TRAVEL {bound} {arg}*",
-)
-def _travelled_more(*values: Any) -> Any:
-    return _moved_more(values, True)
-
-
-@says("core", "{arg}* (DO|HAVE|BE) {mover} [been] MOVE [by|for] {bound} [away|off] {arg}*")
-def _went_more(*values: Any) -> Any:
-    return _moved_more(values, False)
-
-
-def _moved_more(values: Any, path: bool) -> Any:
-    parts = Parts(values)
-    found, bound = moved(parts.args, "", path), parts.one(Bound)
-    return all_finished([ask for q in found or () for ask in bounded(q.ask.of, bound)], {})
-
-
-@says("core", "{arg}* (DO|HAVE|BE) {mover} [been] TURN [itself] [by|through] {bound} {arg}*")
-def _turned_more(*values: Any) -> Any:
-    parts = Parts(values)
-    bag = parts.bag(("span",))
-    return None if bag is None else all_finished(bounded(m.Turn(), parts.one(Bound)), bag)
-
-
-@says("core", "{arg}* (was|were|has|have|did) {mover} [ever] [been|come|get|got] {more_adj} than {quantity} (to|from) {thing} {arg}*")
-def _ever_closer(*values: Any) -> Any:
-    parts = Parts(values)
-    bag = parts.bag(("span",))
-    if bag is None or parts.one(Adjective) != Adjective("far", LESS):
+@asked("[by] (how much|how far|how many {unit}) {more_adj} (BE|DO) {thing} [LIE] {arg}* {than_marked}", "[by] (how much|how far|how many {unit}) {more_adj} {thing} (BE|LIE) {arg}* {than_marked}",
+       "[by] (how much|how far|how many {unit}) (BE|DO) {thing} [LIE] {more_adj} {arg}* {than_marked}", "[by] (how much|how many {unit}) {more_adj} {arg}* {than_marked} {arg}* (BE|is) {thing}",
+       "[by] (how much|how many {unit}) {more_adj} {arg}* (BE|is) {thing} {arg}* {than_marked}")  # fmt: skip
+def _how_much_more(p: Parts, bag: dict[str, Any]) -> Any:
+    than, unit = p.one(Than).of, p.one(str)
+    if not (isinstance(than[0], tuple) and than[0][0] in ("subj", "from", "to")) or (unit and bag.setdefault("unit", unit) != unit):
         return None
-    return all_finished(bounded(m.ClosestApproach(to=parts.one(Operand)), Bound((a.Comparison.LESS, parts.one(Quantity)))), bag)
+    return differing(p.one(Adjective), p.things[0], bag, than)
+
+
+def _from(swap: bool, *patterns: str) -> None:
+    @asked(*patterns, exact=True)
+    def act(p: Parts, bag: dict[str, Any]) -> Any:
+        thing, other = reversed(p.things) if swap else p.things
+        return differing(p.one(Adjective), thing, {"unit": u} if (u := p.one(str)) else {}, (("subj", other),)) if p.one(Adjective).scale == "up" else None
+
+
+_from(True, "from {thing} (how much|how many {unit}) {more_adj} (BE|LIE) {thing}", "(compared with|compared to|relative to) {thing} [by] (how much|how many {unit}) {more_adj} (BE|LIE) {thing}")
+_from(False, "(how much|how many {unit}) {more_adj} (BE|LIE) {thing} (compared with|compared to|relative to|from) {thing}")
+
+
+def _than_other(swap: bool, pattern: str) -> None:
+    @asked(pattern)
+    def act(p: Parts, bag: dict[str, Any]) -> Any:
+        thing, other = reversed(p.things) if swap else p.things
+        core, floats = parted(bag)
+        scale, sign = p.one(Adjective)
+        return None if "subj" in core else all_finished(compared(scale, sign, {**core, "subj": thing}, (("subj", other),)), floats)
+
+
+_than_other(True, "(compared with|compared to) {thing} BE {thing} {more_adj}")
+_than_other(False, "BE {thing} {more_adj} {arg}* (compared with|compared to) {thing}")
+DIFFERENCE = "(height difference|difference in height|difference between the heights|vertical difference|elevation difference|difference in heights|difference in elevation|vertical distance|vertical gap|vertical separation|vertical offset|elevation change)"
+
+
+@asked(f"[what is|GIVE] [the] {DIFFERENCE} [in height|in elevation|in heights|between the heights] (between|of|for|in height between|in height of) {{list}}", f"how (big|large|much|great) is the {DIFFERENCE} (between|of) {{list}}",
+       "how much do {list} differ in (height|elevation)", "how much do the heights of {list} differ")  # fmt: skip
+def _height_difference(p: Parts, bag: Any) -> Any:
+    things = p.one(Things)
+    of = distance(*things) if len(things) == 2 else None
+    return A.Value(of=replace(of, metric=M.Metric.VERTICAL) if isinstance(of, M.Distance) else of) if of else None
+
+
 

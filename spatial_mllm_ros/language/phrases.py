@@ -40,6 +40,13 @@ class Quantity(NamedTuple):
     unit: str
 
 
+class Noun(NamedTuple):
+    """A name in the singular, and whether it was said in the plural."""
+
+    name: str
+    plural: bool
+
+
 class Bound(tuple[Any, ...]):
     """(Comparison, quantity), or two quantities that something is between."""
 
@@ -96,7 +103,7 @@ def _name(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
         *before, last = words
         single = singular(last)
         if len(last) > 1 and not last.endswith("ly") and (before or single not in PLACE_WORDS):
-            yield at, (" ".join([*before, single]), single != last), len(words)
+            yield at, Noun(" ".join([*before, single]), single != last), len(words)
 
 
 PLACE_WORDS = frozenset(("point", "spot", "element", "target point", "marker"))
@@ -575,28 +582,28 @@ GRAMMAR.table("rel", {w: where for where, words in RELATIONS.items() for w in wo
 
 
 @says("noun", "{name}")
-def _noun(name: tuple[str, bool]) -> tuple[str, bool]:
+def _noun(name: Noun) -> Noun:
     return name
 
 
 @says("noun", "(object|thing|item)")
-def _any_noun() -> tuple[str, bool]:
-    return "", False
+def _any_noun() -> Noun:
+    return Noun("", False)
 
 
 @says("noun", "(objects|things|items)")
-def _any_nouns() -> tuple[str, bool]:
-    return "", True
+def _any_nouns() -> Noun:
+    return Noun("", True)
 
 
 @says("object", "[the|my|your] {noun}")
-def _object(noun: tuple[str, bool]) -> O.Operand | None:
+def _object(noun: Noun) -> O.Operand | None:
     name, plural = noun
     return O.Object(name=name, pick=O.Pick.ALL if plural else O.Pick.THE_ONE) if name else None
 
 
 @says("object", "(a|an|any|some) {noun}", "any of the {noun}")
-def _some_object(noun: tuple[str, bool]) -> O.Operand | None:
+def _some_object(noun: Noun) -> O.Operand | None:
     return O.Object(name=noun[0], pick=O.Pick.ANY) if noun[0] else None
 
 

@@ -21,6 +21,8 @@ from spatial_mllm_ros.queries.units import AREA, UNITS, VOLUME, convert
 FLOATING = ("time", "shot", "span", "unit", "metric", "ends", "middle", "frame", "total")
 """What can be added to a question of any form; the rest of a bag are the things that it measures."""
 
+COMPARED = {MORE: A.Comparison.MORE, LESS: A.Comparison.LESS}
+END = {MORE: A.Which.LARGEST, LESS: A.Which.SMALLEST}
 FRAMED = (A.Locate, A.Direction, A.SurfaceNormal, A.MotionDirection, A.Route, A.FreePlace)
 """What is answered with a place or a direction, which is in some frame."""
 
@@ -62,7 +64,7 @@ class Parts:
                 inner = Parts(value)
                 self.values += inner.values
                 self.args += inner.args
-            elif value is not None:
+            elif value is not None and value is not True:
                 self.values.append(value)
 
     def all(self, kind: Any) -> list[Any]:
@@ -82,6 +84,26 @@ class Parts:
         """What was added, by role; None where a role has two values, or one that is not ``allowed``."""
         bag = bag_of(*self.args, *((r, v) for r, v in more.items() if v))
         return None if bag is None or (allowed is not None and bag.keys() - set(allowed)) else bag
+
+
+def asked(*patterns: str, roles: Iterable[str] | None = None, exact: bool = False, negated: bool = False) -> Any:
+    """Decorator of what sentences ask: ``action(parts, bag)`` gives an ask, several, or what is finished already.
+
+    Before and after every pattern may stand what can be added, unless it is ``exact``; the bag has it, and no other
+    ``roles``. What the action leaves there is put in its place.
+    """
+
+    def add(action: Any) -> Any:
+        def act(*values: Any) -> Any:
+            parts = Parts(values)
+            bag = parts.bag(roles)
+            made = None if bag is None else action(parts, bag)
+            made = [made] if isinstance(made, A.Ask) else made
+            return all_finished(made, bag or {}, negated) if type(made) is list else made
+
+        return says("core", *(p if exact else f"{{arg}}* {p} {{arg}}*" for p in patterns))(act)
+
+    return add
 
 
 def parted(bag: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -539,6 +561,16 @@ says("than", "than from {thing}", "than that from {thing}")(lambda t: (("from", 
 says("than", "than to {thing}", "than the distance to {thing}", "than that to {thing}")(lambda t: (("to", t),))
 says("than", "than that of {thing}", "than the one (of|at|in) {thing}")(lambda t: (("subj", t),))
 says("than", "than {when}", "than it was {when}")(lambda t: (("time", t),))
+
+
+@dataclass(frozen=True)
+class Than:
+    """What stands after "than", so that it is not taken for what is added to the question ("from the robot")."""
+
+    of: Any
+
+
+says("than_marked", "{than}")(lambda than: Than(of=than))
 
 
 @says("core", "{arg}* BE {thing} [LIE|have] [much|any] {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} BE [LIE] {than_adj} {arg}* {than} {arg}*", "{arg}* DO {thing} [LIE|have] {than_adj} {arg}* {than} {arg}*", "{arg}* {thing} LIE {than_adj} {arg}* {than} {arg}*",
