@@ -151,7 +151,7 @@ def _turned(p: Parts, bag: dict[str, Any]) -> Any:
     moments, unit = p.all(T.Moment), p.one(str, "")
     if len(moments) == 2:
         bag["span"] = T.Span(begin=moments[0], end=moments[1])
-    if not bag.keys() & {"span", "total"} and "deg" not in (unit, bag.get("unit")):
+    if "span" not in bag and not p.mover and "deg" not in (unit, bag.get("unit")):
         return None
     if unit:
         bag.setdefault("unit", unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from spatial_mllm_ros.language import comparing, motion, relations, sightings, things, ways  # noqa: F401  parts of the grammar
+from spatial_mllm_ros.language import comparing, measuring, motion, relations, sightings, things, ways  # noqa: F401  parts of the grammar
 from spatial_mllm_ros.language.chart import Chart, Work
 from spatial_mllm_ros.language.phrases import GRAMMAR, IT, LEXICON, rebuilt
 from spatial_mllm_ros.language.questions import Both

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+from spatial_mllm_ros.language.choosing import extreme
 from spatial_mllm_ros.language.phrases import GRAMMAR, Arg, Things, says
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, How, Superlative, distance
@@ -16,7 +17,6 @@ from spatial_mllm_ros.language.sentences import (
     all_finished,
     asked,
     compared,
-    extreme,
     over_list,
     parted,
     values,
