@@ -17,7 +17,8 @@ from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from spatial_mllm_ros.language.chart import ANYTHING, Chart
-from spatial_mllm_ros.language.phrases import GRAMMAR, ROOMS, speakable
+from spatial_mllm_ros.language.nouns import speakable
+from spatial_mllm_ros.language.phrases import GRAMMAR, ROOMS
 from spatial_mllm_ros.language.sentences import FRAMED, settled, unit_fits
 from spatial_mllm_ros.language.tokens import MAX_CHARACTERS, Token, tokens_of
 from spatial_mllm_ros.queries import asks as a

@@ -23,10 +23,7 @@ from spatial_mllm_ros.language.sentences import (
 from spatial_mllm_ros.queries import asks as A
 from spatial_mllm_ros.queries import operands as O
 
-
-@says("than", "than {thing} [is|are|am|do|does|would be|'s]")
-def _than(thing: O.Operand) -> Any:
-    return (("subj", thing),)
+says("than", "than {thing} [is|are|am|do|does|would be|'s]")(lambda thing: (("subj", thing),))
 
 
 @says("than", "than {thing} (was|were|did|has been|had been)")
@@ -41,8 +38,6 @@ says("than", "than from {thing}", "than that from {thing}")(lambda t: (("from", 
 says("than", "than to {thing}", "than the distance to {thing}", "than that to {thing}")(lambda t: (("to", t),))
 says("than", "than that of {thing}", "than the one (of|at|in) {thing}")(lambda t: (("subj", t),))
 says("than", "than {when}", "than it was {when}")(lambda t: (("time", t),))
-
-
 says("than_marked", "{than}")(lambda than: Than(of=than))
 
 
@@ -71,34 +66,19 @@ def more(p: Parts, bag: dict[str, Any], negated: bool) -> Any:
 # ---- which of several
 
 
-@says("superlative", "[the] {most_adj}")
-def _most(adj: Any) -> Any:
-    return Superlative(adj.scale, adj.sign)
-
-
+says("superlative", "[the] {most_adj}")(lambda adj: Superlative(adj.scale, adj.sign))
 says("superlative", "[the] {ordinal} {most_adj}", "[the] {ordinal} {more_adj}")(lambda rank, adj: Superlative(adj.scale, adj.sign, rank))
 says("superlative", "the most {scale_noun}")(lambda s: Superlative(s, MORE))
 says("superlative", "the least {scale_noun}")(lambda s: Superlative(s, LESS))
-says(
-    "superlative",
-    "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}",
-)(lambda s: Superlative(s, MORE))
+says("superlative", "(the|at the|at a|a) [camera] (greater|larger|greatest|largest|bigger|higher|longer|highest|longest) {scale_noun}")(lambda s: Superlative(s, MORE))
 says("superlative", "(the|at the|at a|a) (smaller|smallest|lesser|shorter|shortest|lower|lowest|least) {scale_noun}")(
     lambda s: Superlative(s, LESS)
 )
-says(
-    "comparative",
-    "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]",
-    "more {adj}",
-    "the more {adj} [one|point|of the two]",
-)(lambda adj: Superlative(adj.scale, adj.sign))
+says("comparative", "[the] {more_adj} [one|point|object|thing|spot|of the two|of both|of them|item]", "more {adj}",
+     "the more {adj} [one|point|of the two]")(lambda adj: Superlative(adj.scale, adj.sign))
 says("than_adj", "{more_adj}", "the {more_adj} one", "more {adj}")(same)
 says("than_adj", "less {adj}")(lambda adj: Adjective(adj[0], -adj[1]))
-says(
-    "than_adj",
-    "at a (greater|larger|longer|bigger|higher) {scale_noun}",
-    "a (greater|larger|longer|bigger|higher) {scale_noun}",
-)(lambda s: Adjective(s, MORE))
+says("than_adj", "at a (greater|larger|longer|bigger|higher) {scale_noun}", "a (greater|larger|longer|bigger|higher) {scale_noun}")(lambda s: Adjective(s, MORE))
 says("than_adj", "at a (smaller|shorter|lesser|lower) {scale_noun}", "a (smaller|shorter|lesser|lower) {scale_noun}")(
     lambda s: Adjective(s, LESS)
 )
@@ -193,11 +173,8 @@ def _position_of(p: Parts, bag: dict[str, Any]) -> Any:
     return where_is(p.things[0], bag)
 
 
-says(
-    "arg",
-    "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}",
-    "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} [and] [am] (facing|looking at|face|look at|looking towards) {thing}",
-)(lambda at, facing: Arg("view", A.Viewpoint(at=at, facing=facing)))
+says("arg", "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towards)] {thing}",
+     "(if|when) (i|you) (am|are|stand|were|was) [standing] (at|by) {thing} [and] [am] (facing|looking at|face|look at|looking towards) {thing}")(lambda at, facing: Arg("view", A.Viewpoint(at=at, facing=facing)))
 says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(
     lambda facing, at: Arg("view", A.Viewpoint(at=at, facing=facing))
 )
@@ -228,6 +205,4 @@ def _pixel(p: Parts, bag: dict[str, Any]) -> Any:
 
 
 says("seen_image", "the {moment_mark} (image|frame|picture)", "the IMAGE [TAKEN] (at|from|of) {moment}")(lambda moment: Arg("shot", moment))
-says(
-    "arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen"
-)(lambda: Arg("image", True))
+says("arg", "(in|on|within|to) (the|its) (image|picture|frame|screen|camera frame|camera image|photo|view)", "on screen")(lambda: Arg("image", True))

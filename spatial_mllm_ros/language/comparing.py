@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from spatial_mllm_ros.language.additions import FLIPPED
 from spatial_mllm_ros.language.motion import moved
-from spatial_mllm_ros.language.phrases import FLIPPED, GRAMMAR, Bound, Quantity, Things, says
+from spatial_mllm_ros.language.phrases import GRAMMAR, Bound, Quantity, Things, says
 from spatial_mllm_ros.language.scales import LESS, MORE, Adjective, distance, measures
 from spatial_mllm_ros.language.sentences import (
     COMPARED,

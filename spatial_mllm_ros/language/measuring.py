@@ -33,13 +33,9 @@ says("pre", "(horizontal|bird 's eye|xy|lateral|2d|ground|planar|top view|map|fl
     lambda: Arg("metric", M.Metric.HORIZONTAL)
 )
 says("pre", "vertical")(lambda: Arg("metric", M.Metric.VERTICAL))
-says(
-    "pre",
-    "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)",
-    "straight line point to point",
-    "metric 3d",
-    "real 3d",
-)(lambda: Arg("metric", M.Metric.STRAIGHT))
+says("pre",
+     "(straight line|straight|euclidean|direct|perpendicular|metric|relative|total|resulting|line of sight|camera|real world|real life|3d|3 d|shortest|metric|actual|real|physical|absolute|linear|real world|point to point|point - to - point|net|three dimensional|exact|spatial|true|as the crow flies|space|3d euclidean|euclidean 3d)",
+     "straight line point to point", "metric 3d", "real 3d")(lambda: Arg("metric", M.Metric.STRAIGHT))
 says("pre", "camera", "camera - to")(lambda: Arg("", None))
 says("pre", "{t}")(lambda t: Arg("time", t))
 
@@ -65,11 +61,7 @@ def noun_phrase(*parts: Any) -> Measured | None:
 
 
 says("measured", "[DET] {pre}* {scale_noun} {arg}*")(noun_phrase)
-
-
-@says("measured", "{thing} POSS {pre}* {scale_noun} {arg}*", "{named_before} {pre}* {scale_noun} {arg}*")
-def _of_thing(thing: O.Operand, *rest: Any) -> Any:
-    return noun_phrase(("subj", thing), *rest)
+says("measured", "{thing} POSS {pre}* {scale_noun} {arg}*", "{named_before} {pre}* {scale_noun} {arg}*")(lambda thing, *rest: noun_phrase(("subj", thing), *rest))  # fmt: skip
 
 
 @GRAMMAR.native("named_before", [ANYTHING])
@@ -129,19 +121,9 @@ says("how", "how many {unit} [is it|are there|is there|of path]", "[by] how many
         unit,
     )
 )
-says(
-    "how",
-    "[at|by|in|from] (what|which) [DET] {scale_noun}",
-    "how much [of a] {scale_noun}",
-    "[up] to what {scale_noun}",
-    "[what is] the {scale_noun} at which",
-    "what (horizontal|vertical) {scale_noun}",
-    "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}",
-    "(what|which) (real|exact|vertical) {scale_noun}",
-    "what BE the {scale_noun}",
-    "how much",
-    "how large a {scale_noun}",
-)(lambda noun="far": How(noun))
+says("how", "[at|by|in|from] (what|which) [DET] {scale_noun}", "how much [of a] {scale_noun}", "[up] to what {scale_noun}",
+     "[what is] the {scale_noun} at which", "what (horizontal|vertical) {scale_noun}", "how (big|large|great|wide|long) [of] [DET|a] {scale_noun}",
+     "(what|which) (real|exact|vertical) {scale_noun}", "what BE the {scale_noun}", "how much", "how large a {scale_noun}")(lambda noun="far": How(noun))
 
 
 BEING = "(BE|DO|HAVE|CAN|would)"
@@ -245,11 +227,8 @@ m("height of {thing} above {thing}", "height [that] {thing} (is at|has|is) above
     lambda x, y: M.Height(of=x, above=y)
 )
 m("angle at {thing} between {thing} and {thing}")(lambda v, x, y: M.Angle(a=x, vertex=v, b=y))
-m(
-    "angle between {list} (at|seen from|as seen from|viewed from|from) {thing}",
-    "angle (at|seen from|from) {thing} [,] between {list}",
-    "angle that {list} make at {thing}",
-)(
+m("angle between {list} (at|seen from|as seen from|viewed from|from) {thing}", "angle (at|seen from|from) {thing} [,] between {list}",
+  "angle that {list} make at {thing}")(
     lambda x, y: (
         (M.Angle(a=x[0], vertex=y, b=x[1]) if len(x) == 2 else None)
         if isinstance(x, tuple)
@@ -279,20 +258,14 @@ m("angle [that|which] {mover} [has] TURN [to the left|left]", "angle {mover} [ha
 m("angle [that|which] {mover} TURN (to the left|left)", "left turn of {mover}")(lambda *_: M.Turn(about_up=True))
 GRAMMAR.table("axis", {w: a for a, ws in {M.Axis.FORWARD: "forward, forwards, ahead", M.Axis.LEFT: "leftward, left, to the left, leftwards, lateral, sideways, laterally", M.Axis.UP: "upward, up, upwards"}.items() for w in ws.split(", ")})  # fmt: skip
 m("{axis} (movement|motion|displacement|shift|part of the movement) [of {mover}]")(lambda axis, *_: M.Shift(axis=axis))
-m(
-    "(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}",
-    "{owner} (heading|yaw|yaw angle|heading angle|orientation)",
-)(lambda *_: M.Heading())
+m("(heading|yaw|compass heading|view direction|viewing direction|orientation) of {mover}", "{owner} (heading|yaw|yaw angle|heading angle|orientation)")(lambda *_: M.Heading())
 m("(speed|velocity) of {mover}", "{owner} (speed|velocity)", "current speed [of {mover}]")(lambda *_: M.Speed())
 m("(mean|average) (speed|velocity) [of {mover}]", "{owner} (mean|average) (speed|velocity)")(lambda *_: M.MeanSpeed())
 m("time [that] {mover} [was|has|had|spent] (stood still|standing still|still|stopped|stationary|not moving)")(
     lambda *_: M.TimeSpent(moving=False)
 )
 m("time [that] {mover} [was|has|had|spent] (MOVE|TRAVEL|moving)")(lambda *_: M.TimeSpent(moving=True))
-m(
-    "closest approach of {mover} to {thing}",
-    "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}",
-)(lambda _, x: M.ClosestApproach(to=x))
+m("closest approach of {mover} to {thing}", "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}")(lambda _, x: M.ClosestApproach(to=x))
 m("[least|closest|nearest|smallest|shortest] distance [that|at which|from which] {thing} was [ever] seen [from]", "(closest|nearest) [that] {thing} was [ever] seen [from]")(lambda x: M.SeenDistance(of=x))
 
 
@@ -302,15 +275,11 @@ def elapsed(args: Any) -> Any:
     return None if bag is None or span is None or span == T.WHOLE else measure_of(M.Elapsed(span=span), tuple(bag.items()))
 
 
-says(
-    "m",
-    "[the] (time|duration|elapsed time|time difference|time span|time interval|time gap|period) [of time] [that] [elapsed|passed|went by|there is|lies|lay] {arg}*",
-)(elapsed)
+says("m",
+     "[the] (time|duration|elapsed time|time difference|time span|time interval|time gap|period) [of time] [that] [elapsed|passed|went by|there is|lies|lay] {arg}*")(elapsed)
 GRAMMAR.table("event", {"first": M.Event.FIRST, "last": M.Event.LAST, "for the first time": M.Event.FIRST, "for the last time": M.Event.LAST, "initially": M.Event.FIRST, "most recently": M.Event.LAST, "finally": M.Event.LAST, "earliest": M.Event.FIRST, "first time": M.Event.FIRST, "last time": M.Event.LAST, "latest": M.Event.LAST, "the first time": M.Event.FIRST, "the last time": M.Event.LAST, "most recent": M.Event.LAST, "first of all": M.Event.FIRST, "very first": M.Event.FIRST, "very last": M.Event.LAST})  # fmt: skip
-m(
-    "time (when|at which|that) {thing} was {event} SEEN",
-    "{event} (time|moment|instant|image|frame|sighting|observation|appearance) [at which|when|that|in which|of] [the camera|we|you] [SAW|saw] {thing} [was|is|be] [SEEN]",
-)(
+m("time (when|at which|that) {thing} was {event} SEEN",
+  "{event} (time|moment|instant|image|frame|sighting|observation|appearance) [at which|when|that|in which|of] [the camera|we|you] [SAW|saw] {thing} [was|is|be] [SEEN]")(
     lambda *v: M.SeenTime(
         of=next(x for x in v if isinstance(x, O.Operand)), event=next(x for x in v if isinstance(x, M.Event))
     )
@@ -320,44 +289,26 @@ GRAMMAR.table("counted", {w: c for c, ws in {M.Countable.FRAMES: "frames, images
 m("number of {counted}")(lambda c: M.Count(what=c))
 m("number of objects that are {thing}")(lambda x: M.ObjectCount(of=x) if isinstance(x, O.Object) else None)
 m("[total] number of {counted_object}")(lambda x: M.ObjectCount(of=x))
-m(
-    "number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}",
-    "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE",
-)(lambda x: M.SeenCount(of=x))
+m("number of (images|frames|pictures) [that|which|in which] (show|shows|contain|see) {thing}",
+  "number of (images|frames|pictures) in which {thing} (is|was) VISIBLE")(lambda x: M.SeenCount(of=x))
 m("unseen fraction of [the|this] SPACE")(M.UnseenFraction)
 m("clearance around {thing}", "free space around {thing}")(lambda x: M.Clearance(of=x))
 m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: M.Clearance(of=x, ahead=True))
 
 
-@m(
-    "[DET|shortest] (length|distance) of [the] [shortest] (route|way|path) from {thing} to {thing} [{radius}]",
-    "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]",
-    "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]",
-)
+@m("[DET|shortest] (length|distance) of [the] [shortest] (route|way|path) from {thing} to {thing} [{radius}]",
+   "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]",
+   "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]")  # fmt: skip
 def _route_length(start: O.Operand, goal: O.Operand, radius: float | None) -> M.Measure:
     start = O.Robot(at=T.Now()) if start in (O.Camera(), O.Camera(at=T.Now())) else start
     return M.RouteLength(start=start, goal=goal, radius_m=radius or 0.0)
 
 
-says(
-    "radius",
-    "for a robot (of|with [a]) radius [of] {quantity}",
-    "with [a] [robot] radius [of] {quantity}",
-    "for a [robot of] {quantity} radius",
-)(lambda q: si(q) if UNITS[q[1]].kind == "length" else None)
-m(
-    "width of the passage [of] {thing}",
-    "width of the passage from {thing} to {thing}",
-    "width of the passage between {thing} and {thing}",
-)(lambda *v: M.PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
+says("radius", "for a robot (of|with [a]) radius [of] {quantity}", "with [a] [robot] radius [of] {quantity}", "for a [robot of] {quantity} radius")(lambda q: si(q) if UNITS[q[1]].kind == "length" else None)
+m("width of the passage [of] {thing}", "width of the passage from {thing} to {thing}", "width of the passage between {thing} and {thing}")(lambda *v: M.PassageWidth(of=v[0], goal=v[1] if len(v) > 1 else None))
 
 
-@says(
-    "counted_object",
-    "{noun} [that are|which are|there are|standing|lying] {rel} {simple}",
-    "{noun}",
-    "(objects|things|items) {rel} {simple}",
-)
+@says("counted_object", "{noun} [that are|which are|there are|standing|lying] {rel} {simple}", "{noun}", "(objects|things|items) {rel} {simple}")
 def _counted_object(noun: Any, where: Any = None, to: Any = None) -> Any:
     if isinstance(noun, O.Where):
         return O.Object(pick=O.Pick.ALL, where=noun, to=where) if where is not O.Where.SAME_SURFACE else None

@@ -14,18 +14,9 @@ from spatial_mllm_ros.queries.query import Query
 
 # ---- how far it moved
 
-says(
-    "how_far",
-    "how far [away|off|out]",
-    "[by|at] how much [distance|of a distance]",
-    "(what|which) distance",
-    "how much (distance|ground|path|way|of a distance)",
-    "what length of path",
-    "over (what|which) distance",
-    "how long a (path|route|way|track|distance)",
-    "by what distance",
-    "how large a distance",
-)(lambda: "")
+says("how_far", "how far [away|off|out]", "[by|at] how much [distance|of a distance]", "(what|which) distance",
+     "how much (distance|ground|path|way|of a distance)", "what length of path", "over (what|which) distance",
+     "how long a (path|route|way|track|distance)", "by what distance", "how large a distance")(lambda: "")
 says("how_far", "[by] how many {unit} [of path]", "[by] how much in {unit}")(lambda unit: unit)
 DONE = "(DO|HAVE|BE|DID)"
 
@@ -282,16 +273,7 @@ def _moved_direction(p: Parts, bag: dict[str, Any]) -> Any:
     return None if bag.keys() - {"span"} else A.MotionDirection()
 
 
-says(
-    "sides",
-    "{side_word} or {side_word}",
-    "{side_word} {side_word} or {side_word}",
-    "{side_word} {side_word} {side_word} or {side_word}",
-    "{side_word} {side_word} {side_word} {side_word} {side_word} or {side_word}",
-    "more {side_word} or more {side_word}",
-)(lambda *_: True)
-says(
-    "side_word",
-    "[to the|to its] (left|right|front|back|rear)",
-    "(forward|forwards|backward|backwards|up|down|upward|downward|upwards|downwards|advance|retreat|go sideways|sideways|ahead|back|left|right)",
-)(lambda: True)
+says("sides", "{side_word} or {side_word}", "{side_word} {side_word} or {side_word}", "{side_word} {side_word} {side_word} or {side_word}",
+     "{side_word} {side_word} {side_word} {side_word} {side_word} or {side_word}", "more {side_word} or more {side_word}")(lambda *_: True)
+says("side_word", "[to the|to its] (left|right|front|back|rear)",
+     "(forward|forwards|backward|backwards|up|down|upward|downward|upwards|downwards|advance|retreat|go sideways|sideways|ahead|back|left|right)")(lambda: True)

@@ -33,14 +33,8 @@ says("stated", "ASK* {whether}", "(check|verify|assert|confirm|test) [that|if|wh
 says("whether", "WHETHER [.]")(lambda: True)
 
 
-@says(
-    "question",
-    "is the answer no {core}",
-    "is it false that {core}",
-    "is it not [true] that {core}",
-    "is it wrong that {core}",
-    "is it untrue that {core}",
-)
+@says("question", "is the answer no {core}", "is it false that {core}", "is it not [true] that {core}", "is it wrong that {core}",
+      "is it untrue that {core}")  # fmt: skip
 def _false(core: Any) -> Any:
     if not isinstance(core, Query) or answer_type(core) is not AnswerType.BOOLEAN:
         return None
@@ -52,16 +46,11 @@ def _both(first: Any, second: Any) -> Any:
     return Both((first, second)) if isinstance(first, Query) and isinstance(second, Query) else None
 
 
-says(
-    "aside",
-    "(thanks|thank you|answer yes or no|answer with yes or no|yes or no|answer with a (number|word)|choose one|be brief|answer briefly|a number [is enough]|single number|just (a|the) number|i need it|hello|hi|choose one of the options)",
-)(lambda: True)
-says(
-    "unit_aside",
-    "[answer|respond|reply|give|state|i need] [the|your|an|me] [answer|value|it|result|number|distance] [a number|with a number] [in] {unit} [please]",
-    "(answer|respond|reply) [with a number] in {unit}",
-    "use {unit}",
-)(same)
+says("aside",
+     "(thanks|thank you|answer yes or no|answer with yes or no|yes or no|answer with a (number|word)|choose one|be brief|answer briefly|a number [is enough]|single number|just (a|the) number|i need it|hello|hi|choose one of the options)")(lambda: True)
+says("unit_aside",
+     "[answer|respond|reply|give|state|i need] [the|your|an|me] [answer|value|it|result|number|distance] [a number|with a number] [in] {unit} [please]",
+     "(answer|respond|reply) [with a number] in {unit}", "use {unit}")(same)
 _OPENINGS = ("i have two points", "i have clicked", "i clicked", "i clicked on", "i have clicked on", "i marked", "i have marked", "here are two points", "here are", "i have", "consider", "take", "given", "there are two points", "look at", "i selected", "i have selected", "there are", "these are")  # fmt: skip
 GRAMMAR.table("opening", {words: len(words.split()) for words in _OPENINGS})
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from spatial_mllm_ros.language import comparing, measuring, motion, relations, sightings, things, ways  # noqa: F401  parts of the grammar
 from spatial_mllm_ros.language.chart import Chart, Work
-from spatial_mllm_ros.language.phrases import GRAMMAR, IT, LEXICON, rebuilt
+from spatial_mllm_ros.language.nouns import IT
+from spatial_mllm_ros.language.phrases import GRAMMAR, LEXICON, rebuilt
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.sentences import unit_fits
 from spatial_mllm_ros.language.tokens import Token

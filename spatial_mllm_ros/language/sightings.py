@@ -155,12 +155,7 @@ def _elapsed(p: Parts, bag: dict[str, Any]) -> Any:
     return None if span == T.WHOLE else A.Value(of=M.Elapsed(span=span))
 
 
-says(
-    "span",
-    "(of|for) {moment_mark} and {moment_mark}",
-    "{moment_mark} {moment_mark}",
-    "separates {moment_mark} (from|and) {moment_mark}",
-)(lambda a, b: T.Span(begin=a, end=b))
+says("span", "(of|for) {moment_mark} and {moment_mark}", "{moment_mark} {moment_mark}", "separates {moment_mark} (from|and) {moment_mark}")(lambda a, b: T.Span(begin=a, end=b))
 
 
 @asked("{how_long} (after|later than) {moment_mark} (is|was|comes|came) {moment_mark}", "{how_long} (is|was|does|did) {moment_mark} (before|earlier than) {moment_mark}",
