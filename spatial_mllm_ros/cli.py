@@ -14,6 +14,7 @@ from spatial_mllm_ros.commands.data import data_group
 from spatial_mllm_ros.commands.demo import demo_command
 from spatial_mllm_ros.commands.doctor import doctor_command
 from spatial_mllm_ros.commands.download import download_command
+from spatial_mllm_ros.commands.evaluate import eval_command
 from spatial_mllm_ros.commands.explain import explain_command
 from spatial_mllm_ros.commands.export import export_group
 from spatial_mllm_ros.commands.play import play_command
@@ -50,6 +51,7 @@ for command in (
     play_command,
     call_command,
     data_group,
+    eval_command,
     bench_group,
     download_command,
     export_group,

@@ -27,22 +27,36 @@ def drawn(image: NDArray[np.uint8], marks: Sequence[Mark], rng: np.random.Genera
         color = _color(image, at, 2 * radius, used, rng)
         used.append(color)
         cv2.circle(out, at, radius, color, -1, cv2.LINE_AA)
+    for mark, color in zip(marks, used, strict=True):
         if mark.letter:
-            _letter(out, mark.letter, at, radius, color)
+            _letter(out, mark, marks, radius, color)
     return out
 
 
 def _letter(
-    image: NDArray[np.uint8], letter: str, at: tuple[int, int], radius: int, color: tuple[int, int, int]
+    image: NDArray[np.uint8], mark: Mark, marks: Sequence[Mark], radius: int, color: tuple[int, int, int]
 ) -> None:
-    """Beside the dot, inside the image, on a thin dark or light rim so that it can be read anywhere."""
+    """Beside its dot, inside the image and off the other dots, with a thin dark or light rim so that it can be read."""
     scale = image.shape[1] / 1000
-    (wide, high), _ = cv2.getTextSize(letter, cv2.FONT_HERSHEY_SIMPLEX, scale, 2)
-    x = at[0] + 2 * radius if at[0] + 2 * radius + wide < image.shape[1] else at[0] - 2 * radius - wide
-    y = int(np.clip(at[1] + high // 2, high + 2, image.shape[0] - 3))
+    (wide, high), _ = cv2.getTextSize(mark.letter, cv2.FONT_HERSHEY_SIMPLEX, scale, 2)
+    others = np.array([(m.u, m.v) for m in marks if m is not mark]).reshape(-1, 2)
+    gap = 2 * radius
+
+    def room(corner: tuple[int, int]) -> float:
+        """Pixels between a letter with its lower left corner there and the nearest other dot or border."""
+        x, y = corner
+        low, high_ = np.array([x, y - high]), np.array([x + wide, y])
+        away = np.linalg.norm(np.maximum(0, np.maximum(low - others, others - high_)), axis=1)
+        border = min(x, y - high, image.shape[1] - x - wide, image.shape[0] - y)
+        return min(float(away.min(initial=3.0 * gap)), 3.0 * gap, border + gap if border >= 2 else -1.0)
+
+    u, v = round(mark.u), round(mark.v)
+    places = [(u + gap, v + high // 2), (u - gap - wide, v + high // 2)]
+    places += [(u - wide // 2, v - gap), (u - wide // 2, v + gap + high)]
+    x, y = max(places, key=room)
     rim = (0, 0, 0) if sum(color) > 380 else (255, 255, 255)
-    cv2.putText(image, letter, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, rim, 4, cv2.LINE_AA)
-    cv2.putText(image, letter, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 2, cv2.LINE_AA)
+    cv2.putText(image, mark.letter, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, rim, 4, cv2.LINE_AA)
+    cv2.putText(image, mark.letter, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 2, cv2.LINE_AA)
 
 
 def _color(

@@ -1,0 +1,1 @@
+"""Benchmarks from local copies: questions in, scores as published out."""
