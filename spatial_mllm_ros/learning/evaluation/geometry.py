@@ -83,7 +83,7 @@ class GeometryAnswerer:
         pose = _checked(ask.camera_pose(Stamp(stamp_ns=stamp))).pose
         T = from_quaternion(pose.orientation, pose.position)
         session = self._session
-        up = np.eye(4) if session is None else session.engine.levels.level(session.memory).T_zup_from_world
+        up = np.eye(4) if session is None else session.engine.gravity_cache.gravity(session.memory).T_zup_from_world
         return np.asarray(up @ T)
 
 
