@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from spatial_mllm_ros.commands import common, geometry, models
-from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
+from spatial_mllm_ros.commands.asking import Asking, failed, print_answer, print_table, question_options
 from spatial_mllm_ros.language.conversation import ConversationReader
 from spatial_mllm_ros.session.questions import ask
 from spatial_mllm_ros.session.reasons import COLOR_ONLY
-from spatial_mllm_ros.session.verdict import Outcome
 
 EPILOG = """
 \b
@@ -30,8 +29,8 @@ Examples:
 In the question, <p0>, <p1> ... are the --point options in order, <box0> ... the --box options and <t0> ... the --time
 options. FRAME is the name of a frame of the recording, its stamp in seconds, or +SECONDS after the first frame.
 
-Exit code: 0 when every question was put (an error code is an answer too), 1 when an answer is wrong by the truth that
-the questions file states, 2 for what is wrong with the command, or a model that cannot be loaded.
+Exit code: 0 when every question got its answer, 1 for an error code, or an answer that is not right by the truth that the
+questions file states, 2 for what is wrong with the command, or a model that cannot be loaded.
 """
 
 
@@ -109,7 +108,7 @@ def ask_command(
         from spatial_mllm_ros.visualisation.report.report import write_report
 
         common.say(f"report: {write_report(session, asked, report_folder)}")
-    if any(a.verdict is not None and a.verdict.outcome is Outcome.WRONG for a in asked):
+    if failed(asked):
         ctx.exit(1)
 
 

@@ -189,6 +189,11 @@ def print_answer(console: Console, session: Session, asked: Asked, warning: str 
     console.print(table)
 
 
+def failed(asked: list[Asked]) -> bool:
+    """Whether one got an error code, or an answer that is not right by the truth that is stated for it."""
+    return any(a.answer.error_code if a.verdict is None else a.verdict.outcome is not Outcome.RIGHT for a in asked)
+
+
 def print_table(console: Console, asked: list[Asked]) -> None:
     """Many questions, with truth and verdict where they are known, and a closing line."""
     judged = any(a.verdict is not None for a in asked)

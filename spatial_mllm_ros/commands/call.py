@@ -13,7 +13,7 @@ import click
 
 from spatial_mllm_ros.clients.client import SERVICE, SpatialQueryClient
 from spatial_mllm_ros.commands import common, models, wire
-from spatial_mllm_ros.commands.asking import Asking, print_answer, print_table, question_options
+from spatial_mllm_ros.commands.asking import Asking, failed, print_answer, print_table, question_options
 from spatial_mllm_ros.dds import MalformedPayload, ServiceNotAvailable, ServiceTimeout
 from spatial_mllm_ros.language.own_words import OwnWords
 from spatial_mllm_ros.queries.answer import Answer
@@ -24,7 +24,7 @@ from spatial_mllm_ros.session.names import LATEST, frame_name
 from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.session.questions import Asked, Question
 from spatial_mllm_ros.session.stream import Session
-from spatial_mllm_ros.session.verdict import Outcome, judge
+from spatial_mllm_ros.session.verdict import judge
 from spatial_mllm_ros.sources.source import Source, SourceInfo
 
 EPILOG = f"""
@@ -40,8 +40,8 @@ In the question, <p0>, <p1> ... are the --point options in order, <box0> ... the
 options. FRAME is latest, a stamp in seconds, +SECONDS after the first image that the node remembers, or with --source
 the name of a frame of that recording (played with its own stamps).
 {wire.ROS_ARGS_HELP}
-Exit code: 0 when every question was answered, 1 when one got an error code, or an answer that is wrong by the truth
-that the questions file states, 2 for what is wrong with the command, 3 when no node answers.
+Exit code: 0 when every question got its answer, 1 for an error code, or an answer that is not right by the truth that
+the questions file states, 2 for what is wrong with the command, 3 when no node answers.
 """
 
 
@@ -106,8 +106,7 @@ def call_command(
             print_answer(common.out(), session, asked[0])
         else:
             print_table(common.out(), asked)
-    refused = any(a.answer.error_code and a.verdict is None for a in asked)
-    if refused or any(a.verdict is not None and a.verdict.outcome is not Outcome.RIGHT for a in asked):
+    if failed(asked):
         ctx.exit(1)
 
 

@@ -60,6 +60,8 @@ REMEDIES = {
     "tf_unknown_frame": "no transform names the camera's frame or the fixed frame: run a localiser, or set fixed_frame",
     "tf_not_connected": "the camera's frame and the fixed frame are in separate TF trees: publish what joins them",
     "tf_past": "images are older than the transforms remembered: raise tf_history_s, or the images come very late",
+    "tf_once": "a mount was sent once on /tf, where it holds for that moment alone: publish it on /tf_static",
+    "no_frame_id": "the images name no frame: set frame_id in the camera's driver",
     "tf_future": "transforms come too late (raise tf_wait_s) or not any more (does the localiser run?)",
     "tf_gap": "transforms come too seldom to interpolate between: raise tf_max_gap_s, or publish them more often",
     "tf_loop": "two publishers on /tf contradict each other (a frame would be its own ancestor): stop one of them",

@@ -405,7 +405,7 @@ class LiveEngine:
 
     def _doubts(self) -> tuple[Doubt, ...]:
         """What speaks against the settings."""
-        doubts = [self._watch.doubt()]
+        doubts = [self._watch.doubt(self._above_camera())]
         scene = self._scene
         return (*(doubt for doubt in doubts if doubt is not None), *scene.assembler.doubts, *scene.memory.doubts)
 
@@ -501,8 +501,8 @@ class LiveEngine:
                     continue
                 if self._pose_frame and frame_name(child) == self._pose_frame:
                     continue  # pose_topic tells that
-                if not static and frame_name(child) in self._above_camera():
-                    self._watch.add(parent, child, stamp, T)
+                if static or frame_name(child) in self._above_camera():
+                    self._watch.add(parent, child, stamp, T, static)
                 self._add_transform(parent, child, stamp, T, static)
 
         def pose(message: Any) -> None:

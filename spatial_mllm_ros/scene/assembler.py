@@ -291,12 +291,9 @@ class FrameAssembler:
                     raise _Wait
                 model = self._of_another_clock(state, color)
             if model is None:
-                self.refused["camera_size" if state.infos else "no_camera_info"] += 1
-                for info in state.infos[-1:]:
-                    self.texts["camera_size"] = (
-                        f"images of {color.size[0]}x{color.size[1]}, CameraInfo of {info.camera.width}x{info.camera.height}, "
-                        f"the latest {apart_words(color.stamp_ns, info.stamp_ns)} than the image"
-                    )
+                reason, text = _without_info(state.infos, color)
+                self.refused[reason] += 1
+                self.texts[reason] = text
                 return None
 
         with_depth = state.name not in self._color_only
@@ -456,6 +453,17 @@ def _nearest_depth(state: _Camera, color: _Color) -> str:
         return f"{at}: no depth image of its time, {latest}"
     nearest = min((d.stamp_ns for d in state.depths), key=lambda stamp: abs(stamp - color.stamp_ns))
     return f"{at}: the nearest depth image is {apart_words(color.stamp_ns, nearest)}"
+
+
+def _without_info(infos: list[_Info], color: _Color) -> tuple[str, str]:
+    """Why an image has no CameraInfo: the reason, and in words."""
+    if not infos:
+        return "no_camera_info", "none came"
+    fitting = [info for info in infos if (info.camera.width, info.camera.height) == color.size]
+    if fitting:
+        return "no_camera_info", f"the first CameraInfo is {apart_words(color.stamp_ns, fitting[0].stamp_ns)} than the image"
+    sizes = f"images of {color.size[0]}x{color.size[1]}, CameraInfo of {infos[-1].camera.width}x{infos[-1].camera.height}"
+    return "camera_size", f"{sizes}, the latest {apart_words(color.stamp_ns, infos[-1].stamp_ns)} than the image"
 
 
 def _note_info(infos: list[_Info], info: _Info) -> None:

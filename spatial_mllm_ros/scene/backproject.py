@@ -23,9 +23,10 @@ def camera_points(frame: Frame, stride: int = 1, max_depth_m: float = np.inf) ->
     if frame.depth is None or frame.camera is None:
         raise ValueError("only a frame with depth and a camera model has points")
     first = stride // 2
-    z = depth_to_metres(frame.depth[first::stride, first::stride])
+    values = frame.depth[first::stride, first::stride]
+    z = depth_to_metres(values)
     with np.errstate(invalid="ignore"):
-        index = np.flatnonzero(z <= max_depth_m)  # NaN compares false
+        index = np.flatnonzero((values <= _limit(values.dtype, max_depth_m)) & np.isfinite(z))
     rays = frame.camera.rays(stride).reshape(-1, 3)
     points = np.take(rays, index, axis=0)
     points *= np.take(z, index)[:, None]
@@ -71,6 +72,11 @@ def extend_bounds(
     return low, high
 
 
+def _limit(dtype: np.dtype, max_depth_m: float) -> float:
+    """The largest value of depth that is taken, in its own unit: at the bound itself, however that rounds."""
+    return max_depth_m * (1000.0 if dtype == DEPTH_MM else 1.0) * (1 + 1e-6)
+
+
 class _Blocks:
     """A camera's image cut into blocks of pixels.
 
@@ -101,11 +107,11 @@ class _Blocks:
     def depth(self, depth: NDArray[Any], max_depth_m: float) -> NDArray[Any]:
         """Depth [rows, BLOCK_PX, columns, BLOCK_PX] in its own unit, 0 where there is no data up to ``max_depth_m``."""
         if depth.dtype == DEPTH_MM:
-            limit = min(max_depth_m * 1000, 65535)
+            limit = min(_limit(depth.dtype, max_depth_m), 65535)
             clean = depth if limit >= 65535 or depth.max() <= limit else np.where(depth <= limit, depth, 0)
         else:
             with np.errstate(invalid="ignore"):
-                clean = np.where((depth > 0) & (depth <= min(max_depth_m, 1e9)), depth, np.float32(0))
+                clean = np.where((depth > 0) & (depth <= min(_limit(depth.dtype, max_depth_m), 1e9)), depth, np.float32(0))
         if (self.rows * BLOCK_PX, self.columns * BLOCK_PX) != depth.shape:
             clean = np.pad(
                 clean, ((0, self.rows * BLOCK_PX - self.height), (0, self.columns * BLOCK_PX - self.width))

@@ -24,11 +24,13 @@ class DepthFormat:
     """What the format of a recording says of its depth.
 
     unit_m: metres of one count; None: what the type of the images says. nearest_m: nothing nearer is measured by the cameras
-    that the format was made for; 0: nothing is known of them.
+    that the format was made for; 0: nothing is known of them. assumed: nothing in the recording tells the unit, it is only
+    what is usual for its layout.
     """
 
     unit_m: float | None = None
     nearest_m: float = 0.0
+    assumed: bool = False
 
 
 AS_IT_IS = DepthFormat()
@@ -73,7 +75,7 @@ def _from_floats(raw: NDArray, unit_m: float, settings: InputSettings) -> NDArra
     if settings.min_depth_m:
         none.append(metres < settings.min_depth_m)
     if settings.max_depth_m:
-        none.append(metres > settings.max_depth_m)
+        none.append(metres > settings.max_depth_m * (1 + 1e-6))  # however the bound rounds
     found = [mask for mask in none if mask.any()]
     return np.where(np.logical_or.reduce(found), np.float32(np.nan), metres) if found else metres
 

@@ -64,7 +64,7 @@ class DepthScale:
     """
 
     def __init__(self, depth: DepthFormat = AS_IT_IS) -> None:
-        self._unit_m, self._nearest_m = depth.unit_m, depth.nearest_m
+        self._unit_m, self._nearest_m, self._assumed = depth.unit_m, depth.nearest_m, depth.assumed
         self._too_near: deque[float] = deque(maxlen=MEDIANS)
         self._medians: deque[float] = deque(maxlen=MEDIANS)
         self._kept: deque[DepthSample] = deque(maxlen=KEPT)
@@ -131,12 +131,27 @@ class DepthScale:
         elif (share := float(np.median(self._too_near))) > TOO_NEAR:
             what = f"{share:.0%} of the depth is nearer than {self._nearest_m} m, where cameras of this format measure nothing"
         else:
-            return None
+            return self._unconfirmed(middle)
         return Doubt(
             kind="depth_scale",
             text=what,
             remedy=self._remedy(None),
             confidence=0.3,
+        )
+
+    def _unconfirmed(self, middle: float) -> Doubt | None:
+        """That nothing but habit tells the unit: neither the recording, nor, by its motion, the camera."""
+        if not self._assumed or self.factor is not None:
+            return None
+        unit_m = _plain(self._unit_m or COUNT_M)
+        return Doubt(
+            kind="depth_unconfirmed",
+            text=(
+                f"the depth unit is not confirmed, for nothing moved that could show it: {unit_m} m a count is only what is "
+                f"usual, and places half of what is seen beyond {middle:.2f} m"
+            ),
+            remedy=f"set depth_unit_m, to {unit_m} if that is right",
+            confidence=0.6,
         )
 
     def _remedy(self, factor: float | None) -> str:

@@ -18,6 +18,8 @@ Stddev = tuple[float, float]
 NO_STDDEV: Stddev = (0.0, 0.0)
 PREFERRED_ROOTS = ("map", "odom", "world")
 PART_OF_A_ROBOT = re.compile(r"base|body|chassis|footprint|robot|link$|camera|optical|imu|lidar|laser|sensor")
+ONCE_NS = 3 * SECOND
+"""A transform that was told once, and not again for so long, was meant to hold."""
 RESTART_AFTER = 10
 """So many transforms in a row from before the history mean that the publisher's clock was set back."""
 
@@ -68,6 +70,18 @@ class TransformGap(TransformError):
     def __init__(self, message: str, gap_ns: int) -> None:
         super().__init__(message)
         self.gap_ns = gap_ns
+
+
+class SentOnce(TransformError):
+    """A moving transform of which there is only one, long before or after: a mount that belongs on tf_static."""
+
+    reason = "tf_once"
+
+
+class NoFrame(TransformError):
+    """No frame was named."""
+
+    reason = "no_frame_id"
 
 
 class TransformLoop(TransformError):
@@ -193,6 +207,8 @@ class TransformTree:
         """
         target, source = frame_name(target), frame_name(source)
         for name in (target, source):
+            if not name:
+                raise NoFrame("its header.frame_id is empty")
             if name not in self._frames:
                 known = ", ".join(list(self._frames)[:20]) or "none"
                 raise UnknownFrame(f"frame {name!r} is in no transform received so far; known frames: {known}")
@@ -291,6 +307,8 @@ class TransformTree:
             return edge.transforms[0]
         after = bisect_left(stamps, stamp_ns)
         name = f"{edge.parent} -> {child}"
+        if len(stamps) == 1 and abs(stamp_ns - stamps[0]) > ONCE_NS:
+            raise SentOnce(f"{name} was told once, {apart_words(stamp_ns, stamps[0])} than the time asked, and not as static")
         if after == len(stamps):
             by = stamp_ns - stamps[-1]
             raise ExtrapolationIntoFuture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,16 +16,22 @@ OFTEN = 5
 """So many contradictions are more than a restart or a correction by a localiser."""
 SOON_NS = 500_000_000
 """Two publishers take turns within this; a frame that is back where it was after longer may have gone there."""
+MOSTLY, FAR_STEPS = 0.4, 4.0
+"""Two publishers contradict each other in so many transforms, or by so many usual steps; jitter does neither."""
 APART_M, APART_RAD = 0.03, 0.03
 """Transforms closer together than this do not contradict each other."""
 
 
 @dataclass
 class _Child:
-    """What was last heard of a frame: stamps, parents and transforms."""
+    """What was last heard of a frame: stamps, parents and transforms. steps: of late, m. seen, contradictions, leaps: how
+    many transforms could contradict those before, did, and did by far more than a step."""
 
     latest: deque[tuple[int, str, Transform]] = field(default_factory=lambda: deque(maxlen=2))
+    steps: deque[float] = field(default_factory=lambda: deque(maxlen=40))
+    seen: int = 0
     contradictions: int = 0
+    leaps: int = 0
 
 
 class TransformWatch:
@@ -37,37 +44,61 @@ class TransformWatch:
     def __init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._found: dict[str, str] = {}
+        self._statics: dict[str, tuple[str, Transform]] = {}
 
-    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform) -> None:
-        """A transform, in the order in which they come."""
+    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform, static: bool = False) -> None:
+        """A transform, in the order in which they come. static: it holds at all times."""
         parent, name = frame_name(parent), frame_name(child)
+        if static:
+            former = self._statics.setdefault(name, (parent, T_parent_child))
+            if former[0] != parent or _apart(former[1], T_parent_child):
+                off = _by(former[1], T_parent_child)
+                self._found[name] = f"{name} is fixed in {former[0]} {off} from where it is fixed in {parent}"
+            return
         state = self._children.setdefault(name, _Child())
         latest = state.latest
+        if latest and latest[-1][0] == stamp_ns and stamp_ns:
+            if parent != latest[-1][1] or _apart(latest[-1][2], T_parent_child):
+                where = f"{latest[-1][1]} and {parent}" if parent != latest[-1][1] else parent
+                off = _by(latest[-1][2], T_parent_child)
+                self._count(state, name, f"{name} has two places in {where} at one moment, {off} apart", certain=True)
+            return  # one of the two counts here: were both remembered, every transform would seem to leap
         if len(latest) >= 2 and abs(stamp_ns - latest[-2][0]) < SOON_NS:
             (_, parent_0, T_0), (_, parent_1, T_1) = latest[-2], latest[-1]
+            state.seen += 1
             if parent == parent_0 != parent_1:
-                self._count(state, name, f"{name} hangs below {parent} and {parent_1} in turn")
+                self._count(state, name, f"{name} hangs below {parent} and {parent_1} in turn", certain=True)
             elif parent == parent_0 == parent_1 and _apart(T_0, T_1) and _leaps_back(T_0, T_1, T_parent_child):
-                off = invert(T_1) @ T_parent_child
-                by = f"{np.linalg.norm(off[:3, 3]):.2f} m and {np.degrees(rotation_angle(off)):.0f} degrees"
-                self._count(state, name, f"{parent} -> {name} leaps to and fro by {by}")
+                step = float(np.linalg.norm(T_parent_child[:3, 3] - T_1[:3, 3]))
+                state.leaps += len(state.steps) >= OFTEN and step > FAR_STEPS * float(np.median(state.steps))
+                self._count(state, name, f"{parent} -> {name} leaps to and fro by {_by(T_1, T_parent_child)}")
+        if latest and latest[-1][1] == parent:
+            state.steps.append(float(np.linalg.norm(T_parent_child[:3, 3] - latest[-1][2][:3, 3])))
         latest.append((stamp_ns, parent, T_parent_child))
 
-    def _count(self, state: _Child, name: str, text: str) -> None:
+    def _count(self, state: _Child, name: str, text: str, certain: bool = False) -> None:
+        """certain: no jitter of a single publisher looks like that."""
         state.contradictions += 1
-        if state.contradictions >= OFTEN:
+        often = certain or state.leaps >= OFTEN or state.contradictions >= MOSTLY * state.seen
+        if state.contradictions >= OFTEN and often:
             self._found[name] = f"{text}, {state.contradictions} times"
 
-    def doubt(self) -> Doubt | None:
-        """That publishers contradict each other; None as long as they do not."""
-        if not self._found:
+    def doubt(self, chain: Collection[str]) -> Doubt | None:
+        """That publishers contradict each other about one of the frames of a chain; None as long as they do not."""
+        found = [text for name, text in self._found.items() if name in chain]
+        if not found:
             return None
         return Doubt(
             kind="tf_publishers",
-            text="two publishers tell different transforms: " + "; ".join(self._found.values()),
+            text="two publishers tell different transforms: " + "; ".join(found),
             remedy="stop one of them, or name the robot whose transforms count (tf_namespace)",
             confidence=0.3,
         )
+
+
+def _by(a: Transform, b: Transform) -> str:
+    off = invert(a) @ b
+    return f"{np.linalg.norm(off[:3, 3]):.2f} m and {np.degrees(rotation_angle(off)):.0f} degrees"
 
 
 def _apart(a: Transform, b: Transform) -> bool:
@@ -78,8 +109,6 @@ def _apart(a: Transform, b: Transform) -> bool:
 def _leaps_back(before: Transform, between: Transform, now: Transform) -> bool:
     """Whether ``now`` is much closer to what was two transforms ago than to the last one."""
     back, leap = invert(before) @ now, invert(between) @ now
-    return (
-        _apart(between, now)
-        and float(np.linalg.norm(back[:3, 3])) <= float(np.linalg.norm(leap[:3, 3])) / 2
-        and rotation_angle(back) <= max(rotation_angle(leap) / 2, APART_RAD / 2)
-    )
+    by_m, leap_m = (float(np.linalg.norm(T[:3, 3])) for T in (back, leap))
+    by_rad, leap_rad = rotation_angle(back), rotation_angle(leap)
+    return (leap_m > APART_M and by_m <= leap_m / 2) or (leap_rad > APART_RAD and by_rad <= leap_rad / 2)

@@ -74,6 +74,11 @@ HELP: dict[str, str] = {
     ),
     "tf_not_connected": "no chain of transforms leads from the camera to the fixed frame: set world_frame, or record them",
     "tf_past": "the transforms begin after the image: record them from before the images on",
+    "tf_once": (
+        "a mount that never changes was sent once on /tf, where it holds for that moment alone: publish it on /tf_static "
+        "(static_transform_publisher, robot_state_publisher)"
+    ),
+    "no_frame_id": "the images name no frame: set the frame_id of the camera's driver, or name it in TF as it does",
     "tf_future": "the transforms end before the image: does the localiser run on, and were its last ones recorded?",
     "tf_gap": "transforms come too seldom to interpolate between: raise tf_max_gap_s, or publish them more often",
     "info_clock": "CameraInfo is stamped by another clock than its images: its calibration is used for all of them",

@@ -17,6 +17,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spatial_mllm_ros.scene.assembler import AssemblerSettings, FrameAssembler
 from spatial_mllm_ros.scene.camera import InvalidCamera
+from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS
 from spatial_mllm_ros.scene.depth import DepthFormat, depth_unit_m
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import BODY, Doubt, InputSettings
@@ -49,6 +50,8 @@ from spatial_mllm_ros.sources.topics import (
 SENSOR_KEY = "spatial_mllm_ros.sensor"
 LOOK_FOR_ROOT_NS = 10_000_000_000
 STAMP_TOLERANCE_NS = 500_000
+BEFORE_EVERYTHING = -(2**63)
+LATE_INFO_NS = 500_000_000
 # The types read here have not changed between releases, so that definitions in the bag are not needed, and one that
 # cannot be parsed, of a type that nobody asked for, is no obstacle.
 Handler = Callable[[Any], list[Frame]]
@@ -89,6 +92,8 @@ class BagSource:
         self.doubts: list[Doubt] = []
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
+        self._firsts: dict[str, Any] = {}
+        """The first message of each topic of images and CameraInfo that decodes."""
         topics = self._topics()
         self._sizes = {t.name: t.size for t in topics if t.type in IMAGE_TYPES}
         asked = CameraTopics(
@@ -103,9 +108,9 @@ class BagSource:
         tf_topics = [c.topic for c in self._files.counts if c.type == TF_TYPE]
         used, others = tf_namespaces(tf_topics, color.name, settings.tf_namespace)
         self._tf = [c for c in self._files.counts if c.type == TF_TYPE and c.topic in used]
-        self._poses = self._pose_channel(settings.pose_topic)
         self._statics = self._static_transforms()
         tree, root = self._first_transforms(color.frame_id)
+        self._poses = self._pose_channel(settings.pose_topic or ("" if root or settings.static else self._only_odometry()))
         self._pose_frame, pose_parent, pose_words = self._whose_pose(tree, color.frame_id)
         self._world_frame = frame_name(settings.world_frame) or pose_parent or root
         self._up = {*tree.ancestors(color.frame_id), self._pose_frame}
@@ -164,6 +169,7 @@ class BagSource:
         for static in self._statics:
             if frame_name(static[1]) != self._pose_frame:
                 assembler.add_transform(*static, static=True)
+        self._begin_with_info(assembler)
         handlers = self._handlers(assembler, watch)
         wanted = {channel for channel in self._files.counts if (channel.topic, channel.type) in handlers}
 
@@ -173,10 +179,10 @@ class BagSource:
             yield from assembler.flush()
 
         for frame in assembled():
-            for doubt in (watch.doubt(), *assembler.doubts):
+            for doubt in (watch.doubt(self._up), *assembler.doubts):
                 self._tell(doubt)
             yield frame
-        self._tell(watch.doubt())
+        self._tell(watch.doubt(self._up))
         self._doubt("damaged_bag", "; ".join(self._files.remarks), WHAT_TO_DO)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
@@ -195,6 +201,21 @@ class BagSource:
                     continue  # counted when the frames are read
         return tree
 
+    def _begin_with_info(self, assembler: FrameAssembler) -> None:
+        """Images from before the first CameraInfo take that one: a camera is calibrated before it is switched on."""
+        for camera in self.cameras:
+            for topic, image, add in (
+                (camera.info, camera.color, assembler.add_camera_info),
+                (camera.depth_info, camera.depth, assembler.add_depth_info),
+            ):
+                first = self._firsts.get(topic or "")
+                if first is not None and image is not None:
+                    try:
+                        model = messages.camera_model(first, is_rectified(image), self._sizes.get(image))
+                    except InvalidCamera:
+                        continue  # counted when it is read
+                    add(BEFORE_EVERYTHING, model, camera.color)
+
     @cached_property
     def _stamps(self) -> list[int]:
         colors = {camera.color for camera in self.cameras}
@@ -209,6 +230,11 @@ class BagSource:
         """Note a doubt, the latest of each kind."""
         if doubt is not None:
             self.doubts[:] = [*(d for d in self.doubts if d.kind != doubt.kind), doubt]
+
+    def _only_odometry(self) -> str:
+        """The one Odometry topic of a bag whose TF places the camera nowhere; '' where there is none, or several."""
+        there = [c.topic for c, count in self._files.counts.items() if c.type == POSE_TYPES[0] and count]
+        return there[0] if len(there) == 1 else ""
 
     def _pose_channel(self, topic: str) -> Channel | None:
         """The channel of the pose topic, None when none is asked for. Raises SourceError."""
@@ -245,7 +271,7 @@ class BagSource:
 
         for camera in self.cameras:
             body = ", a body frame" if self._settings.image_frame == BODY else ""
-            yield f"color: {described(camera.color)}{body}; CameraInfo: {camera.info or 'none'}"
+            yield f"color: {described(camera.color)}{body}; CameraInfo: {camera.info or 'none'}{self._late(camera)}"
             if camera.depth is None:
                 yield "depth: none"
                 continue
@@ -266,12 +292,25 @@ class BagSource:
             yield "poses: none needed, the camera does not move"
         elif self._poses is not None:
             frames = f"of {self._pose_frame} ({pose_words}) in {self._world_frame}"
+            frames += "" if self._settings.pose_topic else ", as TF places the camera nowhere"
             yield f"poses: {self._poses.topic} ({self._poses.type}, {counts[self._poses.topic] / span_s:.1f} Hz) {frames}"
         else:
+            others = [c.topic for c, count in self._files.counts.items() if c.type in POSE_TYPES and count]
             fixed = self._world_frame or "none found: frames come without pose"
+            if others and not self._world_frame:
+                fixed += f"; pose_topic could be {' or '.join(others)}"
             yield f"poses: TF of {', '.join(tf) or 'no topic'}; fixed frame: {fixed}"
         if other_tf and not self._settings.static:
             yield f"not read: {', '.join(other_tf)}, of other robots; tf_namespace chooses"
+
+    def _late(self, camera: CameraTopics) -> str:
+        """How much later the first CameraInfo is than the first image, in words, where it is plainly."""
+        if camera.info is None or camera.info not in self._firsts:
+            return ""
+        first, image = (messages.stamp_ns(self._firsts[t].header.stamp) for t in (camera.info, camera.color))
+        late = first > image + LATE_INFO_NS and first - image < OTHER_CLOCK_NS
+        by_s = (first - image) / 1e9
+        return f", whose first message comes {by_s:.1f} s later and is taken for the images before" if late else ""
 
     def _messages(
         self, channels: Collection[Channel], stop: int | None = None, refused: Counter[str] | None = None
@@ -295,6 +334,7 @@ class BagSource:
                 continue
             encoding = str(getattr(message, "encoding", getattr(message, "format", "")))
             size = (int(message.width), int(message.height)) if hasattr(message, "width") else _size(message)
+            self._firsts[channel.topic] = message
             topics[channel] = Topic(channel.topic, channel.type, frame_name(message.header.frame_id), encoding, size)
             if len(topics) == len(wanted):
                 break
@@ -389,8 +429,8 @@ class BagSource:
                     continue
                 if frame_name(child) == self._pose_frame:
                     continue  # the pose topic tells that
-                if not static and frame_name(child) in self._up:
-                    watch.add(parent, child, stamp, T)
+                if frame_name(child) in self._up:
+                    watch.add(parent, child, stamp, T, static)
                 frames += assembler.add_transform(parent, child, stamp, T, static)
             return frames
 

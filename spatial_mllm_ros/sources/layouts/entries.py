@@ -81,16 +81,17 @@ class Entry:
 class Listing:
     """What a layout found in a folder or file.
 
-    kind: the layout, for people. depth_unit_m, depth_nearest_m: of integer depth, see DepthFormat. world_frame: of the
-    poses. scale: what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags ask.
-    lossy_color: as in SourceInfo. same_view: depth of another size shows the color image's view, by the layout's own word.
-    chosen, doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
+    kind: the layout, for people. depth_unit_m, depth_nearest_m, depth_assumed: of integer depth, see DepthFormat. world_frame:
+    of the poses. scale: what is known of their scale, None: they are in metres. upright: images are turned as their EXIF tags
+    ask. lossy_color: as in SourceInfo. same_view: depth of another size shows the color image's view, by the layout's own
+    word. chosen, doubts: to be told. refused, remarks: what is listed but cannot be a frame, or misses something, by reason.
     """
 
     kind: str
     entries: list[Entry]
     depth_unit_m: float = 0.001
     depth_nearest_m: float = 0.0
+    depth_assumed: bool = False
     world_frame: str = "map"
     T_zup_from_world: Transform | None = None
     scale: MetricScale | None = None
@@ -129,6 +130,7 @@ class EntriesSource:
         self._stamps |= {e.name: e.stamp_ns for e in self._entries.values()}
         self.refused: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
+        self.texts: dict[str, str] = {}
         self.doubts: list[Doubt] = list(listing.doubts)
         self._shifted: Trajectory | None = None
         stamps = list(self._entries)
@@ -255,9 +257,12 @@ class EntriesSource:
         except FileNotFoundError:
             self.remarks["missing_pose"] += 1
         except LookupError as error:  # of the transform tree
-            self.remarks[str(getattr(error, "reason", "invalid_pose"))] += 1
-        except (OSError, ValueError):
+            reason = str(getattr(error, "reason", "invalid_pose"))
+            self.remarks[reason] += 1
+            self.texts[reason] = f"{entry.name}: {error}"
+        except (OSError, ValueError) as error:
             self.remarks["invalid_pose"] += 1
+            self.texts["invalid_pose"] = f"{entry.name}: {error}"
         return None
 
     def _pose_ns(self, entry: Entry) -> int:
@@ -313,7 +318,9 @@ def _depth_format(listing: Listing, settings: InputSettings) -> DepthFormat:
     if settings.depth_unit_m:
         return DepthFormat(unit_m=settings.depth_unit_m)
     usual = listing.depth_unit_m == COUNT_M  # then floating point, which is metres, may be there as well
-    return DepthFormat(unit_m=None if usual else listing.depth_unit_m, nearest_m=listing.depth_nearest_m)
+    return DepthFormat(
+        unit_m=None if usual else listing.depth_unit_m, nearest_m=listing.depth_nearest_m, assumed=listing.depth_assumed
+    )
 
 
 def _depth_words(listing: Listing, settings: InputSettings) -> tuple[str, ...]:

@@ -77,6 +77,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="nerfstudio transforms.json",
         entries=entries,
         depth_unit_m=unit,
+        depth_assumed=whence == "by default",
         world_frame="world",
         scale=None if measured else MetricScale(reason=REASON),
         chosen=(words, times.words),

@@ -58,6 +58,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="Replica",
         entries=entries,
         depth_unit_m=1 / scale,
+        depth_assumed=parameters is None,
         world_frame="world",
         chosen=(
             f"depth counts 1/{scale:g} m ({'as published' if parameters is None else parameters.name})",

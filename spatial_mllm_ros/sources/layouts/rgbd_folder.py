@@ -55,6 +55,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
     return Listing(
         kind="RGB-D folder",
         entries=entries,
+        depth_assumed=True,
         T_zup_from_world=_zup(folder),
         chosen=(times.words,),
         doubts=told(times.doubt),

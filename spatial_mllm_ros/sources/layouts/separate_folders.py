@@ -90,6 +90,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
     return Listing(
         kind="folders of color, depth and poses",
         entries=entries,
+        depth_assumed=True,
         world_frame="world",
         chosen=(
             f"{len(colors)} color and {len(depths)} depth images, {known} poses",

@@ -26,6 +26,7 @@ DEPTH_UNITS_PER_METRE = 5000
 """Of the benchmark; other recordings in its format are often in millimetres."""
 KINECT_NEAREST_M = 0.35
 """The benchmark's camera measures nothing nearer than 0.4 m (Kinect for Xbox 360, the near end of its range)."""
+AS_PUBLISHED = "as the benchmark has it"
 FACTOR_KEYS = ("DepthMapFactor", "depth_factor", "depth_scale", "depthScale", "png_depth_scale")
 """Counts per metre, as SLAM systems call it in the yaml file of a camera."""
 
@@ -71,6 +72,7 @@ def read(folder: Path, settings: InputSettings) -> Listing:
         kind="TUM RGB-D sequence",
         entries=entries,
         depth_unit_m=1 / factor,
+        depth_assumed=whence == AS_PUBLISHED,
         depth_nearest_m=KINECT_NEAREST_M if factor == DEPTH_UNITS_PER_METRE else 0.0,
         world_frame="world",
         chosen=(f"{len(colors)} color and {len(depths)} depth images, {poses.count} poses{unit}",),
@@ -174,7 +176,7 @@ def _depth_factor(folder: Path) -> tuple[float, str]:
             for key, value in level.items() if isinstance(level, dict) else ():
                 if str(key).rsplit(".", 1)[-1] in FACTOR_KEYS and isinstance(value, int | float) and value > 1:
                     return float(value), path.name
-    return DEPTH_UNITS_PER_METRE, "as the benchmark has it"
+    return DEPTH_UNITS_PER_METRE, AS_PUBLISHED
 
 
 LAYOUT = Layout(name="TUM RGB-D folder (rgb.txt, depth.txt, groundtruth.txt)", needs=(("rgb.txt",),), read=read)
