@@ -1,9 +1,11 @@
-"""What is known of a camera's depth by looking at it: whether its unit can be right, and which value means nothing."""
+"""What is known of a camera's depth by looking at it: whether its unit can be right, which value means nothing,
+and whether it shows what the color image shows."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from spatial_mllm_ros.scene.color_depth import ColorDepthCheck
 from spatial_mllm_ros.scene.depth import AS_IT_IS, DepthFormat
 from spatial_mllm_ros.scene.depth_sample import DepthSample
 from spatial_mllm_ros.scene.depth_scale import DepthScale
@@ -20,6 +22,7 @@ class DepthCheck:
         """Frames whose depth cannot be a measurement."""
         self._scale = DepthScale(depth)
         self._maximum = MaximumRange()
+        self._color = ColorDepthCheck()
 
     def look(self, frame: Frame) -> tuple[Frame, bool]:
         """The frame without depth that is none, and whether earlier frames hold such depth too, see ``without``."""
@@ -30,7 +33,9 @@ class DepthCheck:
             self.refused += 1
             return replace(frame, depth=None), False
         found = self._maximum.add(sample, frame)
-        return self.without(frame), found
+        frame = self.without(frame)
+        self._color.add(frame)
+        return frame, found
 
     def without(self, frame: Frame) -> Frame:
         """The frame without depth at the camera's maximum range, where that means nothing; itself where there is none."""
@@ -41,4 +46,5 @@ class DepthCheck:
 
     def doubts(self) -> tuple[Doubt, ...]:
         """What speaks against what depth is taken for."""
-        return tuple(doubt for doubt in (self._scale.doubt(), self._maximum.doubt()) if doubt is not None)
+        found = (self._scale.doubt(), self._maximum.doubt(), self._color.doubt())
+        return tuple(doubt for doubt in found if doubt is not None)
