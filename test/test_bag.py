@@ -622,6 +622,43 @@ def test_why_frames_lack_something_is_kept_in_figures(tmp_path, lacking, reason,
     assert words in source.texts[reason]
 
 
+def test_images_from_before_the_first_camera_info_take_it_and_that_is_told(tmp_path):
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(1000, 6000, 100):
+            robot.tf(ms, "map", "optical")
+            robot.color(ms)
+            robot.depth(ms)
+            if ms >= 4000:
+                robot.info(ms)
+    source = BagSource(tmp_path / "bag")
+    assert len([f for f in source.frames() if f.camera is not None]) == 50
+    assert not source.refused
+    assert "whose first message comes 3.0 s later and is taken for the images before" in source.info.chosen[0]
+
+
+def test_odometry_tells_poses_where_tf_places_the_camera_nowhere(tmp_path):
+    with Robot(tmp_path / "bag") as robot:
+        robot.tf(1000, "base_link", "optical", 0.2, static=True)
+        for ms in range(1000, 3000, 100):
+            robot.pose(ms, "Odometry", "odom", "base_link", ms / 1000)
+            robot.info(ms)
+            robot.color(ms)
+            robot.depth(ms)
+    source = BagSource(tmp_path / "bag")
+    positions = [f.T_world_camera[0, 3] for f in source.frames()]
+    assert_allclose(positions, np.arange(1.0, 3.0, 0.1) + 0.2)
+    assert "as TF places the camera nowhere" in " ".join(source.info.chosen)
+
+
+def test_a_pose_topic_that_could_tell_poses_is_named(tmp_path):
+    with Robot(tmp_path / "bag") as robot:
+        for ms in range(1000, 2000, 100):
+            robot.pose(ms, "PoseStamped", "map", "", 0.0)
+            robot.info(ms)
+            robot.color(ms)
+    assert "pose_topic could be /pose" in " ".join(BagSource(tmp_path / "bag").info.chosen)
+
+
 # ---- Recordings of real sensors
 
 

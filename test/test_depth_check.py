@@ -292,3 +292,40 @@ def test_settings_of_bounds_apply_to_folders(tmp_path):
     depths = np.concatenate([stored.frame.depth[stored.frame.depth > 0] for stored in session.memory.frames()])
     assert depths.min() >= 1000
     assert depths.max() <= 2000
+
+
+def test_a_unit_that_is_only_assumed_and_that_nothing_confirms_is_told_and_lowers_confidence(tmp_path):
+    """A camera that stands: 0.1 mm taken for millimetres would be answered with certainty."""
+
+    class Standing(Walk):
+        def frames(self) -> Iterator[Frame]:
+            frames = list(super().frames())
+            for frame in frames:
+                yield replace(frames[0], stamp_ns=frame.stamp_ns)
+
+    write_folder(Standing(), tmp_path)
+    session = streamed(open_source(str(tmp_path)))
+    assert "depth_unconfirmed" in kinds(session)
+    answer = ask_depth(session)
+    assert answer.confidence <= 0.6
+    assert "set depth_unit_m, to 0.001 if that is right" in answer.answer
+    assert "depth_unconfirmed" not in kinds(streamed(open_source(str(tmp_path), {"depth_unit_m": 0.001})))
+
+
+def test_a_unit_that_the_motion_confirms_is_not_doubted(tmp_path):
+    write_folder(Walk(), tmp_path)
+    assert streamed(open_source(str(tmp_path))).doubts == ()
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_depth_at_the_bound_itself_counts_everywhere(kind):
+    """3000 mm at a bound of 3 m."""
+    from spatial_mllm_ros.scene.backproject import camera_points, extend_bounds
+
+    depth = np.full((72, 96), 3000 if kind == np.uint16 else 3.0, kind)
+    frame = Frame(0, "camera", WALL, None, depth, np.eye(4))
+    assert len(camera_points(frame, 8, 3.0)) == len(camera_points(frame, 8))
+    _, high = extend_bounds(frame, np.full(3, np.inf), np.full(3, -np.inf), 3.0)
+    assert high[2] == pytest.approx(3.0, abs=1e-3)
+    assert (metric_depth(depth, InputSettings(max_depth_m=3.0)) > 0).all()
+    assert len(camera_points(frame, 8, 2.999)) == 0

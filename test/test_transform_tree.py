@@ -14,6 +14,7 @@ from spatial_mllm_ros.scene.transform_tree import (
     ExtrapolationIntoFuture,
     ExtrapolationIntoPast,
     NotConnected,
+    TransformError,
     TransformGap,
     TransformLoop,
     TransformTree,
@@ -301,3 +302,24 @@ def test_the_deviation_covers_what_interpolating_a_localiser_at_one_hertz_is_off
                 ratios += list(np.abs(error) / deviation)
     assert 0.68 < np.mean(np.array(ratios) < 1) < 0.95
     assert np.mean(np.array(ratios) < 3) > 0.98
+
+
+def test_a_mount_that_was_sent_once_and_not_as_static_is_named_as_such():
+    tree = TransformTree()
+    tree.add("base", "camera", 1_000_000_000, np.eye(4))
+    for second in range(1, 8):
+        tree.add("map", "base", second * 1_000_000_000, np.eye(4))
+    with pytest.raises(TransformError, match="was told once") as caught:
+        tree.lookup("map", "camera", 6_000_000_000)
+    assert caught.value.reason == "tf_once"
+    with pytest.raises(TransformError) as caught:
+        tree.lookup("map", "camera", 2_000_000_000)  # its next one may still come
+    assert caught.value.reason == "tf_future"
+
+
+def test_images_that_name_no_frame_are_told_so():
+    tree = TransformTree()
+    tree.add("map", "camera", 0, np.eye(4))
+    with pytest.raises(TransformError, match="frame_id is empty") as caught:
+        tree.lookup("map", "", 0)
+    assert caught.value.reason == "no_frame_id"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spatial_mllm_ros.scene.clocks import apart_words
+from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, apart_words
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform, interpolate, invert
 
 SECOND = 1_000_000_000
@@ -307,7 +307,8 @@ class TransformTree:
             return edge.transforms[0]
         after = bisect_left(stamps, stamp_ns)
         name = f"{edge.parent} -> {child}"
-        if len(stamps) == 1 and abs(stamp_ns - stamps[0]) > ONCE_NS:
+        by = abs(stamp_ns - stamps[0])
+        if len(stamps) == 1 and by > ONCE_NS and (by < OTHER_CLOCK_NS or not stamps[0]):
             raise SentOnce(f"{name} was told once, {apart_words(stamp_ns, stamps[0])} than the time asked, and not as static")
         if after == len(stamps):
             by = stamp_ns - stamps[-1]

@@ -209,7 +209,7 @@ class BagSource:
                 (camera.depth_info, camera.depth, assembler.add_depth_info),
             ):
                 first = self._firsts.get(topic or "")
-                if first is not None and image is not None:
+                if first is not None and image in self._firsts and self._apart_ns(topic, image) < OTHER_CLOCK_NS:
                     try:
                         model = messages.camera_model(first, is_rectified(image), self._sizes.get(image))
                     except InvalidCamera:
@@ -307,10 +307,14 @@ class BagSource:
         """How much later the first CameraInfo is than the first image, in words, where it is plainly."""
         if camera.info is None or camera.info not in self._firsts:
             return ""
-        first, image = (messages.stamp_ns(self._firsts[t].header.stamp) for t in (camera.info, camera.color))
-        late = first > image + LATE_INFO_NS and first - image < OTHER_CLOCK_NS
-        by_s = (first - image) / 1e9
-        return f", whose first message comes {by_s:.1f} s later and is taken for the images before" if late else ""
+        by_ns = self._apart_ns(camera.info, camera.color)
+        late = LATE_INFO_NS < by_ns < OTHER_CLOCK_NS
+        return f", whose first message comes {by_ns / 1e9:.1f} s later and is taken for the images before" if late else ""
+
+    def _apart_ns(self, topic: str | None, image: str | None) -> int:
+        """How much later the first message of a topic is than that of another, by their stamps."""
+        first, other = (messages.stamp_ns(self._firsts[t].header.stamp) for t in (topic or "", image or ""))
+        return first - other
 
     def _messages(
         self, channels: Collection[Channel], stop: int | None = None, refused: Counter[str] | None = None

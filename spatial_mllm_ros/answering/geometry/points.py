@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from spatial_mllm_ros.queries.codes import ErrorCode, QueryError, ScaleSource
 from spatial_mllm_ros.queries.measures import Ends, Metric
 from spatial_mllm_ros.queries.operands import Box, Camera, Ceiling, Floor, NearestWall, Operand, Room
 from spatial_mllm_ros.scene.gravity import Gravity
-from spatial_mllm_ros.scene.uncertainty import Errors
+from spatial_mllm_ros.scene.uncertainty import Errors, propagate
 
 _TOUCHING = 12
 """Nearest pairs of points of two surfaces whose mean gap is their distance: a single pair is as near as noise makes it."""
@@ -46,9 +47,13 @@ def distance(c: Context, m: q.Distance) -> Measured:
     along = _component(c, m.metric)
     suffix = {Metric.HORIZONTAL: " on the ground plane", Metric.VERTICAL: " in height"}.get(m.metric, "")
     centers = " (between the centers of what was seen)" if a.solid is not None or b.solid is not None else ""
+    stddevs = merged(a.stddevs, b.stddevs, _tilts(c.gravity()) if m.metric is Metric.VERTICAL else {})
+    own = ("nearness", a.name, b.name, m.metric)
+    if m.metric is not Metric.VERTICAL and (nearness := _nearness(c, a, b, m.metric, stddevs)):
+        stddevs[own] = nearness
     return Measured(
-        at=lambda e: along(b.at(e) - a.at(e), e),
-        stddevs=merged(a.stddevs, b.stddevs, _tilts(c.gravity()) if m.metric is Metric.VERTICAL else {}),
+        at=lambda e: along(b.at(e) - a.at(e), e) + e.get(own, 0.0),
+        stddevs=stddevs,
         unit="m",
         evidence=(*a.evidence, *b.evidence),
         scale=_scale(a, b),
@@ -56,6 +61,21 @@ def distance(c: Context, m: q.Distance) -> Measured:
         more="farther",
         less="nearer",
     )
+
+
+def _nearness(c: Context, a: Place, b: Place, metric: Metric, stddevs: Mapping[Hashable, Any]) -> float:
+    """What the length of a vector that is not plainly longer than its errors is uncertain by beside the error along it, m.
+
+    Errors across make such a vector too long, and nothing tells by how much: at zero the length is that of the errors
+    alone, sqrt(trace). So those across count, less the longer the vector is; 0 for next to nothing.
+    """
+    R = np.eye(3) if metric is Metric.STRAIGHT else c.gravity().T_zup_from_world[:2, :3]
+    v, covariance = propagate(lambda e: R @ (b.at(e) - a.at(e)), stddevs)
+    square, whole = float(v @ v), float(np.trace(covariance))
+    if not square > 0 or whole < 1e-3 * square:
+        return 0.0 if square > 0 else math.sqrt(whole)
+    across = whole - float(v @ covariance @ v) / square
+    return math.sqrt(max(across, 0.0) * min(1.0, whole / square) / 2)
 
 
 def _scale(*places: Place) -> ScaleSource:
