@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, sobel, uniform_filter
 from scipy.signal import fftconvolve
 
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
@@ -130,8 +130,9 @@ def _here(match: NDArray[np.float64]) -> float:
 def _edges(frame: Frame) -> Maps | None:
     """Where depth leaps between neighbours, the nearer side; None for too little of that."""
     assert frame.depth is not None
-    step = max(frame.depth.shape[1] // WIDTH, 1)
-    z = depth_to_metres(frame.depth[step // 2 :: step, step // 2 :: step])
+    step = _step(frame)
+    h, w = (pixels // step for pixels in frame.depth.shape)
+    z = depth_to_metres(frame.depth[step // 2 :: step, step // 2 :: step][:h, :w])
     with np.errstate(invalid="ignore", divide="ignore"):
         log = np.log(z)
         across, along = np.zeros(z.shape, np.float32), np.zeros(z.shape, np.float32)
@@ -148,21 +149,26 @@ def _edges(frame: Frame) -> Maps | None:
 def _gradients(frame: Frame) -> Maps | None:
     """How much stronger the color image changes than its neighbourhood does, at the size of ``_edges``; None where it does
     not decode."""
-    assert frame.depth is not None
     try:
         rgb = frame.rgb()
     except ValueError:
         return None  # counted by whoever shows it
     assert rgb is not None
-    step = max(frame.depth.shape[1] // WIDTH, 1)
-    size = tuple(-(-(pixels - step // 2) // step) for pixels in frame.depth.shape[::-1])
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    grey = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 0.7)
+    step = _step(frame)
+    h, w = rgb.shape[0] // step, rgb.shape[1] // step
+    whole = rgb[: h * step, : w * step].astype(np.float32)
+    grey = gaussian_filter(whole.reshape(h, step, w, step, 3).mean(axis=(1, 3, 4)), 0.7)
     found = []
-    for x, y in ((1, 0), (0, 1)):
-        strength = np.abs(cv2.Sobel(grey, cv2.CV_32F, x, y))
-        found.append(np.minimum(strength / (cv2.blur(strength, (31, 31)) + 4.0), 4.0))
+    for axis in (1, 0):
+        strength = np.abs(sobel(grey, axis=axis))
+        found.append(np.minimum(strength / (uniform_filter(strength, 31) + 4.0), 4.0))
     return found[0], found[1]
+
+
+def _step(frame: Frame) -> int:
+    """Pixels of the image that become one."""
+    assert frame.depth is not None
+    return max(frame.depth.shape[1] // WIDTH, 1)
 
 
 def _match(color: Maps, depth: Maps) -> NDArray[np.float64]:
