@@ -62,7 +62,7 @@ arg("from", "[AWAY|away|off|apart|over] (from|off) {thing}", "[measured|as measu
 says("camera_then", "{moment}")(lambda at: O.Camera(at=at))
 arg("to", "[over|up|away|all the way] (to|until) {thing}", "to (reach|get to|touch|hit) {thing}", "with {thing}")(same)
 arg("of", "(of|for|at|in|on|by) {thing}", "of {list}", "that {thing} has", "under {thing}", "stored at {thing}", "for {list}", "POSS {thing}")(same)
-arg("between", "[in] between {list}", "from {each} (to|and) {each}", "(connecting|joining|separating) {list}",
+arg("between", "[in] between {list}", "[straight] [down|up] from {each} (to|and) {each}", "(connecting|joining|separating) {list}",
     "(connecting|joining) {each} (to|with|and) {each}", "reaching from {each} to {each}")(lambda *v: v[0] if len(v) == 1 else tuple(v))
 arg("above", "[up|high|higher|located] (above|over) [the level of] {thing}", "(off|from|over) [the] {floor}", "up from {thing}",
     "(with respect to|relative to) the {floor}")(same)

@@ -178,6 +178,7 @@ says("arg", "standing (at|by|in|where) {thing} [and] [facing|looking (at|to|towa
 says("arg", "(facing|looking at) {thing} from {thing}", "(facing|looking at) {thing} [while] standing at {thing}")(
     lambda facing, at: Arg("view", A.Viewpoint(at=at, facing=facing))
 )
+says("arg", "[as] seen from {thing} [and] (looking|facing) [at|to|towards] {thing}")(lambda at, facing: Arg("view", A.Viewpoint(at=at, facing=facing)))
 says("arg", "standing at {thing}")(lambda at: Arg("view", A.Viewpoint(at=at)))
 
 

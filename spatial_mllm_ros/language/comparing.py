@@ -36,7 +36,7 @@ EXTENDED = O.Box | O.Object | O.Room
 # ---- how far two are apart, against how far two others are
 
 
-@says("pair", "{thing} and {thing}", "from {thing} to {thing}")
+@says("pair", "[between] {thing} and {thing}", "from {thing} to {thing}")
 def _pair(x: O.Operand, y: O.Operand) -> M.Measure | None:
     return distance(x, y) if x != y else None
 
@@ -177,8 +177,10 @@ def _difference(*values: Any) -> Any:
     return all_finished([A.Difference(a=p, b=q)], bag)
 
 
-@says("core", "BE {m} {m_comparison} {m}", "BE {m} {m_comparison} (that|the one) of {thing}")
+@says("core", "BE {m} {m_comparison} {m}", "BE {m} {m_comparison} (that|the one) of {thing}", "BE {m} {m_comparison} (that|the one|it is) {pair}")
 def _compare_measures(x: Any, comparison: A.Comparison, y: Any) -> Any:
+    if isinstance(y, M.Measure):
+        y = (y, ())
     if isinstance(y, O.Operand):
         subject = getattr(x[0], "of", None)
         if subject is None or x[1] or type(subject) is not type(y):

@@ -235,6 +235,12 @@ m("angle between {list} (at|seen from|as seen from|viewed from|from) {thing}", "
         else (M.Angle(a=y[0], vertex=x, b=y[1]) if len(y) == 2 else None)
     )
 )
+@asked("(what|which|how large an) angle (is|lies) [there] between {list} (at|seen from|as seen from|viewed from|from) {thing}")
+def _angle_between(p: Parts, bag: dict[str, Any]) -> Any:
+    of, vertex = p.one(Things), p.things[0]
+    return A.Value(of=M.Angle(a=of[0], vertex=vertex, b=of[1])) if len(of) == 2 else None
+
+
 says("core", "[what|which|how large an] angle (do|does|is formed by) {list} [form|make|span] [at {mark}]", "[what is] the angle [formed] by {list} [at {mark}]")(
     lambda x, vertex=None: all_finished([A.Value(of=M.Angle(a=x[0], vertex=x[1], b=x[2]))], {}) if len(x) == 3 and vertex in (None, x[1]) else None
 )
@@ -265,7 +271,7 @@ m("time [that] {mover} [was|has|had|spent] (stood still|standing still|still|sto
     lambda *_: M.TimeSpent(moving=False)
 )
 m("time [that] {mover} [was|has|had|spent] (MOVE|TRAVEL|moving)")(lambda *_: M.TimeSpent(moving=True))
-m("closest approach of {mover} to {thing}", "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}")(lambda _, x: M.ClosestApproach(to=x))
+m("closest approach of {mover} to {thing}", "(closest|nearest|least|smallest|minimum) distance [ever] [between|of] {mover} (and|to|from) {thing}", "{owner} (closest|nearest|least|smallest|minimum) distance [ever] (to|from) {thing}")(lambda _, x: M.ClosestApproach(to=x))
 m("[least|closest|nearest|smallest|shortest] distance [that|at which|from which] {thing} was [ever] seen [from]", "(closest|nearest) [that] {thing} was [ever] seen [from]")(lambda x: M.SeenDistance(of=x))
 
 
@@ -297,7 +303,7 @@ m("clearance ahead of {thing}", "free space ahead of {thing}")(lambda x: M.Clear
 
 
 @m("[DET|shortest] (length|distance) of [the] [shortest] (route|way|path) from {thing} to {thing} [{radius}]",
-   "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length|route|path) from {thing} to {thing} [{radius}]",
+   "(shortest|driving|walking|travel|path|route|drivable) [driving|walking] (distance|path length|route length) from {thing} to {thing} [{radius}]",
    "length of the shortest (path|route|way) from {thing} to {thing} [{radius}]")  # fmt: skip
 def _route_length(start: O.Operand, goal: O.Operand, radius: float | None) -> M.Measure:
     start = O.Robot(at=T.Now()) if start in (O.Camera(), O.Camera(at=T.Now())) else start

@@ -218,6 +218,8 @@ def _made(scale: str, keys: frozenset[str], x: Any, roles: dict[str, Any]) -> It
         return
     elif keys == {"subj", "from"} and scale in ("high", "height", "tall", "up") and isinstance(roles["from"], O.Floor):
         yield M.Height(of=x)
+    elif keys == {"subj", "from"} and scale in ("height", "high", "up") and isinstance(x, PLACED):
+        yield M.Height(of=x, above=roles["from"])
     elif scale in ("far", "in"):
         yield from _apart(keys, x, roles)
     elif scale == "bearing" and keys == {"subj", "from"} and isinstance(x, O.Operand):

@@ -145,7 +145,7 @@ def _order(p: Parts, _: Any) -> Any:
     return _ordered(p, p.one(str), p.one(int, LESS) == MORE)
 
 
-@asked("ORDERING {list} [by|from] {how_ordered}", "what is the order of {list} (by|from) {how_ordered}")
+@asked("ORDERING [the|these] [boxes|points|objects] {list} [by [their] {scale_noun}] [by|from] {how_ordered}", "what is the order of {list} (by|from) {how_ordered}")
 def _order_by_adjective(p: Parts, _: Any) -> Any:
     how = p.one(Superlative)
     return _ordered(p, how.scale, how.sign == MORE)
@@ -158,7 +158,9 @@ def _ordered(p: Parts, scale: str, down: bool) -> Any:
 
 @says("how_ordered", "[from] {adj} to {adj}", "[the] {most_adj} first", "[from] [the] {most_adj} to [the] {most_adj}")
 def _how_ordered(first: Adjective, last: Any = None) -> Any:
-    if last is not None and (first.scale != last.scale or first.sign == last.sign):
+    if last is not None and "short" in (first.scale, last.scale):
+        first = Adjective(first.scale, MORE) if last.scale == "short" else Adjective(last.scale, LESS)
+    elif last is not None and (first.scale != last.scale or first.sign == last.sign):
         return None
     return Superlative(first.scale, first.sign)
 
@@ -166,6 +168,6 @@ def _how_ordered(first: Adjective, last: Any = None) -> Any:
 says("how_ordered", "increasing {scale_noun}")(lambda noun: Superlative(noun, LESS))
 
 
-@asked("[what BE|GIVE] [the] (mean|average) {scale_noun} (of|to) {list}")
+@asked("[what BE|GIVE] [the] (mean|average) {scale_noun} (of|to) {list}", "[what BE|GIVE] [the] (mean|average) of [the] {scale_noun} (of|to) {list}")
 def _mean(p: Parts, _: Any) -> Any:
     return over_list(lambda of: [A.Mean(of=of)], p.one(str), "subj", p.one(Things), *p.args)

@@ -33,6 +33,14 @@ def _trip(p: Parts) -> tuple[Any, Any, float]:
     return (things[0] if len(things) > 1 else None), things[-1], p.one(float, 0.0)
 
 
+class Start:
+    """Where a way begins that is named before its goal."""
+
+    def __init__(self, thing: O.Operand) -> None:
+        self.thing = thing
+
+
+says("start", "{thing}")(Start)
 says("thing_here", "{thing}")(lambda thing: thing if thing == O.Camera(at=T.Now()) else None)
 says("robot_of", "a robot (of|with) [a] {quantity} radius", "a robot (of|with) [a] radius [of] {quantity}")(
     lambda q: si(q) if _is(q, "length") else None
@@ -59,9 +67,10 @@ def _route_length(p: Parts, _: Any) -> Any:
 
 
 @asked("(is|are) {thing} reachable [from {thing}] [{radius}]", "(can|could) {mover} (reach|get to|drive to|go to|access) {thing} [from {thing_here}] [{radius}]", "(is|would|can) {robot_of} [be] [able to] (reach|get to|drive to|go to) {thing}",
-       "is the [way|path|route] (way|path|route) to {thing} (free|clear|open|unobstructed)", "can {thing} be reached [from {thing}] [by {mover}]", exact=True)  # fmt: skip
+       "is the [way|path|route] (way|path|route) to {thing} (free|clear|open|unobstructed)", "is it possible [for {mover}] to (get|go|drive|reach) [to] {thing} [from {thing}]", "(can|could) {mover} (get|go|drive) to {thing} from {thing}", "is it possible to (get|go|drive) from {start} to {thing}", "can {thing} be reached [from {thing}] [by {mover}]", exact=True)  # fmt: skip
 def _reachable(p: Parts, _: Any) -> Any:
     goal, *start = p.things
+    start += [s.thing for s in p.all(Start)]
     return A.Reachable(goal=goal, start=start[0] if start and start[0] != O.Camera(at=T.Now()) else None, radius_m=p.one(float, 0.0))
 
 
