@@ -6,12 +6,14 @@ They are not in the package: without them these tests are skipped. The queries a
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from shared_data import shared_folder
 from short_form import short
 
 from spatial_mllm_ros.language.reader import Reading, read
+from spatial_mllm_ros.language.tokens import marks_in
 
 SHARED = shared_folder()
 READ_AT_LEAST = {"misread": 16, "adversarial": 18, "blind": 84}
@@ -240,3 +242,15 @@ def test_a_question_that_somebody_asked_is_read_as_what_it_asks_or_refused_with_
 @pytest.mark.parametrize(("name", "least"), READ_AT_LEAST.items())
 def test_the_table_of_expectations_does_not_shrink(name: str, least: int) -> None:
     assert sum(query != "-" for query in EXPECTED[name].values()) >= least
+
+
+def test_questions_of_many_people_are_read_as_what_they_ask() -> None:
+    """Engineers, visitors, children, operators, terse and polite ones, planners, slips of the pen; and traps."""
+    wrong = {}
+    for line in (Path(__file__).parent / "data" / "questions.txt").read_text("utf-8").splitlines()[1:]:
+        question, _, expected = line.rpartition(" | ")
+        reading = read(question, **marks_in(question))
+        got = short(reading.query) if reading.query else "-"
+        if got != expected:
+            wrong[question] = got
+    assert not wrong
