@@ -66,6 +66,8 @@ THINGS = (
     MUG,
     ON_DESK,
     NEAREST,
+    o.Object(object_id="chair_3"),
+    o.Object(name="mug", object_id="17"),
 )
 WELL_KNOWN = (P1, B1, o.Camera(at=t.Start()), MUG)
 

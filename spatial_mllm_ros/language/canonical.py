@@ -127,6 +127,7 @@ for _pick, _before in _PICKED.items():
         wording(o.Object, f"{_before} {_noun} that is {{where|lies}} {{to}}", pick=_pick, fits=_fits, **_fixed)
         if _pick in (o.Pick.NEAREST, o.Pick.FARTHEST):
             wording(o.Object, f"the {_noun} {_pick.value} to {{to}}", pick=_pick, fits=_fits, **_fixed)
+wording(o.Object, "the object with id {object_id|id}", "the {name|name} with id {object_id|id}", fits=lambda x: bool(x.object_id))
 one_of(o.Operand)
 
 # ---- measures

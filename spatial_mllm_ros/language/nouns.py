@@ -155,6 +155,8 @@ def _qualified(thing: O.Object, where: Any, to: Any) -> O.Operand | None:
 
 
 says("thing", "[DET] (object|thing|item) [that is|which is] {rel} {simple}")(lambda where, to: O.Object(where=where, to=to) if where not in (O.Where.ON, O.Where.INSIDE, O.Where.SAME_SURFACE) or isinstance(to, O.Object) else None)  # fmt: skip
+says("object", "[the] object [with] [the] (id|number) {said_id}")(lambda i: O.Object(object_id=i))
+says("object", "the {noun} with [the] id {said_id}")(lambda noun, i: O.Object(name=noun.name, object_id=i) if not noun.plural else None)
 says("named_object", "(the|my|your|a|an|this|that|any|our) {noun}")(
     lambda noun: O.Object(name=noun[0]) if noun[0] and not noun[1] else None
 )

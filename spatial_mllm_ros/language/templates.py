@@ -81,6 +81,24 @@ def _frame(name: str, _: Any = None) -> str:
     return name
 
 
+def _identifier(text: str, _: Any = None) -> str:
+    if not (text.isascii() and text.replace("_", "x").isalnum() and text == text.lower()):
+        raise no_words(f"the id {text!r}")
+    return text
+
+
+@GRAMMAR.native("said_id", [ANYTHING])
+def _identifier_read(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
+    """Letters, digits and low lines without a gap."""
+    end, tokens = at, chart.tokens
+    while end < len(tokens) and tokens[end].kind in ("word", "number") and tokens[end].text.replace("_", "x").isalnum():
+        end += 1
+        if end < len(tokens) and tokens[end].start > tokens[end - 1].end:
+            break
+    if end > at:
+        yield end, "".join(token.text for token in tokens[at:end]), 0
+
+
 @GRAMMAR.native("said_frame", [ANYTHING])
 def _frame_read(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
     """A name of letters, digits and low lines, which are several tokens without a gap."""
@@ -139,6 +157,7 @@ _KINDS = {
     "number": Kind("number", lambda value, _: number(value)),
     "frame": Kind("said_frame", _frame),
     "name": Kind("said_name", _name),
+    "id": Kind("said_id", _identifier),
     "unit": _table("unit", {key: _unit(key) for key in UNITS if UNITS[key].words}),
     "room": _table("room", {room: room for room in ROOMS}),
     "property": _table("property", {name: name for name in PROPERTIES}),
