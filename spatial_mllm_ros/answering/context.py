@@ -261,8 +261,11 @@ class Context:
             T, key = self.track.at(near, 0), near
             assert T is not None
         stored = self.memory.nearest(key, self.camera_frame)
-        if stored is None:
-            return CameraErrors(("pose", key), T, self.sensor, stamp_ns)
+        told = (0.0, 0.0) if stored is None else stored.frame.pose_stddev or (0.0, 0.0)
+        gap = self.track.gap_stddev(key)
+        if stored is None or any(gap):  # an error of its own, which no image shares
+            both = math.hypot(told[0], gap[0]), math.hypot(told[1], gap[1])
+            return CameraErrors(("pose", key), T, self.sensor, stamp_ns, both)
         return CameraErrors(stored.frame_id, T, self.sensor, stamp_ns, stored.frame.pose_stddev)
 
     def frames(self) -> list[StoredFrame]:

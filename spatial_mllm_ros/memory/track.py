@@ -9,6 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.scene.pose import Transform, from_quaternion, interpolate, to_quaternion
+from spatial_mllm_ros.scene.transform_tree import TransformTree
+
+_CLOSE_NS = 200_000_000
+"""Between poses so close together no camera goes another way than straight."""
+_AROUND = 8
+"""Poses before and after a gap by which it is judged."""
 
 
 class PoseTrack:
@@ -85,6 +91,21 @@ class PoseTrack:
             return None
         before, after = self._stamps[i - 1], self._stamps[i]
         return interpolate(self._transform(i - 1), self._transform(i), (stamp_ns - before) / (after - before))
+
+    def gap_stddev(self, stamp_ns: int) -> tuple[float, float]:
+        """What ``at`` may be off by, m and rad, for interpolating in a gap: judged by how unevenly the camera moves round it,
+        as TransformTree.stddev does; none at a pose, or between poses that lie close together."""
+        i = bisect.bisect_left(self._stamps, stamp_ns)
+        if i in (0, len(self._stamps)) or self._stamps[i] == stamp_ns or self._stamps[i] - self._stamps[i - 1] < _CLOSE_NS:
+            return 0.0, 0.0
+        begin, end = self._stamps[i - 1], self._stamps[i]
+        first = bisect.bisect_left(self._stamps, 2 * begin - end)
+        last = bisect.bisect_right(self._stamps, 2 * end - begin)
+        around = TransformTree(history_ns=2**62, max_gap_ns=None)
+        before, after = range(first, i), range(i, last)
+        for k in sorted({*before[:: max(len(before) // _AROUND, 1)], i - 1, i, *after[:: max(len(after) // _AROUND, 1)]}):
+            around.add("world", "camera", self._stamps[k], self._transform(k))
+        return around.stddev("world", "camera", stamp_ns)
 
     def _transform(self, i: int) -> Transform:
         return from_quaternion(self._poses[i][3:], self._poses[i][:3])
