@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 from spatial_mllm_ros.language.endpoint import ReaderUnavailable
@@ -23,6 +24,9 @@ from spatial_mllm_ros.queries.codes import ErrorCode
 GRAMMAR = "grammar"
 MAX_CONVERSATIONS = 256
 """Conversations whose last questions are remembered; the one that was silent longest goes first."""
+
+REMEMBERED = 512
+"""Readings that are remembered: planners ask the same words all day, and where a model is loaded words are looked at twice."""
 
 
 class Translator(Protocol):
@@ -47,6 +51,11 @@ class Translator(Protocol):
         """What a question means. Raises ReaderUnavailable."""
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _by_grammar(own_words: OwnWords, text: str, points: int, boxes: int, times: int, choices: tuple[str, ...]) -> Reading:
+    return own_words.read(text, points=points, boxes=boxes, times=times, choices=choices)
+
+
 class ConversationReader:
     """Reads the words of requests. Safe to use from several threads. translator None: the grammar alone."""
 
@@ -66,7 +75,7 @@ class ConversationReader:
     ) -> tuple[Reading, str]:
         """What a request's words ask, and the name of the reader that says so. Never raises."""
         marks = {"points": len(request.points), "boxes": len(request.boxes), "times": len(request.times)}
-        reading, name = self.own_words.read(request.question, **marks, choices=request.choices), GRAMMAR
+        reading, name = _by_grammar(self.own_words, request.question, **marks, choices=tuple(request.choices)), GRAMMAR
         if self._translator is not None and reading.code in (ErrorCode.AMBIGUOUS, ErrorCode.NOT_UNDERSTOOD):
             history = self._history(request.conversation_id)
             try:
