@@ -23,11 +23,12 @@ from multispa_truth import Truth
 
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.learning.multispa import engine
+from spatial_mllm_ros.learning.multispa.camera import camera_samples
 from spatial_mllm_ros.learning.multispa.engine import build, place_of, scene_names
-from spatial_mllm_ros.learning.multispa.pairs import chosen_pairs
+from spatial_mllm_ros.learning.multispa.pairs import Pairs, chosen_pairs
 from spatial_mllm_ros.learning.multispa.report import write_report
 from spatial_mllm_ros.learning.multispa.settings import MultiSpaSettings
-from spatial_mllm_ros.learning.multispa.subtasks import SUBTASKS, WORDS
+from spatial_mllm_ros.learning.multispa.subtasks import BY_NAME, SUBTASKS, WORDS, Kind
 from spatial_mllm_ros.learning.multispa.wording import wordings
 from spatial_mllm_ros.learning.objects import objects_of
 from spatial_mllm_ros.learning.tracks import TapVidSource, tracks_of
@@ -183,15 +184,38 @@ def test_there_are_many_wordings_and_each_fills_in(name: str) -> None:
     assert sum(len(lists[role]) for role in asked) * len(lists["about"]) >= 30
 
 
-def test_directions_of_the_camera_say_each_word_about_as_often(tmp_path: Path) -> None:
-    """Both images are swapped with probability one half: 5 deviations of a fair coin."""
-    built = build([TINY], tmp_path / "out", MultiSpaSettings(train=150, evaluation=0, frames=24), quiet)
+def test_answers_of_one_kind_are_balanced(tmp_path: Path) -> None:
+    """So that a model cannot learn an answer from the question alone."""
+    settings = MultiSpaSettings(train=60, evaluation=0, frames=24)
+    built = build(["rendered:seed=5,rooms=1,frames=24,rate=1,size=160x120"], tmp_path / "out", settings, quiet)
     for made in built.made:
-        if made.subtask.name in WORDS:
+        if made.subtask.kind in (Kind.WORD, Kind.LETTER):
             counts = Counter(record["gt_value"] for record in made.records)
-            n = counts.total()
-            assert set(counts) <= set(WORDS[made.subtask.name])
-            assert n < 20 or abs(max(counts.values()) - n / 2) < 5 * np.sqrt(n) / 2, f"{made.subtask.name}: {counts}"
+            if counts.total() < 4:
+                continue
+            options = 4 if "multichoice" in made.subtask.name else 2
+            assert len(counts) == options, f"{made.subtask.name}: {counts}"
+            most = 0.6 * counts.total() + 1 if made.subtask.name in WORDS else counts.total() / options + 3
+            assert max(counts.values()) <= most, f"{made.subtask.name}: {counts}"
+    hard = [r["distractors"] for m in built.made for r in m.records if "distractors" in r]
+    assert abs(hard.count("hard") - hard.count("easy")) <= 1
+
+
+def test_where_all_ways_are_the_same_only_a_share_of_them_is_asked() -> None:
+    n = 40
+    move = np.tile([0.0, 0.0, 0.5], (n, 1))
+    move[:4, 2] = -0.5
+    pairs = Pairs(
+        scene=np.zeros(n, dtype=int), first=np.arange(n), second=np.arange(n) + 1, overlap=np.linspace(7, 34, n),
+        move=move, back=move, yaw=np.full(n, 10.0), pitch=np.full(n, 10.0),
+    )  # fmt: skip
+    rejected: Counter[str] = Counter()
+    arguments = ([], pairs, 30, MultiSpaSettings(), np.random.default_rng(0), rejected)
+    made = Counter(sample.gt for sample in camera_samples(BY_NAME["z_movement"], *arguments))
+    assert made == {"forward": 6, "backward": 4}
+    assert rejected["pairs with the answer 'forward' beyond 60%"] == 20
+    turns = Counter(sample.gt for sample in camera_samples(BY_NAME["yaw_movement"], *arguments))
+    assert turns == {"left": 15, "right": 15}
 
 
 def test_a_recording_without_depth_is_refused_with_what_it_lacks(tmp_path: Path) -> None:

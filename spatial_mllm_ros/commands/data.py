@@ -58,6 +58,10 @@ def data_group() -> None:
     metavar="DEG",
     help="The same for turns.",
 )
+@click.option(
+    "--most-share", type=click.FloatRange(0.5, 1), default=0.6, show_default=True, metavar="S",
+    help="No direction is the answer more often; 1 as published.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Another draw.")
 @click.option("--overwrite", is_flag=True, help="Replace DIR if it holds MultiSPA questions.")
 def multispa_command(
@@ -71,6 +75,7 @@ def multispa_command(
     overlap: tuple[int, int],
     least_move: float,
     least_turn: float,
+    most_share: float,
     seed: int,
     overwrite: bool,
 ) -> None:
@@ -93,6 +98,7 @@ def multispa_command(
             overlap_percent=overlap,
             least_move_m=least_move,
             least_turn_deg=least_turn,
+            most_share=most_share,
             seed=seed,
         )
     except ValueError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.learning.multispa.pairs import Pairs, chosen_pairs
-from spatial_mllm_ros.learning.multispa.samples import Mark, Picture, Pixel, Sample, thousandths
+from spatial_mllm_ros.learning.multispa.samples import Mark, Picture, Pixel, Sample, deck, thousandths
 from spatial_mllm_ros.learning.multispa.scene import MARGIN_PX, Scene, SceneImage, visible
 from spatial_mllm_ros.learning.multispa.settings import MultiSpaSettings
 from spatial_mllm_ros.learning.multispa.subtasks import Subtask
@@ -36,11 +36,13 @@ def correspondence_samples(
     """Up to ``count`` questions: coordinates to coordinates, or a dot to one of four.
 
     As published: pairs by overlap with equal quotas; which image comes first is drawn; the point is drawn from those
-    that both see; the letter of the right dot is drawn. Of four-choice questions each second one has hard distractors.
+    that both see. The right dot has each letter equally often (published: at random). Of four-choice questions each
+    second one has hard distractors.
     """
     allowed = np.array([scenes[s].has_depth for s in pairs.scene], dtype=bool)
     rows = chosen_pairs(pairs.overlap, allowed, count, settings.overlap_percent, rng)
     samples: list[Sample] = []
+    places = deck(4, rng)
     for row in rows:
         number = int(pairs.scene[row])
         frames = [int(pairs.first[row]), int(pairs.second[row])]
@@ -65,7 +67,7 @@ def correspondence_samples(
             if others is None:
                 rejected["no room for three distractors"] += 1
                 continue
-            place = int(rng.integers(4))
+            place = next(places)
             dots = [*others[:place], match[1], *others[place:]]
             letter = "ABCD"[place]
             marks = tuple(Mark(u, v, name) for (u, v), name in zip(dots, "ABCD", strict=True))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_ros.learning.multispa.samples import Mark, Picture, Sample, millimetres, thousandths
+from spatial_mllm_ros.learning.multispa.samples import Mark, Picture, Sample, deck, millimetres, thousandths
 from spatial_mllm_ros.learning.multispa.scene import Scene, SceneImage
 from spatial_mllm_ros.learning.multispa.settings import MultiSpaSettings
 from spatial_mllm_ros.learning.multispa.subtasks import Subtask
@@ -29,18 +29,19 @@ def depth_samples(
     """Up to ``count`` questions of a subtask of depth.
 
     As published: the same number of images from each scene, each image again only when there are too few; points drawn
-    from those that the image sees; depths rounded to millimetres; nearer or farther asked, and the letters given, at
-    random.
+    from those that the image sees; depths rounded to millimetres; nearer and farther, and each letter, equally
+    often (published: at random).
     """
     usable = [number for number in numbers if scenes[number].has_depth]
     rejected["no depth"] += len(numbers) - len(usable)
     samples: list[Sample] = []
+    choices = deck(4, rng)
     for number in usable:
         per_scene = count // len(usable) + 1
         images = len(scenes[number].images)
         frames = rng.choice(images, per_scene, replace=per_scene > images)
         for frame in frames:
-            made = _one(subtask, scenes[number], number, int(frame), settings, rng, rejected)
+            made = _one(subtask, scenes[number], number, int(frame), settings, rng, rejected, choices)
             if made is not None:
                 samples.append(made)
     order = rng.permutation(len(samples))[:count]
@@ -55,6 +56,7 @@ def _one(
     settings: MultiSpaSettings,
     rng: np.random.Generator,
     rejected: Counter[str],
+    choices: Iterator[int],
 ) -> Sample | None:
     image = scene.images[frame]
     width, height = image.camera.width, image.camera.height
@@ -85,9 +87,9 @@ def _one(
             continue
         if np.hypot(u1 - u2, v1 - v2) < 0.05 * width:  # two dots must not lie on one another
             continue
-        nearer = bool(rng.integers(2))
-        right = 0 if (z1 < z2) == nearer else 1
-        letters = "AB" if rng.integers(2) else "BA"
+        nearer, first_letter = divmod(next(choices), 2)
+        right = 0 if (z1 < z2) == bool(nearer) else 1
+        letters = "AB" if (right == 0) == (first_letter == 0) else "BA"
         (x1, y1), (x2, y2) = thousandths(u1, v1, width, height), thousandths(u2, v2, width, height)
         xa, ya = [(x1, y1), (x2, y2)][right]
         fill = {
@@ -102,7 +104,7 @@ def _one(
             gt=letters[right] if dots else [xa, ya],
             fill=fill,
             points=(((u1, v1), (u2, v2)),),
-            more={"is_closer_question": nearer, "letters": letters if dots else ""},
+            more={"is_closer_question": bool(nearer), "letters": letters if dots else ""},
         )
     rejected["no two points of clearly different depth"] += 1
     return None

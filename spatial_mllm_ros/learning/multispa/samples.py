@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from spatial_mllm_ros.learning.multispa.subtasks import Subtask
 
@@ -43,6 +46,12 @@ class Sample:
     fill: dict[str, Any]
     points: tuple[tuple[Pixel, ...], ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
+
+
+def deck(count: int, rng: np.random.Generator) -> Iterator[int]:
+    """0 to count - 1 in random order, again and again: each comes up equally often."""
+    while True:
+        yield from (int(k) for k in rng.permutation(count))
 
 
 def thousandths(u: float, v: float, width: int, height: int) -> tuple[int, int]:

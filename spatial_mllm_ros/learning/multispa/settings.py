@@ -17,6 +17,9 @@ class MultiSpaSettings:
     along its axis of at least so much, as less is within the error of poses (published: no bound, which 0 gives).
     least_depth_gap: depths are compared only when they differ by this share of the nearer one (published: whole
     millimetres that differ).
+    most_share: of a question of direction, no answer is given more often than this, or the question alone would give it
+    away; what is over is left out (published: images are swapped at random, which evens out turns, but not the way
+    towards what a camera circles; 1 leaves nothing out).
     points_per_group, pairs_per_bin, reversed_share: of tracked points (published for training: 15, 30, 0.05).
     """
 
@@ -28,6 +31,7 @@ class MultiSpaSettings:
     least_move_m: float = 0.05
     least_turn_deg: float = 3.0
     least_depth_gap: float = 0.05
+    most_share: float = 0.6
     points_per_group: int = 15
     pairs_per_bin: int = 30
     reversed_share: float = 0.05
