@@ -41,13 +41,16 @@ pytest.importorskip("embreex")
 
 SAMPLES = int(os.environ.get("MULTISPA_SAMPLES", "6"))
 LARGE = SAMPLES > 50
-SIZE = "frames=240,rate=4,size=320x240" if LARGE else "frames=48,rate=2,size=160x120"
+SIZE = "frames=160,rate=3,size=320x240" if LARGE else "frames=48,rate=2,size=160x120"
 WALK, STILL, HELD = (
     f"rendered:seed={seed},rooms=2,{SIZE}{more}"
     for seed, more in ((1, ",moving=4"), (2, ",moving=3,still=on"), (5, ""))
 )
+MORE = [f"rendered:seed={seed},rooms=1,{SIZE},moving=4" for seed in (3, 4, 6)] if LARGE else []
 TINY = "rendered:seed=5,rooms=1,frames=24,rate=1,size=64x48"
-SETTINGS = MultiSpaSettings(train=SAMPLES, evaluation=3, frames=100 if LARGE else 24, evaluation_share=0.33)
+SETTINGS = MultiSpaSettings(
+    train=SAMPLES, evaluation=3, frames=80 if LARGE else 24, evaluation_share=0.17 if LARGE else 0.33
+)
 
 
 def quiet(what: str, done: int, total: int | None) -> None:
@@ -57,7 +60,7 @@ def quiet(what: str, done: int, total: int | None) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("multispa") / "questions"
-    build([WALK, STILL, HELD], target, SETTINGS, quiet, finish=write_report)
+    build([WALK, STILL, HELD, *MORE], target, SETTINGS, quiet, finish=write_report)
     return target
 
 

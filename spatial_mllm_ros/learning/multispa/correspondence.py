@@ -40,10 +40,12 @@ def correspondence_samples(
     second one has hard distractors.
     """
     allowed = np.array([scenes[s].has_depth for s in pairs.scene], dtype=bool)
-    rows = chosen_pairs(pairs.overlap, allowed, count, settings.overlap_percent, rng)
+    rows = chosen_pairs(pairs.overlap, allowed, count + count // 8 + 2, settings.overlap_percent, rng)
     samples: list[Sample] = []
     places = deck(4, rng)
-    for row in rows:
+    for row in rows:  # shuffled, and some more than needed, for those that give no point
+        if len(samples) == count:
+            break
         number = int(pairs.scene[row])
         frames = [int(pairs.first[row]), int(pairs.second[row])]
         if rng.random() < 0.5:
