@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.commands.evaluate import NAMES
 from spatial_mllm_ros.learning.evaluation import readings
-from spatial_mllm_ros.learning.evaluation.answerers import Both, Chance, Frequency, ModelAnswerer, Refused, prompt_of
+from spatial_mllm_ros.learning.evaluation.answerers import (
+    Both,
+    Chance,
+    Failed,
+    Frequency,
+    ModelAnswerer,
+    Refused,
+    prompt_of,
+)
 from spatial_mllm_ros.learning.evaluation.items import Item
 from spatial_mllm_ros.learning.evaluation.multispa import MultiSpa
 from spatial_mllm_ros.learning.evaluation.registry import BENCHMARKS
@@ -25,7 +33,7 @@ from spatial_mllm_ros.learning.evaluation.spar import SparBench
 from spatial_mllm_ros.learning.evaluation.vsi import VsiBench
 from spatial_mllm_ros.learning.multispa.engine import build
 from spatial_mllm_ros.learning.multispa.settings import MultiSpaSettings
-from spatial_mllm_ros.serving.interface import ModelError
+from spatial_mllm_ros.serving.interface import ModelError, ModelUnavailable
 from spatial_mllm_ros.sources.source import SourceError
 
 
@@ -314,7 +322,7 @@ class FakeModel:
         return type("Said", (), {"text": str(len(frames))})()
 
 
-def test_a_model_is_shown_the_images_in_pairs_and_its_failure_is_a_refusal(tmp_path: Path) -> None:
+def test_a_model_is_shown_the_images_in_pairs_and_its_failure_is_told(tmp_path: Path) -> None:
     import cv2
 
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
@@ -324,11 +332,41 @@ def test_a_model_is_shown_the_images_in_pairs_and_its_failure_is_a_refusal(tmp_p
     model = FakeModel()
     assert ModelAnswerer(model).answer(asked) == "4"  # type: ignore[arg-type]
     assert "<image>" not in model.prompts[0]
-    with pytest.raises(Refused, match="out of memory"):
+    with pytest.raises(Failed, match="out of memory"):
         ModelAnswerer(FakeModel(fails=True)).answer(asked)  # type: ignore[arg-type]
     missing = Item(id="2", kind="x", question="?", truth="3", media=(tmp_path / "b.png",))
-    with pytest.raises(Refused, match="is missing"):
+    with pytest.raises(Failed, match="is missing"):
         ModelAnswerer(model).answer(missing)  # type: ignore[arg-type]
+
+
+def test_questions_that_failed_are_put_again_and_a_model_that_is_gone_ends_the_run(tmp_path: Path) -> None:
+    items = VsiBench().load(write(tmp_path / "data", "vsibench"))[:2]
+
+    class Flaky(Counting):
+        broken = True
+
+        def answer(self, asked: Item) -> str:
+            if self.broken and asked.id == "0":
+                raise Failed("the model failed: out of memory")
+            return super().answer(asked)
+
+    first = evaluate(VsiBench(), items, Flaky(), tmp_path / "out")
+    assert first.predictions == {"0": None, "1": "3"}
+    again = Flaky()
+    again.broken = False
+    assert evaluate(VsiBench(), items, again, tmp_path / "out").predictions == {"0": "3", "1": "3"}
+    assert again.asked == ["0"]
+
+    class Gone(FakeModel):
+        def ask(self, question: Any, frames: Any, **rest: Any) -> Any:
+            raise ModelUnavailable("killed")
+
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    asked = Item(id="1", kind="yaw_angle", question="?", truth=3, media=(tmp_path / "a.png",))
+    with pytest.raises(ModelUnavailable, match="killed"):
+        evaluate(MultiSpa(), [asked], ModelAnswerer(Gone()), tmp_path / "gone")  # type: ignore[arg-type]
 
 
 def test_both_ask_the_model_only_where_geometry_refuses() -> None:
@@ -381,7 +419,7 @@ def test_geometry_answers_what_it_can_measure_rightly_and_refuses_the_rest(quest
         assert (row["prediction"] is None) == row["kind"].startswith("object_") or row["refused"], row
     assert (tmp_path / "out" / "scores.svg").read_text("utf-8").startswith("<svg")
     table = CliRunner().invoke(main, arguments)
-    assert "geometry refused" in table.output
+    assert "geometry gave no answer" in table.output
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from spatial_mllm_ros.commands import common
 from spatial_mllm_ros.commands.models import make_model
-from spatial_mllm_ros.serving.interface import PRECISIONS, ModelError, ModelOptions, SpatialModel
+from spatial_mllm_ros.serving.interface import PRECISIONS, ModelError, ModelOptions, ModelUnavailable, SpatialModel
 
 NAMES = ("vsibench", "vsibench-debiased", "multispa", "sparbench", "blink", "cvbench", "scanqa", "sqa3d")
 ANSWERERS = ("geometry", "model", "both", "chance", "frequency")
@@ -92,7 +92,10 @@ def eval_command(
             contestants.append(Both(geometry, asked))
         elif geometry is not None or asked is not None:
             contestants.append(geometry or asked)  # type: ignore[arg-type]
-        outcomes = [evaluate(rules, items, contestant, folder, progress) for contestant in contestants]
+        try:
+            outcomes = [evaluate(rules, items, contestant, folder, progress) for contestant in contestants]
+        except ModelUnavailable as error:
+            raise common.Failure(f"{error}; what was answered is kept in {folder}") from error
     path = write_results(
         rules, outcomes, folder, len(items), {"data": str(data), "model": model if needs_model else None}
     )
@@ -107,7 +110,7 @@ def eval_command(
         common.out().print(table)
     for o in outcomes:
         if o.refused:
-            common.say(f"{o.answerer} refused: {common.counted(o.refused)}")
+            common.say(f"{o.answerer} gave no answer: {common.counted(o.refused)}")
     click.echo(common.printable(f"{len(items)} questions; answers, results.json and scores.svg are in {folder}"))
 
 

@@ -91,7 +91,8 @@ class RenderedSource:
 
     @classmethod
     def from_spec(cls, text: str) -> RenderedSource:
-        """From ``rendered`` or ``rendered:seed=3,rooms=2,frames=600,rate=10,size=320x240,noise=off``.
+        """From ``rendered`` or ``rendered:seed=3,rooms=2,frames=600,rate=10,size=320x240,noise=off``; ``moving=3``,
+        ``still=on``.
 
         SourceError says which part of the text is wrong and what it may be.
         """

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_ros.learning.evaluation.items import Item
-from spatial_mllm_ros.serving.interface import ModelError, ModelFrame, ModelQuestion, SpatialModel
+from spatial_mllm_ros.serving.interface import ModelError, ModelFrame, ModelQuestion, ModelUnavailable, SpatialModel
 from spatial_mllm_ros.sources.compressed import decode_rgb
 
 
@@ -27,6 +27,10 @@ class Answerer(Protocol):
 
 class Refused(Exception):
     """The question is not answered. ``str()`` says why."""
+
+
+class Failed(Refused):
+    """The question could not be put, or its answer was lost. It is put again when the run is resumed."""
 
 
 class Chance:
@@ -110,15 +114,17 @@ class ModelAnswerer:
         self.name, self._model, self._frames, self._timeout_s = "model", model, frames, timeout_s
 
     def answer(self, item: Item) -> str:
-        """Raises Refused where the images cannot be read, or the model fails."""
+        """Raises Failed where the images cannot be read, or the model fails; ModelUnavailable when it is gone for good."""
         images = images_of(item, self._frames)
         if len(images) % 2:
             images.append(images[-1])  # its frames come in pairs
         frames = [ModelFrame(k, k * 250_000_000, image) for k, image in enumerate(images)]
         try:
             return self._model.ask(ModelQuestion(prompt_of(item)), frames, timeout_s=self._timeout_s).text
+        except ModelUnavailable:
+            raise
         except ModelError as error:
-            raise Refused(f"the model failed: {error}") from error
+            raise Failed(f"the model failed: {error}") from error
 
 
 class Both:
@@ -147,7 +153,7 @@ def prompt_of(item: Item) -> str:
 
 
 def images_of(item: Item, frames: int) -> list[NDArray[np.uint8]]:
-    """RGB images that a question is about. Raises Refused where there are none."""
+    """RGB images that a question is about. Raises Failed where there are none."""
     embedded = [value for key, value in sorted(item.record.items()) if key.startswith("image") and value is not None]
     found: list[NDArray[np.uint8]] = []
     for value in embedded:
@@ -158,18 +164,18 @@ def images_of(item: Item, frames: int) -> list[NDArray[np.uint8]]:
     for path in item.media:
         found += _read(path, frames)
     if not found:
-        raise Refused("the question has no image here")
+        raise Failed("the question has no image here")
     return found
 
 
 def _read(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     if not path.is_file():
-        raise Refused(f"{path} is missing: download the benchmark's images or videos too")
+        raise Failed(f"{path} is missing: download the benchmark's images or videos too")
     if path.suffix.lower() not in (".mp4", ".mov", ".avi", ".mkv", ".webm"):
         try:
             return [decode_rgb(path.read_bytes())]
         except ValueError as error:
-            raise Refused(f"{path} does not decode: {error}") from error
+            raise Failed(f"{path} does not decode: {error}") from error
     video = cv2.VideoCapture(str(path))
     try:
         count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -182,7 +188,7 @@ def _read(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     finally:
         video.release()
     if not found:
-        raise Refused(f"{path} cannot be read as a video")
+        raise Failed(f"{path} cannot be read as a video")
     return found
 
 

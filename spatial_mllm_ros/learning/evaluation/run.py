@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.learning.evaluation.answerers import Answerer, Refused
+from spatial_mllm_ros.learning.evaluation.answerers import Answerer, Failed, Refused
 from spatial_mllm_ros.learning.evaluation.items import Benchmark, Item, Scores
 from spatial_mllm_ros.sources.source import SourceError
 
@@ -39,7 +39,7 @@ def evaluate(
     progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> Outcome:
     """Answer all questions and score them. Answers are added to ``folder``/ANSWERER.jsonl one by one, and what is there is
-    not asked again; a last line that was cut off is.
+    not asked again, apart from a last line that was cut off and questions that failed.
 
     Raises SourceError where that file is of other questions; OSError when it cannot be written.
     """
@@ -90,17 +90,18 @@ def write_results(
 def _answered(benchmark: Benchmark, item: Item, answerer: Answerer) -> dict[str, Any]:
     begin = time.perf_counter()
     text: str | None = None
-    refused = ""
+    refused, failed = "", False
     try:
         text = answerer.answer(item)
     except Refused as error:
-        refused = str(error) or "refused"
+        refused, failed = str(error) or "refused", isinstance(error, Failed)
     return {
         "id": item.id,
         "kind": item.kind,
         "truth": item.truth,
         "prediction": text,
         "refused": refused,
+        "failed": failed,
         "scores": _scores(benchmark, item, text),
         "seconds": round(time.perf_counter() - begin, 3),
     }
@@ -128,4 +129,4 @@ def _resumed(path: Path, known: set[str]) -> dict[str, dict[str, Any]]:
     strange = set(done) - known
     if strange:
         raise SourceError(f"{path} has answers to other questions, such as {min(strange)}: name another --output")
-    return done
+    return {key: row for key, row in done.items() if not row.get("failed")}
