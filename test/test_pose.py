@@ -51,3 +51,11 @@ def test_what_is_no_rigid_transform_is_refused(matrix: np.ndarray) -> None:
 def test_bad_quaternions_are_refused(q: tuple) -> None:
     with pytest.raises(pose.InvalidTransform):
         pose.from_quaternion(q)
+
+
+def test_a_number_that_is_no_distance_is_no_transform():
+    """As damaged files tell them: finite, and beyond what can be computed with."""
+    T = np.eye(4)
+    T[0, 3] = 1e200
+    with pytest.raises(pose.InvalidTransform, match="away"):
+        pose.checked_transform(T)

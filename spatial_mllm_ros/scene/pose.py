@@ -38,6 +38,9 @@ def from_quaternion(xyzw: ArrayLike, translation: ArrayLike = (0.0, 0.0, 0.0)) -
     return make_transform(Rotation.from_quat(q / norm).as_matrix(), t)
 
 
+FURTHEST_M = 1e9
+"""No frame of this world lies further from another one; damaged files tell of any number."""
+
 T_BODY_OPTICAL = from_quaternion((-0.5, 0.5, -0.5, 0.5))
 """REP-103: from x forward, y left, z up to the optical z forward, x right, y down, at the same place."""
 
@@ -55,12 +58,15 @@ def to_quaternion(T: Transform) -> NDArray[np.float64]:
 def checked_transform(matrix: ArrayLike, tolerance: float = 1e-2) -> Transform:
     """A 4x4 matrix as a rigid transform, its rotation re-orthonormalised.
 
-    Raises InvalidTransform if it is not finite, its rotation is further than ``tolerance`` from orthonormal, or its
+    Raises InvalidTransform if it is not finite, leads further than FURTHEST_M, its
+    rotation is further than ``tolerance`` from orthonormal, or its
     last row is not (0, 0, 0, 1).
     """
     T = np.array(matrix, dtype=np.float64)
     if T.shape != (4, 4) or not np.isfinite(T).all():
         raise InvalidTransform(f"a transform must be 4x4 and finite, not shape {T.shape}")
+    if np.abs(T[:3, 3]).max() > FURTHEST_M:
+        raise InvalidTransform(f"nothing is {np.abs(T[:3, 3]).max():.3g} m away")
     R = T[:3, :3]
     if (
         np.abs(T[3] - (0, 0, 0, 1)).max() > 1e-6
