@@ -41,7 +41,7 @@ says("mark", "{box}", "[DET] box {box}", "[DET] [real|whole|actual|entire] THING
 
 says("thing", "[DET] CAMERA", "[DET] (robot|rover|drone) 's CAMERA", "[the CAMERA of] the CAMERA [of the robot]", "the CAMERA that (saw|took|sees|recorded) (it|them|the image|both)", "ME", "(my|your|our) CAMERA", "the CAMERA which (saw|took) it", "the CAMERA itself", "[the] robot camera", "it 's CAMERA")(O.Camera)  # fmt: skip
 says("thing", "[DET] ROBOT", "[DET] ROBOT itself", "the ROBOT base", "the base of the ROBOT", "[DET] ROBOT 's base")(lambda: O.Robot(at=T.Now()))
-says("place", "{owner} [current|own|latest|present|initial] (position|location|pose|place|viewpoint|spot|standpoint)",
+says("place", "{possessor} [current|own|latest|present|initial] (position|location|pose|place|viewpoint|spot|standpoint)",
      "the [current|present] (position|location|pose|place|viewpoint|standpoint) of {owner}", "{owner}")(same)  # fmt: skip
 
 
@@ -52,8 +52,9 @@ def _it_camera(chart: Chart, at: int) -> Iterator[tuple[int, Any, int]]:
         yield at + 1, True, 0
 
 
-says("owner", "[DET] CAMERA [POSS]", "the ROBOT 's CAMERA POSS", "ME", "{it_camera}", "(my|your|our)")(lambda _=None: O.Camera())
-says("owner", "[DET] ROBOT [POSS]", cost=1)(O.Camera)
+says("possessor", "[DET] CAMERA [POSS]", "the ROBOT 's CAMERA POSS", "{it_camera}", "(my|your|our)")(lambda _=None: O.Camera())
+says("possessor", "[DET] ROBOT [POSS]", cost=1)(O.Camera)
+says("owner", "{possessor}", "ME")(lambda *_: O.Camera())
 says("thing", "{place} (at|of|in|by|from|for) {moment}", "{place} {moment_mark}", "{owner} {moment_mark} (position|location|pose|place)", "where {owner} (was|is|had been|stood|stands|were|are|am) [at|in] {moment}", "the (place|position|pose|point|spot) where {owner} was [at] {moment}", "that at {moment}", "the (position|pose|location) at {moment}", "the (position|pose|location) of {moment}", "at {moment_mark}", "{owner} {moment_mark} (position|pose|location)", "the {moment_mark} (position|pose|location)", "the (position|location|pose) [that] {owner} had at {moment}", "what it was at {moment}", "where {owner} was {ago_moment}")(lambda *values: O.Camera(at=values[-1]))  # fmt: skip
 says("ago_moment", "{quantity} ago")(ago)
 says("moment_mark", "{t}")(same)
@@ -66,7 +67,7 @@ says("thing", "{owner} (first|initial|starting|start|original) (position|locatio
 
 
 says("thing", "[the] FLOOR", "the FLOOR (of|in) {room}")(lambda _=None: O.Floor())
-says("thing", "[the|this] CEILING", "the room 's CEILING", "the CEILING (of|in) the SPACE", "the CEILING [above|overhead]", "{room} CEILING",
+says("thing", "[the|this] CEILING", "the room 's CEILING", "the CEILING (of|in) {room}", "the CEILING [above|overhead]", "{room} CEILING",
      "{room} 's CEILING", "the CEILING in here", "the CEILING here")(lambda *_: O.Ceiling())  # fmt: skip
 
 

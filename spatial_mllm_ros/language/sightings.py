@@ -56,7 +56,7 @@ says("at_mark", "[at] {moment_mark}")(lambda x: Arg("time", x))
 view_says(("(visible|seen) {mark}",), False, False)
 says("moment_arg", "{moment_mark}")(lambda x: Arg("time", x))
 
-WHEN = "(when|after how many seconds|how many seconds after the start|how many seconds after the beginning|what time was it when|since when|until when|up to what time|up to when|find the moment when|the moment when|at which time stamp|find when|(at|on|in) what [point in] time|at which time|what time|at (what|which) moment|which (moment|time)|how (early|late|soon|recently)|in (what|which) (image|frame)|which [image|frame]|what (was|is) the time when|at (what|which) point in time|at (what|which) stamp|what (timestamp|stamp)|at (what|which) instant|at (which|what) timestamp)"
+WHEN = "(when|after how many seconds|how many seconds after the start|how many seconds after the beginning|what time was it when|since when|until when|up to what time|up to when|find the moment when|the moment when|at which time stamp|find when|(at|on|in) what [point in] time|at which time|what time|at (what|which) moment|which (moment|time)|how (early|late|soon|recently)|in (what|which) (image|frame)|which (image|frame)|what (was|is) the time when|at (what|which) point in time|at (what|which) stamp|what (timestamp|stamp)|at (what|which) instant|at (which|what) timestamp)"
 
 
 @asked(f"{WHEN} (BE|DO|HAVE|was it) {{thing}} {{event}} [be|been|come to be] (SEEN|APPEAR|VISIBLE|seen|in the image) {{arg}}* [by {{mover}}]",
@@ -69,7 +69,7 @@ WHEN = "(when|after how many seconds|how many seconds after the start|how many s
        "[what is|what was|which is|which was] [the] {event} (time|moment|instant|point in time|timestamp|image|frame) [at which|when|that|in which|where|for which] [{mover}] [SAW|saw|sees|can see|could see|see] {thing} [is|was|be|can be|could be|came] [in view|SEEN|VISIBLE|APPEAR|into view]",
        "{event} (time|moment) [that] {thing} [was] (SEEN|VISIBLE)",
        f"{WHEN} DO {{thing}} {{event}} (disappear|go out of view|leave the view|leave the image|vanish|go out of sight)",
-       f"{WHEN} DO {{thing}} (disappear|go out of view|leave the view|vanish|come into view) {{event}}", "{thing} {event} (SEEN|VISIBLE) (when|at what time)",
+       f"{WHEN} DO {{thing}} (disappear|go out of view|leave the view|vanish|come into view) {{event}}", "{thing} {event} (SEEN|VISIBLE) (when|at what time)", "{event} (SEEN|VISIBLE) {mark}", "when did {thing} {event} become (VISIBLE|SEEN)", "{thing} when (was|is) it (SEEN|VISIBLE) {event}",
        f"{WHEN} was {{event}} {{thing}} (SEEN|VISIBLE)", "when {event} (did|was) {mover} (SEE|SAW) {thing}",
        f"{WHEN} (is|was) {{thing}} in (view|the image|sight|the picture) {{event}}", f"{WHEN} (BE|DO) {{mover}} {{event}} (have|get|catch) {{thing}} in (view|sight)")  # fmt: skip
 def _seen_time(p: Parts, bag: dict[str, Any]) -> Any:
@@ -189,6 +189,20 @@ def _recording(p: Parts, bag: dict[str, Any]) -> Any:
 
 says("percent", "percent", "in percent", "per cent")(lambda: Arg("unit", "percent"))
 
+SAW_FLOOR = "(seen|observed|scanned|see|have|been seen|been observed)"
+
+
+@asked("(how much|what|how large|how large an) (FLOOR|floor area|floor space|area of floor) (is|are) there", "how many {unit} [of] (FLOOR|floor space) (is|are) there",
+       f"(how much|what|which|how large|how large an) (floor|floor area|floor space|area of floor) (was|have|has|did|does|do) [({{mover}}|{{room}})] {SAW_FLOOR}", f"how many {{unit}} [of] (FLOOR|floor space) (have|has|did|does|do) [({{mover}}|{{room}})] {SAW_FLOOR}",
+       "[GIVE] [the] [total] (floor area|floor surface|area of the floor|floor space) (seen|observed|covered)", roles=("unit", "span"))  # fmt: skip
+def _floor(p: Parts, bag: dict[str, Any]) -> Any:
+    """The floor that there is is the floor that was seen."""
+    if unit := p.one(str):
+        bag["unit"] = unit
+    room = p.one(O.Room, O.Room())
+    return A.Value(of=M.Extent(of=room, dimension=M.Dimension.FLOOR_AREA)) if bag.pop("span", T.WHOLE) == T.WHOLE else None
+
+
 SPACES = "(DET SPACE|SPACE|it|PART|the|everything|that|DET PART|them|us|here|DET PART of DET SPACE|the PART|DET environment|{room})"
 
 
@@ -197,7 +211,7 @@ SPACES = "(DET SPACE|SPACE|it|PART|the|everything|that|DET PART|them|us|here|DET
        "[what is|what|GIVE|how much of] [DET] SHARE of UNSEEN (SPACE|volume)", "how much UNSEEN SPACE (is there|is left|remains|are there)",
        "(how much|what SHARE) [of {room}] (have|has) {mover} (not|n't) [yet] (seen|explored|observed|covered|looked at)",
        "(what|which) SHARE of {room} (has|have) {mover} missed", "UNSEEN SPACE {percent}", "SHARE of UNSEEN SPACE", "UNSEEN SHARE",
-       "(how much|what SHARE) of {room} (has|have) (n't|not) [been] {mover} (seen|explored|covered)",
+       "(how much|what SHARE) of {room} (has|have) (n't|not) [been] [{mover}] (seen|explored|covered|observed) [yet]",
        "(how much|what SHARE) [of {room}] (did|do|does) {mover} (miss|fail to see|not see)", "how UNSEEN is {room}", roles=("unit", "span"))  # fmt: skip
 def _unseen_fraction(p: Parts, bag: dict[str, Any]) -> Any:
     if unit := p.one(str):
