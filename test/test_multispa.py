@@ -40,15 +40,15 @@ pytest.importorskip("embreex")
 
 SAMPLES = int(os.environ.get("MULTISPA_SAMPLES", "6"))
 LARGE = SAMPLES > 50
-SIZE = "frames=160,rate=3,size=320x240" if LARGE else "frames=48,rate=2,size=160x120"
+SIZE = "frames=100,rate=2,size=320x240" if LARGE else "frames=48,rate=2,size=160x120"
 WALK, STILL, HELD = (
     f"rendered:seed={seed},rooms=2,{SIZE}{more}"
     for seed, more in ((1, ",moving=4"), (2, ",moving=3,still=on"), (5, ""))
 )
-MORE = [f"rendered:seed={seed},rooms=1,{SIZE},moving=4" for seed in (3, 4, 6)] if LARGE else []
+MORE = [f"rendered:seed={seed},rooms=1,{SIZE},moving=3" for seed in (3, 6, 8)] if LARGE else []
 TINY = "rendered:seed=5,rooms=1,frames=24,rate=1,size=64x48"
 SETTINGS = MultiSpaSettings(
-    train=SAMPLES, evaluation=3, frames=80 if LARGE else 24, evaluation_share=0.17 if LARGE else 0.33
+    train=SAMPLES, evaluation=3, frames=70 if LARGE else 24, evaluation_share=0.2 if LARGE else 0.33
 )
 
 
