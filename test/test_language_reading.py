@@ -260,3 +260,22 @@ def test_wordings_are_read_as_what_they_ask() -> None:
             if reading.query != from_json(item["query"]):
                 wrong.append((item["question"], reading.read_as or reading.reason))
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize(
+    ("question", "point"),
+    [
+        ("How deep is the sink at <p0>?", False),
+        ("What is the height of the chair marked by <p0>?", False),
+        ("How high is the thing at <p0>?", False),
+        ("How high is the chair at <p0> above the floor?", True),
+        ("How high is the surface at <p0>?", True),
+        ("What is the depth of the thing at <p0>?", True),
+    ],
+)
+def test_a_point_does_not_tell_a_size(question: str, point: bool) -> None:
+    reading = read(question, points=1)
+    assert (reading.query is not None) == point, reading.read_as
+    if not point:
+        assert "draw a box" in reading.reason
+        assert reading.alternatives

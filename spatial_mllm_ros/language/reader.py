@@ -9,6 +9,7 @@ from typing import Any
 
 from spatial_mllm_ros.language.canonical import Unspeakable, read_canonical, words
 from spatial_mllm_ros.language.chart import Tangled
+from spatial_mllm_ros.language.own_size import own_size
 from spatial_mllm_ros.language.phrases import BOTH, FOREIGN, GRAMMAR, ORDINARY, SILENT, rebuilt
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.readings import Readings
@@ -17,8 +18,8 @@ from spatial_mllm_ros.language.spelling import Speller
 from spatial_mllm_ros.language.tokens import Token, normalise, tokens_of
 from spatial_mllm_ros.queries.asks import Property
 from spatial_mllm_ros.queries.codes import ErrorCode
-from spatial_mllm_ros.queries.measures import Distance
-from spatial_mllm_ros.queries.query import Query
+from spatial_mllm_ros.queries.measures import Depth, Distance, Height
+from spatial_mllm_ros.queries.query import Query, terms
 
 LONGEST = 70
 """Tokens of a question at most, other than a canonical sentence."""
@@ -120,6 +121,9 @@ def _read(text: str, points: int, boxes: int, times: int, choices: Sequence[str]
     queries = {q: c for q, c in found.items() if isinstance(q, Query)}
     cheapest = sorted((q for q, c in queries.items() if c == min(queries.values())), key=repr, reverse=True)
     best = list({_unordered(q): q for q in cheapest}.values())
+    if len(best) == 1 and (thing := own_size(tokens)) and any(isinstance(t, Depth | Height) for t in terms(best[0])):
+        why = f"a point does not tell the size of the {thing}: draw a box closely round it, or ask where the point is"
+        return Reading(code=ErrorCode.AMBIGUOUS, reason=why, alternatives=_alternatives(best))
     if len(best) == 1:
         return _reading(best[0], remarks.get(best[0], ""))
     if best:
