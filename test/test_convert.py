@@ -28,6 +28,7 @@ from spatial_mllm_ros.queries.operands import Point
 from spatial_mllm_ros.queries.query import Query
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.pose import Transform
+from spatial_mllm_ros.scene.rigid import matrix
 from spatial_mllm_ros.sources import messages
 from spatial_mllm_ros.sources.writers import encoded_color
 
@@ -181,7 +182,7 @@ def test_frames_survive_the_wire() -> None:
     assert messages.camera_model(sent[Kind.CAMERA_INFO]) == frame.camera
     parent, child, stamp, T = messages.transform(sent[Kind.TF].transforms[0])
     assert (parent, child, stamp) == (frame.world_frame, frame.camera_frame, frame.stamp_ns)
-    assert np.allclose(T, frame.T_world_camera, atol=1e-12)
+    assert np.allclose(matrix(T), frame.T_world_camera, atol=1e-12)
 
 
 def test_compressed_images_stay_as_they_are() -> None:
@@ -209,7 +210,7 @@ def test_poses_can_be_moved_to_a_level_frame() -> None:
     frame = next(iter(SmallSource(1).frames()))
     T_up: Transform = np.array([[1.0, 0, 0, 1], [0, 0, 1, 2], [0, -1, 0, 3], [0, 0, 0, 1]])
     message = dict(convert.camera_messages(frame, MAKE, T_up))[Kind.TF]
-    assert np.allclose(messages.transform(message.transforms[0])[3], T_up @ frame.T_world_camera)
+    assert np.allclose(matrix(messages.transform(message.transforms[0])[3]), T_up @ frame.T_world_camera)
 
 
 def test_keyframes() -> None:

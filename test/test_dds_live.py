@@ -26,7 +26,7 @@ from spatial_mllm_ros.clients.client import SpatialQueryClient
 from spatial_mllm_ros.dds import DdsNode, QosProfile, ServiceNotAvailable, State, domain, is_installed
 from spatial_mllm_ros.dds import library as dds
 from spatial_mllm_ros.dds.parameters import value_message, value_of
-from spatial_mllm_ros.nodes import convert, dds_node
+from spatial_mllm_ros.nodes import convert, dds_node, shell
 from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.nodes.player import Player, PlayerOptions
@@ -357,7 +357,7 @@ def test_ros_arguments(make: Nodes, company: Company, tmp_path: Path) -> None:
     file.write_text("/robot/mapper:\n  ros__parameters:\n    max_frames: 7\n    timeout_s: 4\n", encoding="utf-8")
     renaming = ("-r", "__node:=mapper", "-r", "__ns:=/robot", "-r", f"{COLOR}:=front/image")
     node = make(*renaming, "-r", "spatial_query:=/ask", "--params-file", str(file), "-p", "max_frames:=9")
-    assert node.name == "/robot/mapper"
+    assert node.full_name == "/robot/mapper"
     assert node.service_name == "/ask"
     assert (node.settings().max_frames, node.settings().timeout_s) == (9, 4.0)
     topics = {endpoint.topic for endpoint in node.node.endpoints()}
@@ -635,7 +635,7 @@ def test_two_nodes_of_one_name(
     make: Nodes, company: Company, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both serve; each says that there is another."""
-    monkeypatch.setattr(dds_node, "NAMESAKE_S", 0.2)
+    monkeypatch.setattr(shell, "NAMESAKE_S", 0.2)
     first, second = make(), make()
     wait_for(lambda: caplog.text.count("another node is called /spatial_mllm") >= 2, "two warnings")
     assert first.engine is not None

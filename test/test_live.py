@@ -17,12 +17,13 @@ from live_messages import MAKE, over_the_wire
 from small_recording import START_NS, SmallSource
 
 from spatial_mllm_ros.answering.engine import SpatialQueryEngine
+from spatial_mllm_ros.dds.interfaces import interfaces
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
 from spatial_mllm_ros.nodes import convert, live
 from spatial_mllm_ros.nodes.diagnosis import REMEDIES, Finding, Level, findings
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
-from spatial_mllm_ros.nodes.live import ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.live import IMAGE, ConfigurationError, KeyframeSet, LiveEngine
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
@@ -135,16 +136,22 @@ def test_several_cameras(engines: Callable[..., LiveEngine]) -> None:
     assert engine.memory.cameras() == ("camera_color_optical_frame", "rear_optical_frame")
 
 
-def test_serialised_messages_are_decoded_on_the_ingest_thread(engines: Callable[..., LiveEngine]) -> None:
+def test_serialised_messages_are_decoded_on_the_ingest_thread(
+    engines: Callable[..., LiveEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = set()
+    registry = interfaces()
 
-    def decode(stream: Stream, message: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return message()
+    class Watched:
+        def decode(self, payload: bytes, type_name: str) -> Any:
+            threads.add(threading.current_thread().name)
+            return registry.decode(payload, type_name)
 
-    engine = engines(decode=decode)
+    monkeypatch.setattr(live, "interfaces", Watched)
+    engine = engines()
     for kind, message in convert.camera_messages(small(1)[0], MAKE):
-        engine.offer(stream(engine, kind), lambda m=message: over_the_wire(m))
+        to = stream(engine, kind)
+        engine.offer(to, bytes(registry.encode(message, to.message_type)))
     wait_for(lambda: len(engine.memory) == 1)
     assert threads == {"ingest"}
 
@@ -234,15 +241,12 @@ def test_bad_messages_are_counted_and_explained(
 
 
 def test_bytes_that_do_not_decode_are_counted(engines: Callable[..., LiveEngine]) -> None:
-    def decode(stream: Stream, message: Any) -> Any:
-        if message is None:
-            raise RuntimeError("unexpected end of data")
-        return message
-
-    engine = engines(decode=decode)
-    engine.offer(stream(engine, Kind.COLOR), None)
-    wait_for(lambda: engine.refused[stream(engine, Kind.COLOR), "undecodable_message"] == 1)
-    assert "unexpected end of data" in finding(engine, "input: color").message
+    engine = engines()
+    whole = bytes(interfaces().encode(dict(convert.camera_messages(small(1)[0], MAKE))[Kind.COLOR], IMAGE))
+    for damaged in (b"", b"\x00", whole[:60], whole[:-5]):
+        engine.offer(stream(engine, Kind.COLOR), damaged)
+    wait_for(lambda: engine.refused[stream(engine, Kind.COLOR), "undecodable_message"] == 4)
+    assert "bytes that are no sensor_msgs/msg/Image" in finding(engine, "input: color").message
 
 
 def test_impossible_transforms_are_counted(engines: Callable[..., LiveEngine]) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from spatial_mllm_ros.scene.pose import Transform, from_quaternion
+from spatial_mllm_ros.scene.rigid import Rigid, rigid
 from spatial_mllm_ros.scene.transform_watch import OFTEN, TransformWatch
 
 MS = 1_000_000
 CHAIN = ("camera", "base", "odom", "map")
 
 
-def at(x: float, angle: float = 0.0) -> Transform:
-    return from_quaternion((0, 0, np.sin(angle / 2), np.cos(angle / 2)), (x, 0, 0))
+def at(x: float, angle: float = 0.0) -> Rigid:
+    return rigid(x, 0, 0, 0, 0, float(np.sin(angle / 2)), float(np.cos(angle / 2)))
 
 
 def test_two_localisers_that_disagree_are_found():

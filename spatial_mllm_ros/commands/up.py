@@ -126,7 +126,7 @@ def up_command(
                     if not node.start() and not stop.is_set():
                         raise common.Failure(common.printable(f"the node cannot be configured: {node.failure}"))
                 else:
-                    log.info("%s is unconfigured: configure and activate it", node.name)
+                    log.info("%s is unconfigured: configure and activate it", node.full_name)
                 _watch(node, stop)
                 log.info("shutting down%s", f" ({stop.by})" if stop.by else "")
 
@@ -160,7 +160,7 @@ def status_line(node: Any) -> str:
     """How a node goes, in one line."""
     engine = node.engine
     if engine is None:
-        return f"{node.name}: {node.state.label}"
+        return f"{node.full_name}: {node.state.label}"
     status = engine.status()
     rates = [f"{s.stream.kind.value} {s.rate_hz:.0f} Hz" for s in status.streams if s.stream.kind.value in _SHOWN]
     queries = [q for q in (status.queries, status.model_queries) if q is not None]
@@ -168,7 +168,7 @@ def status_line(node: Any) -> str:
     dropped = sum(s.dropped for s in status.streams)
     refused = sum(status.refused.values()) + sum(n for s in status.streams for n in s.refused.values())
     parts = [
-        f"{node.name}: {node.state.label}",
+        f"{node.full_name}: {node.state.label}",
         ", ".join(rates),
         f"{status.frames} frames, {common.megabytes(status.nbytes)}",
         f"{answered} answered" + (f", {running} at work" if running else ""),

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from spatial_mllm_ros.answering.context import QueryConfig, zone
 from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.answering.model_backend import ModelBackend
+from spatial_mllm_ros.dds.interfaces import MalformedPayload, interfaces
 from spatial_mllm_ros.memory.keyframes.coverage import Selection
 from spatial_mllm_ros.memory.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
@@ -63,6 +64,7 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.pose import InvalidTransform, Transform
+from spatial_mllm_ros.scene.rigid import Rigid
 from spatial_mllm_ros.scene.sensor import SensorModel
 from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformTree, frame_name, whose_pose
 from spatial_mllm_ros.scene.transform_watch import TransformWatch
@@ -75,7 +77,7 @@ from spatial_mllm_ros.sources.topics import POSE_TYPES, is_rectified
 
 log = logging.getLogger(__name__)
 
-Moving = tuple[str, str, int, Transform, Stddev]
+Moving = tuple[str, str, int, Rigid, Stddev]
 """A moving transform: parent, child, stamp (ns), T_parent_child and its deviation."""
 SECOND = 1_000_000_000
 BEFORE_EVERYTHING = -(2**63)
@@ -119,13 +121,12 @@ class _Scene:
 class LiveEngine:
     """Holds what streams in and answers questions about it. Safe to use from several threads.
 
-    settings: see parameters.py. clock: nanoseconds now, on the time line of the stamps. decode: (stream, what was
-    offered) -> message, called on the ingest thread, for nodes that hand over serialised messages; may raise anything.
-    on_keyframes: called from a thread of the engine's when the keyframes have changed. monotonic: seconds. load_model:
-    called when the settings name a model; returns it loaded, or raises ConfigurationError. load_geometry: the same for the
-    predictor of geometry from color. surroundings: what others publish, where the node knows. subscribe:
-    called from a thread of the engine's with a stream that was found under way, and is in ``streams`` from
-    then on. troubles: what is wrong with the node's set-up, such as parameters that do not exist.
+    settings: see parameters.py. clock: nanoseconds now, on the time line of the stamps. on_keyframes: called from a thread
+    of the engine's when the keyframes have changed. monotonic: seconds. load_model: called when the settings name a model;
+    returns it loaded, or raises ConfigurationError. load_geometry: the same for the predictor of geometry from color.
+    surroundings: what others publish, where the node knows. subscribe: called from a thread of the engine's with a stream
+    that was found under way, and is in ``streams`` from then on. troubles: what is wrong with the node's set-up, such as
+    parameters that do not exist.
 
     Raises ConfigurationError when something named in the settings cannot be had. ``close`` it when it is done with.
     """
@@ -134,7 +135,6 @@ class LiveEngine:
         self,
         settings: Settings,
         clock: Callable[[], int] = time.time_ns,
-        decode: Callable[[Stream, Any], Any] | None = None,
         on_keyframes: Callable[[KeyframeSet], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         load_model: Callable[[Settings], SpatialModel] = load_model,
@@ -152,7 +152,6 @@ class LiveEngine:
         self.resets = 0
         """How often the memory was forgotten because the clock was set back."""
         self._clock = clock
-        self._decode = decode
         self._monotonic = monotonic
         self._sensor = _sensor_model(settings.sensor_model)
         predictor = load_geometry(settings) if settings.rgb_geometry else None
@@ -228,7 +227,7 @@ class LiveEngine:
         return self._started is not None
 
     def offer(self, stream: Stream, message: Any) -> None:
-        """Hand over a message: appends to a queue, no more."""
+        """Hand over a message, serialised (CDR) or not: appends to a queue, no more."""
         if stream.kind is Kind.COLOR and self.running:
             self._progress.received(stream.camera, message)
         self._inbox.put(stream, message)
@@ -250,6 +249,7 @@ class LiveEngine:
             if self.running:
                 return
             self._stop = stop = threading.Event()
+            interfaces()  # before the first message waits for it
             self._inbox.open()
             self._threads = [
                 threading.Thread(target=self._ingest, args=(stop,), name="ingest", daemon=True),
@@ -433,11 +433,13 @@ class LiveEngine:
 
     def _take(self, stream: Stream, message: Any) -> None:
         try:
-            if self._decode is not None:
-                message = self._decoded(stream, message)
+            if isinstance(message, bytes):
+                message = interfaces().decode(message, stream.message_type)
             self._handlers[stream](message)
-        except (BadImage, _Undecodable) as error:
+        except BadImage as error:
             self._refuse(stream, error.reason, str(error))
+        except MalformedPayload as error:
+            self._refuse(stream, "undecodable_message", str(error))
         except InvalidCamera as error:
             self._refuse(stream, "bad_camera_info", str(error))
         except InvalidTransform as error:
@@ -446,13 +448,6 @@ class LiveEngine:
             if (stream, "internal_error") not in self.refused:
                 log.exception("a message on %s could not be taken in", stream.topic)
             self._refuse(stream, "internal_error", repr(error))
-
-    def _decoded(self, stream: Stream, message: Any) -> Any:
-        assert self._decode is not None
-        try:
-            return self._decode(stream, message)
-        except Exception as error:  # decoders of damaged messages raise anything
-            raise _Undecodable(f"a message does not decode as {stream.message_type}: {error}") from error
 
     def _refuse(self, stream: Stream, reason: str, text: str) -> None:
         if (stream, reason) not in self.refused:
@@ -545,7 +540,7 @@ class LiveEngine:
             self._assemble(held)
 
     def _add_transform(
-        self, parent: str, child: str, stamp_ns: int, T: Transform, static: bool, stddev: Stddev = NO_STDDEV
+        self, parent: str, child: str, stamp_ns: int, T: Rigid, static: bool, stddev: Stddev = NO_STDDEV
     ) -> None:
         if not static:
             self._transforms.append((parent, child, stamp_ns, T, stddev))
@@ -790,12 +785,6 @@ class LiveEngine:
     @property
     def _max_gap_ns(self) -> int | None:
         return int(self.settings.tf_max_gap_s * SECOND) or None
-
-
-class _Undecodable(Exception):
-    """Bytes that are no message of their type."""
-
-    reason = "undecodable_message"
 
 
 def _alone(memory: SpatialMemory, stored: StoredFrame, gain: int) -> int:

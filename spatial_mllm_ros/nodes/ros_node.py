@@ -1,15 +1,13 @@
-"""The live node on ROS 2: an rclpy lifecycle node around LiveEngine.
+"""The live node on ROS 2: an rclpy lifecycle node as the middleware of a NodeShell.
 
 Why it is built as it is:
 
-- Subscriptions take messages serialised and their callbacks only hand them over; the engine's thread decodes them. A
-  damaged message is then counted instead of ending the executor, and a dropped image costs no decoding.
-- Color, depth, CameraInfo and TF are joined by the engine's FrameAssembler, not by message_filters and tf2_ros.Buffer:
-  it waits for the transform at the image's stamp, and no longer than tf_wait_s; it keeps images without depth; and what
-  it does is the same with a recording, with plain DDS and with ROS. tf_transformations and cv_bridge are not needed
-  either (the latter, compiled against another numpy, takes nodes down).
+- Subscriptions take messages serialised, in a thread of their own (ros_receiver.py), and only hand them over; the engine's
+  thread decodes them. A damaged message is then counted instead of ending the executor, and a dropped image costs no decoding.
+- Color, depth, CameraInfo and TF are joined by the engine's FrameAssembler, decoded and looked up by its own code, not by
+  message_filters, cv_bridge and tf2_ros: docs/architecture.md says why, with figures.
 - The service has a callback group of its own and the executor has a thread for every question that may wait, so that
-  whatever the load, images, parameters and transitions are served. (A coroutine would need no threads, but the executor
+  whatever the load, parameters and transitions are served. (A coroutine would need no threads, but the executor
   of Jazzy steps every waiting coroutine whenever anything happens, and keeps a list that grows with each step.)
 """
 
@@ -20,14 +18,13 @@ from __future__ import annotations
 import array
 import importlib
 import logging
-import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import wait
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -45,43 +42,33 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
-from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
 
 import spatial_mllm_ros
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Stream
-from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
-from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
-from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, help_text, without_effect
-from spatial_mllm_ros.nodes.qos import (
-    DIAGNOSTICS_QOS,
-    KEYFRAMES_QOS,
-    SERVICE_QOS,
-    QosPolicy,
-    fallback,
-    mismatch_remedy,
-    qos_policy,
+from spatial_mllm_ros.nodes.live import LiveEngine
+from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, help_text
+from spatial_mllm_ros.nodes.qos import DIAGNOSTICS_QOS, KEYFRAMES_QOS, SERVICE_QOS, QosPolicy
+from spatial_mllm_ros.nodes.ros_receiver import Receiver
+from spatial_mllm_ros.nodes.shell import (
+    BATCH_SERVICE,
+    NODE_NAME,
+    PACKAGE_LOG,
+    SERVICE,
+    NodeShell,
+    unknown_parameters,
 )
-from spatial_mllm_ros.nodes.queries import OnText
-from spatial_mllm_ros.nodes.surroundings import Surroundings
 from spatial_mllm_ros.queries.answer import Answer
-from spatial_mllm_ros.queries.codes import ErrorCode, QueryError
+from spatial_mllm_ros.queries.codes import ErrorCode
 
-NODE_NAME, SERVICE, BATCH_SERVICE = "spatial_mllm", "spatial_query", "spatial_queries"
-PACKAGE_LOG = logging.getLogger("spatial_mllm_ros")
 log = logging.getLogger(__name__)
 EXECUTABLE = "ros2 run spatial_mllm_ros spatial_mllm_node"
-END_OF_TIME = 2**63 - 1
-NAMESAKE_S = 3.0
-"""A node that ended without a word is still listed for a while; one that stays longer is there."""
 CANCEL_LOOK_S = 0.05
 """How often a goal that is being answered looks whether it was cancelled."""
-ANSWERS_LEAVE_S, QUIET_S = 0.5, 0.05
 OTHER_THREADS = 4
-"""Executor threads beside those in which questions wait: inputs, timers, parameters, transitions."""
+"""Executor threads beside those in which questions wait: timers, parameters, transitions."""
 RCLError = rclpy_implementation.RCLError
 
 
@@ -116,35 +103,41 @@ def message_class(name: str) -> Any:
 MAKE = RclpyMaker()
 
 
-class SpatialMllmNode(LifecycleNode):
-    """See the module's text. Parameters: parameters.py.
+class _Listening:
+    """A subscription from which the receiver takes."""
 
-    unconfigured: parameters may be set. configure: builds the engine, or fails with the reason in the log; the service
-    and the action exist from then on, and answer CANCELLED until the node is active. activate: subscribes and serves.
-    deactivate: stops both, and keeps the memory. cleanup: forgets it. interrupted: asked while configuring takes long; true
-    gives up.
+    def __init__(self, node: SpatialMllmNode) -> None:
+        self._node = node
+        self.subscription: Any = None
+        self.topic = ""
+
+    def close(self) -> None:
+        self._node.receiver.remove(self.subscription)
+        self._node.destroy_subscription(self.subscription)
+
+
+class SpatialMllmNode(LifecycleNode):
+    """See the module's text, and NodeShell for what happens in which state. Parameters: parameters.py.
+
+    interrupted: asked while configuring takes long; true gives up.
     """
+
+    make = MAKE
 
     def __init__(self, interrupted: Callable[[], bool] = lambda: False, **options: Any) -> None:
         super().__init__(NODE_NAME, **options)
-        self.interrupted = interrupted
         self._log_bridge = _LogBridge(self.get_logger())
         self._log_bridge.attach()
-        self._engine: LiveEngine | None = None
-        self._service: Any = None
-        self._batch_service: Any = None
-        self._action: Any = None
-        self._keyframes: Any = None
-        self._subscriptions_of: dict[Stream, Subscription] = {}
-        self._questions = 0
-        self._last_question = -math.inf
         self.finalized = False
-        self._subscribing = threading.RLock()
-        self._namesakes_since: float | None = None
-        self._idle = threading.Condition()
-        self._inputs, self._answers = MutuallyExclusiveCallbackGroup(), ReentrantCallbackGroup()
-        self._housekeeping = MutuallyExclusiveCallbackGroup()
+        self._served: list[Callable[[], object]] = []
+        self._keyframes: Any = None
+        self._answers, self._housekeeping = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._declare_parameters()
+        unknown = [name for name in unknown_parameters(self._parameter_overrides) if not self.has_parameter(name)]
+        self.shell = NodeShell(self, unknown, interrupted)
+        self.receiver = Receiver(self.context)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_post_set_parameters_callback(self._on_parameters_set)
         profile = _profile(DIAGNOSTICS_QOS)
         self._diagnostics = self.create_publisher(message_class(convert.DIAGNOSTICS), "/diagnostics", profile)
         self._diagnostics_timer: Any = None
@@ -153,6 +146,11 @@ class SpatialMllmNode(LifecycleNode):
         self._jumps = self.get_clock().create_jump_callback(threshold, post_callback=self._on_clock_jump)
         if self.settings().auto_activate:
             self._starter = self.create_timer(0.0, self._start, callback_group=self._housekeeping)
+
+    @property
+    def engine(self) -> LiveEngine | None:
+        """None while unconfigured."""
+        return self.shell.engine
 
     # ---- parameters
 
@@ -166,114 +164,62 @@ class SpatialMllmNode(LifecycleNode):
                 del self._parameter_overrides[name]
             self.declare_parameter(name, default, convert.parameter_descriptor(parameter, MAKE))
         try:
-            self.settings()
+            Settings.from_values(self.parameter_values())
         except ParameterError as error:
             raise ParameterError(f"the parameters do not fit together: {error}") from error
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-        self.add_post_set_parameters_callback(self._on_parameters_set)
-        unknown = [n for n in self._parameter_overrides if n not in PARAMETERS and not self.has_parameter(n)]
-        self._troubles = without_effect(unknown)
-        for trouble in self._troubles:
-            self.get_logger().warning(trouble)
+
+    def parameter_values(self) -> dict[str, Any]:
+        return {name: self.get_parameter(name).value for name in PARAMETERS}
 
     def settings(self) -> Settings:
         """The parameters as they are now."""
-        return Settings.from_values({name: self.get_parameter(name).value for name in PARAMETERS})
+        return self.shell.settings()
 
     def _on_set_parameters(self, changes: list[RosParameter]) -> SetParametersResult:
-        configured = self.get_fully_qualified_name() if self._engine is not None else ""
         try:
-            self.settings().changed({change.name: change.value for change in changes}, configured)
+            self.shell.changed({change.name: change.value for change in changes})
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _on_parameters_set(self, changes: list[RosParameter]) -> None:
         settings = self.settings()
-        if self._engine is not None:
-            self._engine.update(settings)
+        if self.engine is not None:
+            self.engine.update(settings)
         if any(change.name == "diagnostics_rate_hz" for change in changes):
             self._set_diagnostics_rate(settings.diagnostics_rate_hz)
 
     # ---- lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            self._engine = LiveEngine(
-                self.settings(),
-                self._now_ns,
-                _decode,
-                self._publish_keyframes,
-                load_model=partial(load_model, interrupted=self.interrupted),
-                load_geometry=partial(load_geometry, interrupted=self.interrupted),
-                surroundings=Surroundings(self.resolve_topic_name, self._published),
-                subscribe=self._subscribe_found,
-                troubles=self._troubles,
-            )
-        except (ConfigurationError, ParameterError) as error:
-            self.get_logger().error(f"cannot be configured: {error}")
-            return TransitionCallbackReturn.FAILURE
-        self._keyframes = self.create_lifecycle_publisher(
-            message_class(convert.KEYFRAMES), "~/keyframes", _profile(KEYFRAMES_QOS)
-        )
-        self._service = self.create_service(
-            message_class(convert.SERVICE_TYPE),
-            SERVICE,
-            self._on_query,
-            qos_profile=_profile(SERVICE_QOS),
-            callback_group=self._answers,
-        )
-        self._batch_service = self.create_service(
-            message_class(convert.BATCH_TYPE),
-            BATCH_SERVICE,
-            self._on_batch,
-            qos_profile=_profile(SERVICE_QOS),
-            callback_group=self._answers,
-        )
-        self._action = ActionServer(
-            self,
-            message_class(convert.ACTION_TYPE),
-            SERVICE,
-            self._on_goal,
-            callback_group=self._answers,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-            goal_service_qos_profile=_profile(SERVICE_QOS),
-            result_service_qos_profile=_profile(SERVICE_QOS),
-        )
-        return super().on_configure(state)
+        return super().on_configure(state) if self.shell.configure() else TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self._engine is not None
         result = super().on_activate(state)
-        self._engine.start()
-        for stream in self._engine.streams:
-            self._subscribe_found(stream)
-        self.get_logger().info(
-            f"listening to {', '.join(s.topic_name for s in self._subscriptions_of.values())}; "
-            f"answering on {self._service.service_name}"
-        )
+        self.shell.activate()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._halt("the node was deactivated")
+        self.shell.halt("the node was deactivated")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._dismantle("the node was cleaned up")
+        self.shell.dismantle("the node was cleaned up")
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._dismantle("the node was shut down")
+        self.shell.dismantle("the node was shut down")
         self.finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._dismantle("the node failed")
+        self.shell.dismantle("the node failed")
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """Ends everything, whatever the state."""
-        self._dismantle("the node was shut down")
+        self.shell.dismantle("the node was shut down")
+        self.receiver.close()
         self._jumps.unregister()
         PACKAGE_LOG.removeHandler(self._log_bridge)
         super().destroy_node()
@@ -283,144 +229,101 @@ class SpatialMllmNode(LifecycleNode):
         if self.trigger_configure() is TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def _halt(self, because: str) -> None:
-        if self._engine is not None:
-            self._engine.stop(because)
-        with self._subscribing:
-            for subscription in self._subscriptions_of.values():
-                self.destroy_subscription(subscription)
-            self._subscriptions_of.clear()
-
-    def _dismantle(self, because: str) -> None:
-        self._halt(because)
-        if self._service is not None:
-            self._wait_for_quiet()
-        if self._service is not None:
-            self.destroy_service(self._service)
-            self._service = None
-        if self._batch_service is not None:
-            self.destroy_service(self._batch_service)
-            self._batch_service = None
-        if self._action is not None:
-            self._action.destroy()
-            self._action = None
-        if self._keyframes is not None:
-            self.destroy_lifecycle_publisher(self._keyframes)
-            self._keyframes = None
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
-
-    def _wait_for_quiet(self) -> None:
-        """Until no question has come or been answered for a moment: rclpy may have taken some that are not counted yet, and
-        it sends an answer after it was given, both of which need the service."""
-        begin = time.monotonic()
-        with self._idle:
-            while (now := time.monotonic()) < begin + ANSWERS_LEAVE_S:
-                if not self._questions and now >= max(begin, self._last_question) + QUIET_S:
-                    return
-                self._idle.wait(QUIET_S / 5)
-
-    def _warn_of_namesakes(self) -> None:
-        now, me = time.monotonic(), (self.get_name(), self.get_namespace())
-        if self.get_node_names_and_namespaces().count(me) < 2:
-            self._namesakes_since = None
-        elif self._namesakes_since is None:
-            self._namesakes_since = now  # it may be one that has just ended
-        elif now - self._namesakes_since > NAMESAKE_S:
-            self._namesakes_since = math.inf
-            self.get_logger().warning(
-                f"another node is called {self.get_fully_qualified_name()}: parameters and transitions may reach "
-                "either; start one with --ros-args -r __node:=<another name>"
+    def serve(self) -> None:
+        keyframes = message_class(convert.KEYFRAMES)
+        self._keyframes = self.create_lifecycle_publisher(keyframes, "~/keyframes", _profile(KEYFRAMES_QOS))
+        self._served.append(partial(self.destroy_lifecycle_publisher, self._keyframes))
+        qos = _profile(SERVICE_QOS)
+        for type_name, name, answer in (
+            (convert.SERVICE_TYPE, SERVICE, self._on_query),
+            (convert.BATCH_TYPE, BATCH_SERVICE, self._on_batch),
+        ):
+            service = self.create_service(
+                message_class(type_name), name, answer, qos_profile=qos, callback_group=self._answers
             )
+            self._served.append(partial(self.destroy_service, service))
+        action = ActionServer(
+            self,
+            message_class(convert.ACTION_TYPE),
+            SERVICE,
+            self._on_goal,
+            callback_group=self._answers,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            goal_service_qos_profile=qos,
+            result_service_qos_profile=qos,
+        )
+        self._served.append(action.destroy)
 
-    # ---- inputs
+    def unserve(self) -> None:
+        self._keyframes = None
+        while self._served:
+            self._served.pop()()
 
-    def _subscribe_found(self, stream: Stream) -> None:
-        self._subscribe(stream, qos_policy(stream.qos, stream.qos_depth))
+    # ---- the graph and the clock
 
-    def _subscribe(self, stream: Stream, policy: QosPolicy) -> None:
-        with self._subscribing:
-            engine = self._engine
-            if engine is None or not engine.running:
-                return
-            former = self._subscriptions_of.pop(stream, None)
-            if former is not None:
-                self.destroy_subscription(former)
-            self._subscriptions_of[stream] = self.create_subscription(
-                message_class(stream.message_type),
-                stream.topic,
-                partial(engine.offer, stream),
-                _profile(policy),
-                callback_group=self._inputs,
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=partial(self._on_incompatible_qos, stream, policy), use_default_callbacks=False
-                ),
-                raw=True,
-            )
+    @property
+    def full_name(self) -> str:
+        return str(self.get_fully_qualified_name())
 
-    def _on_incompatible_qos(self, stream: Stream, policy: QosPolicy, event: Any) -> None:
-        subscription = self._subscriptions_of.get(stream)
-        if subscription is None:
-            return
-        topic = subscription.topic_name
-        instead = fallback(stream.qos, policy)
-        if instead is not None:
-            self.get_logger().info(f"a publisher on {topic} is best effort: subscribing as best effort, too")
-            self._subscribe(stream, instead)
-            return
-        name = qos_policy_name_from_kind(event.last_policy_kind)
-        if self._engine is not None:
-            self._engine.qos_mismatch(stream, mismatch_remedy(topic, name, stream.qos_parameter))
+    def resolve(self, topic: str) -> str:
+        return str(self.resolve_topic_name(topic))
 
-    def _published(self) -> dict[str, list[str]]:
+    def published(self) -> dict[str, list[str]]:
         topics = self.get_topic_names_and_types()
         return {topic: types for topic, types in topics if self.count_publishers(topic)}
 
-    def _now_ns(self) -> int:
-        """The node's clock; the end of time while /clock has not told it, so that nothing counts as of the future."""
-        now = int(self.get_clock().now().nanoseconds)
-        return now if now > 0 else END_OF_TIME
+    def namesakes(self) -> int:
+        return int(self.get_node_names_and_namespaces().count((self.get_name(), self.get_namespace())))
+
+    def subscribe(self, stream: Stream, policy: QosPolicy, offer: Callable[[bytes], None]) -> _Listening:
+        listening = _Listening(self)
+        subscription = listening.subscription = self.create_subscription(
+            message_class(stream.message_type),
+            stream.topic,
+            offer,
+            _profile(policy),
+            callback_group=self.receiver.group,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=partial(self._on_incompatible_qos, listening), use_default_callbacks=False
+            ),
+            raw=True,
+        )
+        listening.topic = subscription.topic_name
+        self.receiver.add(subscription, offer)
+        return listening
+
+    def _on_incompatible_qos(self, listening: _Listening, event: Any) -> None:
+        self.shell.on_mismatch(listening, qos_policy_name_from_kind(event.last_policy_kind))
+
+    def clock_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        if self._engine is None or jump.clock_change not in (
+        if jump.delta.nanoseconds < 0 and jump.clock_change in (
             ClockChange.ROS_TIME_NO_CHANGE,
             ClockChange.SYSTEM_TIME_NO_CHANGE,
         ):
-            return
-        if jump.delta.nanoseconds < 0:
-            self._engine.clock_set_back(int(self.get_clock().now().nanoseconds))
+            self.shell.clock_set_back()
 
     # ---- questions
 
     def _on_query(self, message: Any, response: Any) -> Any:
-        """Gives the question to the engine, which answers in time whatever happens."""
-        with self._one_question():
-            return convert.response_message(self._ask(message).result(), MAKE)
+        with self.shell.one_question():
+            return self.shell.response(self.shell.ask(message).result())
 
     def _on_batch(self, message: Any, response: Any) -> Any:
-        """Gives several questions to the engine."""
-        with self._one_question():
-            engine = self._engine
-            try:
-                requests = convert.requests_of(message)
-                if engine is not None:
-                    return convert.batch_response(engine.ask_all(requests).result(), MAKE)
-                refusal = QueryError(ErrorCode.CANCELLED, "the node is not configured")
-            except QueryError as error:
-                refusal = error
-            return convert.batch_refusal(refusal, MAKE)
+        with self.shell.one_question():
+            return self.shell.batch_response(self.shell.ask_all(message).result())
 
     def _on_goal(self, goal: Any) -> Any:
-        """Gives a goal's question to the engine; tells the text as it comes, and gives the question up with the goal."""
+        """Tells the text of a goal's answer as it comes, and gives the question up with the goal."""
 
         def tell(text: str) -> None:
             with suppress(InvalidHandle):  # the node is being cleaned up
-                goal.publish_feedback(message_class(convert.FEEDBACK)(partial_answer=text))
+                goal.publish_feedback(self.shell.feedback(text))
 
-        feedback = Feedback(tell)
-        with self._one_question():
-            future = self._ask(goal.request, feedback)
+        with self.shell.one_question():
+            future = self.shell.ask(goal.request, Feedback(tell))
             while not future.done():
                 wait([future], CANCEL_LOOK_S)
                 if goal.is_cancel_requested:
@@ -431,40 +334,18 @@ class SpatialMllmNode(LifecycleNode):
             else:
                 answer = future.result()
                 (goal.abort if answer.error_code else goal.succeed)()
-            return convert.response_message(answer, MAKE, convert.RESULT)
-
-    @contextmanager
-    def _one_question(self) -> Iterator[None]:
-        """Counts a question while it is being answered."""
-        with self._idle:
-            self._questions += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._questions -= 1
-                self._last_question = time.monotonic()
-
-    def _ask(self, message: Any, on_text: OnText | None = None) -> Future[Answer]:
-        engine = self._engine
-        try:
-            request = convert.request_of(message)
-            if engine is not None:
-                return engine.ask(request, on_text)
-            refusal = Answer(error_code=ErrorCode.CANCELLED, error_msg="the node is not configured")
-        except QueryError as error:
-            refusal = Answer(error_code=error.code, error_msg=str(error))
-        given: Future[Answer] = Future()
-        given.set_result(refusal)
-        return given
+            return self.shell.result(answer)
 
     # ---- outputs
 
-    def _publish_keyframes(self, keyframes: KeyframeSet) -> None:
+    def publish_keyframes(self, message: Any) -> None:
         publisher = self._keyframes
         if publisher is not None:
             with suppress(InvalidHandle):  # the node is being cleaned up
-                publisher.publish(convert.keyframes_message(keyframes, MAKE))
+                publisher.publish(message)
+
+    def publish_diagnostics(self, message: Any) -> None:
+        self._diagnostics.publish(message)
 
     def _set_diagnostics_rate(self, rate_hz: float) -> None:
         if self._diagnostics_timer is not None:
@@ -474,18 +355,8 @@ class SpatialMllmNode(LifecycleNode):
             # Wall time: diagnostics must come also when a simulation pauses.
             clock = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
             self._diagnostics_timer = self.create_timer(
-                1.0 / rate_hz, self._publish_diagnostics, callback_group=self._housekeeping, clock=clock
+                1.0 / rate_hz, self.shell.publish_diagnostics, callback_group=self._housekeeping, clock=clock
             )
-
-    def _publish_diagnostics(self) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        self._warn_of_namesakes()
-        now = int(self.get_clock().now().nanoseconds)
-        self._diagnostics.publish(
-            convert.diagnostics_message(engine.diagnose(), self.get_fully_qualified_name(), now, MAKE)
-        )
 
 
 class _LogBridge(logging.Handler):
@@ -519,10 +390,6 @@ class _LogBridge(logging.Handler):
             self._logger.info(text)
         else:
             self._logger.debug(text)
-
-
-def _decode(stream: Stream, message: bytes) -> Any:
-    return deserialize_message(message, message_class(stream.message_type))
 
 
 def _profile(policy: QosPolicy) -> QoSProfile:

@@ -21,7 +21,15 @@ from spatial_mllm_ros.scene.inputs import BODY, OPTICAL, Doubt
 from spatial_mllm_ros.scene.maximum_range import MaximumRange
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, InvalidTransform, Transform, invert
 from spatial_mllm_ros.scene.registration import register_depth, resampled_depth
-from spatial_mllm_ros.scene.transform_tree import NO_STDDEV, Stddev, TransformError, TransformTree, frame_name
+from spatial_mllm_ros.scene.rigid import Rigid
+from spatial_mllm_ros.scene.transform_tree import (
+    NO_STDDEV,
+    ExtrapolationIntoFuture,
+    Stddev,
+    TransformError,
+    TransformTree,
+    frame_name,
+)
 
 MILLISECOND = 1_000_000
 
@@ -77,7 +85,9 @@ _stamp = attrgetter("stamp_ns")
 class _Camera:
     """What waits of one camera, each list by stamp.
 
-    now_ns: its newest data; done_ns: its latest frame; depth_ns: its latest depth image, waiting or not.
+    now_ns: its newest data; done_ns: its latest frame; depth_ns: its latest depth image, waiting or not. awaited: the frame
+    whose next transform the first image waits for; '' when no transform would help, None when any might, or a tree of
+    another ``shape``.
     """
 
     name: str
@@ -89,6 +99,16 @@ class _Camera:
     now_ns: int | None = None
     done_ns: int | None = None
     depth_ns: int | None = None
+    awaited: str | None = None
+    shape: int = 0
+
+    def may_go_on(self, child: str, stamp_ns: int, shape: int) -> bool:
+        """Whether its first image may be complete with a transform of ``child``, in a tree of that shape by now."""
+        if not self.colors:
+            return False
+        if self.awaited is None or shape != self.shape:
+            return True
+        return child == self.awaited and stamp_ns >= self.colors[0].stamp_ns
 
 
 class _Wait(Exception):
@@ -201,7 +221,7 @@ class FrameAssembler:
         parent: str,
         child: str,
         stamp_ns: int,
-        T_parent_child: Transform,
+        T_parent_child: Transform | Rigid,
         static: bool = False,
         stddev: Stddev = NO_STDDEV,
     ) -> list[Frame]:
@@ -212,7 +232,9 @@ class FrameAssembler:
             self.refused[error.reason] += 1
         except InvalidTransform:
             self.refused["tf_invalid"] += 1
-        return self._ready()
+        shape, child = self.tree.shape, frame_name(child)  # most transforms are of no image that waits
+        helped = [state for state in self._cameras.values() if state.may_go_on(child, stamp_ns, shape)]
+        return [frame for state in helped for frame in self._drain(state)]
 
     def flush(self) -> list[Frame]:
         """Everything that still waits, complete or not: the stream has ended."""
@@ -283,6 +305,7 @@ class FrameAssembler:
         """The frame of the first image in the queue, None when it is refused. Raises _Wait."""
         age = 2**63 if last or state.now_ns is None else state.now_ns - color.stamp_ns
         waiting = age <= self._settings.wait_ns
+        state.awaited, state.shape = "", self.tree.shape
         model: CameraModel | None = None
         if state.name not in self._uncalibrated:
             model = _info_at(state.infos, color.stamp_ns, color.size, self._settings.info_ahead_ns)
@@ -304,6 +327,7 @@ class FrameAssembler:
             T_world_camera, stddev = self._pose(world, color)
         except TransformError as error:
             if waiting:
+                state.awaited = error.child if isinstance(error, ExtrapolationIntoFuture) else None
                 raise _Wait from None
             missing = error.reason
             self.texts[missing] = f"{color.frame_id} in {world} at {color.stamp_ns / 1e9:.3f} s: {error}"
@@ -313,6 +337,7 @@ class FrameAssembler:
                 depth = self._registered(state, color, matched, model, world, T_world_camera)
             except _Missing as reason:
                 if waiting:
+                    state.awaited = None
                     raise _Wait from None
                 self.remarks[str(reason)] += 1
             state.depths.remove(matched)

@@ -62,11 +62,12 @@ def extend_bounds(
             limit = farthest * np.maximum(steepest, 0.0)
             known = beyond = sign * (float(bound[axis]) - offset)
             candidates = np.flatnonzero(limit > beyond)
-            while len(candidates):
-                best = candidates[np.argsort(-limit[candidates])[:_AT_ONCE]]
+            candidates = candidates[np.argsort(-limit[candidates])]
+            begin, at_once = 0, _AT_ONCE
+            while begin < len(candidates) and limit[candidates[begin]] > beyond:
+                best = candidates[begin : begin + at_once]
                 beyond = max(beyond, blocks.reach(depth, best, direction * np.float32(sign)))
-                rest = candidates[limit[candidates] > beyond]
-                candidates = np.setdiff1d(rest, best, assume_unique=True)
+                begin, at_once = begin + at_once, 2 * at_once
             if beyond > known:
                 bound[axis] = sign * beyond + offset
     return low, high

@@ -6,11 +6,21 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
-
-import numpy as np
+from math import hypot, sqrt
 
 from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, apart_words
-from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform, interpolate, invert
+from spatial_mllm_ros.scene.pose import InvalidTransform, Transform, checked_transform
+from spatial_mllm_ros.scene.rigid import (
+    IDENTITY,
+    Rigid,
+    angle,
+    between,
+    compose,
+    distance,
+    inverse,
+    matrix,
+    of_matrix,
+)
 
 SECOND = 1_000_000_000
 Stddev = tuple[float, float]
@@ -53,13 +63,14 @@ class ExtrapolationIntoPast(TransformError):
 
 
 class ExtrapolationIntoFuture(TransformError):
-    """The time asked for lies after the latest transform of an edge, by ``by_ns``."""
+    """The time asked for lies after the latest transform of an edge, that of ``child``, by ``by_ns``."""
 
     reason = "tf_future"
 
-    def __init__(self, message: str, by_ns: int) -> None:
+    def __init__(self, message: str, by_ns: int, child: str) -> None:
         super().__init__(message)
         self.by_ns = by_ns
+        self.child = child
 
 
 class TransformGap(TransformError):
@@ -97,10 +108,10 @@ class _Edge:
     parent: str
     static: bool
     stamps: list[int] = field(default_factory=list)
-    transforms: list[Transform] = field(default_factory=list)
+    transforms: list[Rigid] = field(default_factory=list)
     stddevs: list[Stddev] = field(default_factory=list)
     too_old_in_a_row: int = 0
-    ahead: tuple[int, Transform] | None = None
+    ahead: tuple[int, Rigid, Stddev] | None = None
     """The latest transform, if it lies further ahead than the history is long: a slip, until the next one confirms it."""
 
 
@@ -128,30 +139,33 @@ class TransformTree:
         self._max_gap_ns = max_gap_ns
         self._edges: dict[str, _Edge] = {}
         self._frames: dict[str, None] = {}  # in the order in which they were first heard of
+        self._above: dict[str, tuple[str, ...]] = {}  # of every frame that was asked for, until the tree changes
         self.counts: Counter[str] = Counter()
+        self.shape = 0
+        """Changes with which frames there are and how they hang together, and with every static transform."""
 
     def add(
         self,
         parent: str,
         child: str,
         stamp_ns: int,
-        T_parent_child: Transform,
+        T_parent_child: Transform | Rigid,
         static: bool = False,
         stddev: Stddev = NO_STDDEV,
     ) -> None:
         """Note where ``child`` is in ``parent`` at ``stamp_ns``, in any order; a repeated stamp replaces the former.
 
-        T_parent_child: 4x4, metres; maps points of child to points of parent. static: holds at all times.
+        T_parent_child: metres; maps points of child to points of parent. static: holds at all times.
         stddev: as its publisher tells it.
         Raises InvalidTransform for what is not a rigid transform or names no frame, TransformLoop for a loop.
         """
         parent, child = frame_name(parent), frame_name(child)
         if not parent or not child:
             raise InvalidTransform(f"a transform needs two frame names, not {parent!r} and {child!r}")
-        T = checked_transform(T_parent_child)
+        T = T_parent_child if isinstance(T_parent_child, tuple) else of_matrix(checked_transform(T_parent_child))
         edge = self._edges.get(child)
         if edge is None or edge.parent != parent or edge.static != static:
-            if child == parent or child in self._ancestors(parent):
+            if child == parent or child in self.ancestors(parent):
                 raise TransformLoop(f"{parent} -> {child} would make {child} its own ancestor: drop this publisher")
             if edge is not None and edge.parent != parent:
                 self.counts["tf_new_parent"] += 1
@@ -160,12 +174,15 @@ class TransformTree:
             edge = self._edges[child] = _Edge(parent, static)
             self._frames.setdefault(parent)
             self._frames.setdefault(child)
+            self._reshaped()
         if static:
+            if edge.transforms != [T]:
+                self._reshaped()
             edge.stamps, edge.transforms, edge.stddevs = [stamp_ns], [T], [stddev]
         else:
             self._insert(edge, stamp_ns, T, stddev)
 
-    def _insert(self, edge: _Edge, stamp_ns: int, T: Transform, stddev: Stddev) -> None:
+    def _insert(self, edge: _Edge, stamp_ns: int, T: Rigid, stddev: Stddev) -> None:
         stamps, transforms, stddevs = edge.stamps, edge.transforms, edge.stddevs
         if stamps and stamp_ns < stamps[-1] - self._history_ns:
             self.counts["tf_too_old"] += 1
@@ -178,11 +195,11 @@ class TransformTree:
             stddevs.clear()
         edge.too_old_in_a_row = 0
         if stamps and stamp_ns > stamps[-1] + self._history_ns:
-            former, edge.ahead = edge.ahead, (stamp_ns, T)
+            former, edge.ahead = edge.ahead, (stamp_ns, T, stddev)
             if former is None or abs(stamp_ns - former[0]) > self._history_ns:
                 self.counts["tf_outlier"] += former is not None
                 return
-            stamps[:], transforms[:] = [former[0]], [former[1]]
+            stamps[:], transforms[:], stddevs[:] = [former[0]], [former[1]], [former[2]]
         elif edge.ahead is not None:
             self.counts["tf_outlier"] += 1
         edge.ahead = None
@@ -198,6 +215,10 @@ class TransformTree:
         if drop > 0:
             del stamps[:drop], transforms[:drop], stddevs[:drop]
 
+    def _reshaped(self) -> None:
+        self.shape += 1
+        self._above.clear()
+
     def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
         """T_target_source at ``stamp_ns``: 4x4, maps points of source to points of target, metres.
 
@@ -205,21 +226,9 @@ class TransformTree:
         beyond the first or last. Raises UnknownFrame, NotConnected, ExtrapolationIntoPast, ExtrapolationIntoFuture or
         TransformGap, all of them LookupErrors.
         """
-        target, source = frame_name(target), frame_name(source)
-        for name in (target, source):
-            if not name:
-                raise NoFrame("its header.frame_id is empty")
-            if name not in self._frames:
-                known = ", ".join(list(self._frames)[:20]) or "none"
-                raise UnknownFrame(f"frame {name!r} is in no transform received so far; known frames: {known}")
-        up_target, up_source = self._ancestors(target), self._ancestors(source)
-        common = next((name for name in up_source if name in up_target), None)
-        if common is None:
-            raise NotConnected(
-                f"{target} and {source} are not connected: the first hangs below {list(up_target)[-1]}, the second "
-                f"below {list(up_source)[-1]}"
-            )
-        return invert(self._chain(common, target, stamp_ns)) @ self._chain(common, source, stamp_ns)
+        below_target, below_source = self._paths(target, source)
+        T = self._chain(below_source, stamp_ns)
+        return matrix(compose(inverse(self._chain(below_target, stamp_ns)), T) if below_target else T)
 
     def stddev(self, target: str, source: str, stamp_ns: int) -> Stddev:
         """Standard deviation of what ``lookup`` gives for the same arguments: origin of source in target (m, per axis),
@@ -229,24 +238,35 @@ class TransformTree:
         with how unevenly the frame moves at that pace, see ``_gap_stddev``. The errors of rotations act over the
         distance to the source's origin. Raises as ``lookup``.
         """
-        target, source = frame_name(target), frame_name(source)
-        up_target, up_source = self._ancestors(target), self._ancestors(source)
-        common = next((name for name in up_source if name in up_target), None)
-        if common is None:
-            raise NotConnected(f"{target} and {source} are not connected")
-        origin = self._chain(common, source, stamp_ns)[:3, 3]
+        below_target, below_source = self._paths(target, source)
+        origin = self._chain(below_source, stamp_ns)
         position = rotation = 0.0
-        for bottom in (target, source):
-            frame = bottom
-            while frame != common:
-                edge = self._edges[frame]
-                moved, turned = _edge_stddev(edge, stamp_ns)
+        for path in (below_target, below_source):
+            for i, frame in enumerate(path):
+                moved, turned = _edge_stddev(self._edges[frame], stamp_ns)
                 if moved or turned:
-                    arm = float(np.linalg.norm(origin - self._chain(common, frame, stamp_ns)[:3, 3]))
+                    arm = distance(origin, self._chain(path[i:], stamp_ns))
                     position += moved**2 + (turned * arm) ** 2
                     rotation += turned**2
-                frame = edge.parent
-        return float(np.sqrt(position)), float(np.sqrt(rotation))
+        return sqrt(position), sqrt(rotation)
+
+    def _paths(self, target: str, source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The frames from each up to below the first that both hang below. Raises UnknownFrame, NotConnected."""
+        target, source = frame_name(target), frame_name(source)
+        for name in (target, source):
+            if not name:
+                raise NoFrame("its header.frame_id is empty")
+            if name not in self._frames:
+                known = ", ".join(list(self._frames)[:20]) or "none"
+                raise UnknownFrame(f"frame {name!r} is in no transform received so far; known frames: {known}")
+        up_target, up_source = self.ancestors(target), self.ancestors(source)
+        for i, name in enumerate(up_source):
+            if name in up_target:
+                return up_target[: up_target.index(name)], up_source[:i]
+        raise NotConnected(
+            f"{target} and {source} are not connected: the first hangs below {up_target[-1]}, the second "
+            f"below {up_source[-1]}"
+        )
 
     def root_of(self, frame: str) -> str | None:
         """The fixed frame to place ``frame`` in, None when there is none.
@@ -258,7 +278,7 @@ class TransformTree:
         name = frame_name(frame)
         if name not in self._frames:
             return None
-        ancestors = list(self._ancestors(name))
+        ancestors = self.ancestors(name)
         for root in PREFERRED_ROOTS:
             for ancestor in ancestors:
                 if ancestor.rsplit("/", maxsplit=1)[-1] == root:
@@ -268,7 +288,15 @@ class TransformTree:
 
     def ancestors(self, frame: str) -> tuple[str, ...]:
         """The frame itself and those that it hangs below, nearest first."""
-        return tuple(self._ancestors(frame_name(frame)))
+        above = self._above.get(frame)
+        if above is None:
+            name = frame_name(frame)
+            found = [name]
+            while (edge := self._edges.get(name)) is not None:
+                name = edge.parent
+                found.append(name)
+            above = self._above[frame] = tuple(found)
+        return above
 
     def frames(self) -> tuple[str, ...]:
         """Names of all frames, in the order in which they were first heard of."""
@@ -284,51 +312,47 @@ class TransformTree:
                     del self._edges[child]
         known = {name for child, edge in self._edges.items() for name in (child, edge.parent)}
         self._frames = {name: None for name in self._frames if name in known}
+        self._reshaped()
 
-    def _ancestors(self, name: str) -> dict[str, None]:
-        """The frame and its ancestors, nearest first."""
-        found: dict[str, None] = {name: None}
-        while (edge := self._edges.get(name)) is not None:
-            name = edge.parent
-            found[name] = None
-        return found
-
-    def _chain(self, ancestor: str, frame: str, stamp_ns: int) -> Transform:
-        T: Transform = np.eye(4)
-        while frame != ancestor:
-            edge = self._edges[frame]
-            T = self._at(edge, frame, stamp_ns) @ T
-            frame = edge.parent
+    def _chain(self, path: tuple[str, ...], stamp_ns: int) -> Rigid:
+        """Of the first frame of a path in the parent of the last."""
+        T = IDENTITY
+        for frame in path:
+            T = compose(self._at(self._edges[frame], frame, stamp_ns), T)
         return T
 
-    def _at(self, edge: _Edge, child: str, stamp_ns: int) -> Transform:
+    def _at(self, edge: _Edge, child: str, stamp_ns: int) -> Rigid:
         stamps = edge.stamps
         if edge.static:
             return edge.transforms[0]
         after = bisect_left(stamps, stamp_ns)
-        name = f"{edge.parent} -> {child}"
         by = abs(stamp_ns - stamps[0])
         if len(stamps) == 1 and by > ONCE_NS and (by < OTHER_CLOCK_NS or not stamps[0]):
-            raise SentOnce(f"{name} was told once, {apart_words(stamp_ns, stamps[0])} than the time asked, and not as static")
+            raise SentOnce(
+                f"{edge.parent} -> {child} was told once, {apart_words(stamp_ns, stamps[0])} than the time asked, and not as "
+                "static"
+            )
         if after == len(stamps):
-            by = stamp_ns - stamps[-1]
             raise ExtrapolationIntoFuture(
-                f"{name}: the latest transform is {apart_words(stamp_ns, stamps[-1])} than the time asked", by
+                f"{edge.parent} -> {child}: the latest transform is {apart_words(stamp_ns, stamps[-1])} than the time asked",
+                stamp_ns - stamps[-1],
+                child,
             )
         if stamps[after] == stamp_ns:
             return edge.transforms[after]
         if after == 0:
             by = stamps[0] - stamp_ns
             raise ExtrapolationIntoPast(
-                f"{name}: the first transform is {apart_words(stamp_ns, stamps[0])} than the time asked", by
+                f"{edge.parent} -> {child}: the first transform is {apart_words(stamp_ns, stamps[0])} than the time asked", by
             )
         t0, t1 = stamps[after - 1], stamps[after]
         if self._max_gap_ns is not None and t1 - t0 > self._max_gap_ns:
             raise TransformGap(
-                f"{name}: silent for {_seconds(t1 - t0)} around the time asked, more than {_seconds(self._max_gap_ns)}",
+                f"{edge.parent} -> {child}: silent for {_seconds(t1 - t0)} around the time asked, more than "
+                f"{_seconds(self._max_gap_ns)}",
                 t1 - t0,
             )
-        return interpolate(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
+        return between(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
 
 
 def _edge_stddev(edge: _Edge, stamp_ns: int) -> Stddev:
@@ -338,9 +362,9 @@ def _edge_stddev(edge: _Edge, stamp_ns: int) -> Stddev:
     after = bisect_left(edge.stamps, stamp_ns)
     if edge.stamps[after] == stamp_ns:
         return edge.stddevs[after]
-    told = np.maximum(edge.stddevs[after - 1], edge.stddevs[after])
-    moved, turned = np.hypot(told, _gap_stddev(edge, after, stamp_ns))
-    return float(moved), float(turned)
+    before, behind = edge.stddevs[after - 1], edge.stddevs[after]
+    moved, turned = _gap_stddev(edge, after, stamp_ns)
+    return hypot(max(before[0], behind[0]), moved), hypot(max(before[1], behind[1]), turned)
 
 
 def _gap_stddev(edge: _Edge, after: int, stamp_ns: int) -> Stddev:
@@ -356,39 +380,38 @@ def _gap_stddev(edge: _Edge, after: int, stamp_ns: int) -> Stddev:
     span = end - begin
     T0, T1 = edge.transforms[after - 1], edge.transforms[after]
     share = (stamp_ns - begin) / span
-    off = []
+    off: list[Stddev] = []
     for time, outer, inner in ((begin - span, T1, T0), (end + span, T0, T1)):
         nearest = min(max(time, edge.stamps[0]), edge.stamps[-1])
         reach = (begin - nearest if time < begin else nearest - end) / span
         if reach <= 0:
             continue
-        line = interpolate(_within(edge, nearest), outer, reach / (1 + reach))
         scale = 1 / reach if reach < 1 else 1.0  # closer by, less of a bend is seen
-        bend = np.array(_difference(line, inner)) * scale
+        end_of_it = _within(edge, nearest)
+        bend = _difference(between(end_of_it, outer, reach / (1 + reach)), inner, scale)
         if abs(bisect_left(edge.stamps, nearest) - bisect_left(edge.stamps, begin if time < begin else end)) > 1:
-            chord = interpolate(_within(edge, nearest), inner, 0.5)
             middle = _within(edge, (nearest + (begin if time < begin else end)) // 2)
-            bend = np.maximum(bend, 2 * np.array(_difference(chord, middle)) * scale)
+            chord = _difference(between(end_of_it, inner, 0.5), middle, 2 * scale)
+            bend = max(bend[0], chord[0]), max(bend[1], chord[1])
         off.append(bend)
     if not off:
-        off.append(np.array(_difference(T0, T1)) / 2)
-    moved, turned = 2 * share * (1 - share) * np.sqrt(np.mean(np.square(off), axis=0))
-    return float(moved), float(turned)
+        off.append(_difference(T0, T1, 0.5))
+    weight = 2 * share * (1 - share) / sqrt(len(off))
+    return weight * hypot(*(bend[0] for bend in off)), weight * hypot(*(bend[1] for bend in off))
 
 
-def _within(edge: _Edge, stamp_ns: int) -> Transform:
+def _within(edge: _Edge, stamp_ns: int) -> Rigid:
     """The edge at a time between its first and its last transform, across whatever gap."""
     after = bisect_left(edge.stamps, stamp_ns)
     if edge.stamps[after] == stamp_ns:
         return edge.transforms[after]
     t0, t1 = edge.stamps[after - 1], edge.stamps[after]
-    return interpolate(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
+    return between(edge.transforms[after - 1], edge.transforms[after], (stamp_ns - t0) / (t1 - t0))
 
 
-def _difference(a: Transform, b: Transform) -> Stddev:
-    """Distance (m) and angle (rad) between two transforms."""
-    cosine = (float(np.trace(a[:3, :3].T @ b[:3, :3])) - 1) / 2
-    return float(np.linalg.norm(a[:3, 3] - b[:3, 3])), float(np.arccos(min(max(cosine, -1.0), 1.0)))
+def _difference(a: Rigid, b: Rigid, times: float) -> Stddev:
+    """Distance (m) and angle (rad) between two transforms, multiplied."""
+    return times * distance(a, b), times * angle(a, b)
 
 
 def whose_pose(tree: TransformTree, camera_frame: str, child: str, asked: str = "") -> tuple[str, str]:

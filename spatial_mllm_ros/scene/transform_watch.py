@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
-
-import numpy as np
+from math import degrees
+from statistics import median
 
 from spatial_mllm_ros.scene.inputs import Doubt
-from spatial_mllm_ros.scene.pose import Transform, invert, rotation_angle
+from spatial_mllm_ros.scene.rigid import Rigid, angle, distance
 from spatial_mllm_ros.scene.transform_tree import frame_name
 
 OFTEN = 5
@@ -27,7 +27,7 @@ class _Child:
     """What was last heard of a frame: stamps, parents and transforms. steps: of late, m. seen, contradictions, leaps: how
     many transforms could contradict those before, did, and did by far more than a step."""
 
-    latest: deque[tuple[int, str, Transform]] = field(default_factory=lambda: deque(maxlen=2))
+    latest: deque[tuple[int, str, Rigid]] = field(default_factory=lambda: deque(maxlen=2))
     steps: deque[float] = field(default_factory=lambda: deque(maxlen=40))
     seen: int = 0
     contradictions: int = 0
@@ -44,9 +44,9 @@ class TransformWatch:
     def __init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._found: dict[str, str] = {}
-        self._statics: dict[str, tuple[str, Transform]] = {}
+        self._statics: dict[str, tuple[str, Rigid]] = {}
 
-    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Transform, static: bool = False) -> None:
+    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Rigid, static: bool = False) -> None:
         """A transform, in the order in which they come. static: it holds at all times."""
         parent, name = frame_name(parent), frame_name(child)
         if static:
@@ -69,11 +69,11 @@ class TransformWatch:
             if parent == parent_0 != parent_1:
                 self._count(state, name, f"{name} hangs below {parent} and {parent_1} in turn", certain=True)
             elif parent == parent_0 == parent_1 and _apart(T_0, T_1) and _leaps_back(T_0, T_1, T_parent_child):
-                step = float(np.linalg.norm(T_parent_child[:3, 3] - T_1[:3, 3]))
-                state.leaps += len(state.steps) >= OFTEN and step > FAR_STEPS * float(np.median(state.steps))
+                step = distance(T_parent_child, T_1)
+                state.leaps += len(state.steps) >= OFTEN and step > FAR_STEPS * median(state.steps)
                 self._count(state, name, f"{parent} -> {name} leaps to and fro by {_by(T_1, T_parent_child)}")
         if latest and latest[-1][1] == parent:
-            state.steps.append(float(np.linalg.norm(T_parent_child[:3, 3] - latest[-1][2][:3, 3])))
+            state.steps.append(distance(T_parent_child, latest[-1][2]))
         latest.append((stamp_ns, parent, T_parent_child))
 
     def _count(self, state: _Child, name: str, text: str, certain: bool = False) -> None:
@@ -96,19 +96,16 @@ class TransformWatch:
         )
 
 
-def _by(a: Transform, b: Transform) -> str:
-    off = invert(a) @ b
-    return f"{np.linalg.norm(off[:3, 3]):.2f} m and {np.degrees(rotation_angle(off)):.0f} degrees"
+def _by(a: Rigid, b: Rigid) -> str:
+    return f"{distance(a, b):.2f} m and {degrees(angle(a, b)):.0f} degrees"
 
 
-def _apart(a: Transform, b: Transform) -> bool:
-    off = invert(a) @ b
-    return float(np.linalg.norm(off[:3, 3])) > APART_M or rotation_angle(off) > APART_RAD
+def _apart(a: Rigid, b: Rigid) -> bool:
+    return distance(a, b) > APART_M or angle(a, b) > APART_RAD
 
 
-def _leaps_back(before: Transform, between: Transform, now: Transform) -> bool:
+def _leaps_back(before: Rigid, between: Rigid, now: Rigid) -> bool:
     """Whether ``now`` is much closer to what was two transforms ago than to the last one."""
-    back, leap = invert(before) @ now, invert(between) @ now
-    by_m, leap_m = (float(np.linalg.norm(T[:3, 3])) for T in (back, leap))
-    by_rad, leap_rad = rotation_angle(back), rotation_angle(leap)
+    by_m, leap_m = distance(before, now), distance(between, now)
+    by_rad, leap_rad = angle(before, now), angle(between, now)
     return (leap_m > APART_M and by_m <= leap_m / 2) or (leap_rad > APART_RAD and by_rad <= leap_rad / 2)

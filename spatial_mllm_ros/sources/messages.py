@@ -18,7 +18,7 @@ from spatial_mllm_ros.scene.camera import CameraModel, InvalidCamera
 from spatial_mllm_ros.scene.depth import Depth, metric_depth
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.scene.inputs import InputSettings
-from spatial_mllm_ros.scene.pose import Transform, from_quaternion
+from spatial_mllm_ros.scene.rigid import Rigid, rigid
 from spatial_mllm_ros.scene.transform_tree import Stddev
 from spatial_mllm_ros.sources.compressed import JPEG, PNG, TIFF, BadImage, decode_depth, decode_png16, encoded_image
 from spatial_mllm_ros.sources.rvl import decode_rvl
@@ -242,14 +242,14 @@ def camera_model(message: Any, rectified: bool = False, size: tuple[int, int] | 
     )
 
 
-def transform(message: Any) -> tuple[str, str, int, Transform]:
+def transform(message: Any) -> tuple[str, str, int, Rigid]:
     """geometry_msgs/TransformStamped as parent, child, stamp (ns) and T_parent_child. Raises InvalidTransform."""
     t, q = message.transform.translation, message.transform.rotation
-    T = from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z))
+    T = rigid(t.x, t.y, t.z, q.x, q.y, q.z, q.w)
     return message.header.frame_id, message.child_frame_id, stamp_ns(message.header.stamp), T
 
 
-def pose(message: Any) -> tuple[str, str, int, Transform, Stddev]:
+def pose(message: Any) -> tuple[str, str, int, Rigid, Stddev]:
     """Odometry, PoseStamped or PoseWithCovarianceStamped as parent, child ('' where it tells none), stamp (ns),
     T_parent_child and its standard deviation.
 
@@ -260,7 +260,7 @@ def pose(message: Any) -> tuple[str, str, int, Transform, Stddev]:
     covariance = np.zeros(36) if not hasattr(value, "covariance") else np.asarray(value.covariance, np.float64)
     value = value.pose if hasattr(value, "covariance") else value
     p, q = value.position, value.orientation
-    T = from_quaternion((q.x, q.y, q.z, q.w), (p.x, p.y, p.z))
+    T = rigid(p.x, p.y, p.z, q.x, q.y, q.z, q.w)
     variances = covariance.reshape(6, 6).diagonal()
     known = np.where((variances > 0) & (variances < [LARGEST_M**2] * 3 + [np.pi**2] * 3), variances, 0.0)
     stddev = (float(np.sqrt(known[:3].max())), float(np.sqrt(known[3:].max())))

@@ -62,7 +62,7 @@ class Robot:
 
     @property
     def engine(self) -> Any:
-        return self.node._engine
+        return self.node.engine
 
     def call(self, service_type: Any, name: str, request: Any, timeout_s: float = WAIT_S) -> Any:
         """The response of a service."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ class SelectorConfig:
     min_voxel_size_m: voxels never get finer than this, however small the scene. drift: the lattice that frames are
     compared on follows the scene's bounding box once its edge is off by this share, or its corner by this share of an
     edge. phases: lattices, each shifted by a part of an edge, on which the pool is kept good, since the final corner is
-    not known while the scene still grows.
+    not known while the scene still grows. group: frames that are counted together.
     """
 
     pool_size: int = 128
@@ -31,12 +31,13 @@ class SelectorConfig:
     drift: float = 0.05
     phases: int = 6
     phases_stride: int = 4
+    group: int = 16
 
     def __post_init__(self) -> None:
         if self.pool_size < 4 or not 1 <= self.core_size <= self.pool_size // 2:
             raise ValueError("pool_size must be at least 4, and core_size between 1 and half of it")
-        if self.min_voxel_size_m <= 0 or self.drift <= 0 or self.phases < 1 or self.phases_stride < 1:
-            raise ValueError("min_voxel_size_m, drift, phases and phases_stride must be positive")
+        if min(self.min_voxel_size_m, self.drift) <= 0 or min(self.phases, self.phases_stride, self.group) < 1:
+            raise ValueError("min_voxel_size_m, drift, phases, phases_stride and group must be positive")
 
 
 @dataclass(eq=False)
@@ -47,6 +48,7 @@ class _Candidate:
     T_world_camera: Transform
     keys: NDArray[np.int64]  # on the counted lattice
     shifted: list[NDArray[np.int64]] | None = None  # on its other phases, once they were needed
+    asked: tuple[Lattice, NDArray[np.int64]] | None = None  # on the lattice that was last asked about
 
     def world_points(self) -> NDArray[np.float32]:
         return apply(self.T_world_camera, self.points)
@@ -55,10 +57,12 @@ class _Candidate:
 class StreamingSelector:
     """Keeps a pool of candidate frames out of a stream; greedy maximum coverage over the pool gives the keyframes.
 
-    Every frame with points enters the pool. When the pool is full it is thinned to three quarters: greedy maximum
-    coverage orders the candidates by marginal coverage, on several shifted lattices, and those that come last go. Beside
-    that a core of ``core_size`` candidates is kept by swapping: a frame replaces the core member of least weight when it
-    adds at least twice that weight to the core, the weight being what a member added when it came.
+    Every frame with points enters the pool, in groups of ``group``: while a scene grows, its lattice changes with nearly
+    every frame, and is followed once a group. Frames that wait for that are candidates as the others are. When the pool is
+    full it is thinned to three quarters: greedy maximum coverage orders the candidates by marginal coverage, on several
+    shifted lattices, and those that come last go. Beside that a core of ``core_size`` candidates is kept by swapping: a
+    frame replaces the core member of least weight when it adds at least twice that weight to the core, the weight being
+    what a member added when it came.
 
     Guarantee: on a fixed lattice, the core covers at least 1/4 of the best ``core_size`` frames of the whole stream
     (Chakrabarti and Kale, "Submodular maximization meets streaming", Mathematical Programming 154, 2015, for one
@@ -68,7 +72,8 @@ class StreamingSelector:
     with greedy over all frames.
 
     Cost per frame with n sampled points that fall into m voxels, f phases, a core of c and a pool of p frames:
-    O(n + m log(c m)); thinning costs O(f p m) once in p/4 frames, and recounting O(p n) whenever the lattice drifts.
+    O(n + m log(c m)); thinning costs O(f p m) once in p/4 frames, and recounting O(p n) once a group at most, while the
+    lattice drifts.
     Memory: p (n points + f m voxels), whatever the length of the stream.
 
     Deterministic: the same frames in the same order give the same keyframes, whether or not somebody asked in between.
@@ -77,6 +82,7 @@ class StreamingSelector:
     def __init__(self, config: SelectorConfig | None = None) -> None:
         self.config = config or SelectorConfig()
         self._pool: dict[int, _Candidate] = {}  # in order of arrival
+        self._fresh: dict[int, _Candidate] = {}  # the group that is not counted yet
         self._core: dict[int, int] = {}  # id: weight
         self._core_keys = np.empty(0, dtype=np.int64)
         self._low = np.full(3, np.inf)
@@ -86,12 +92,13 @@ class StreamingSelector:
     @property
     def candidates(self) -> tuple[int, ...]:
         """Ids of the frames in the pool, in order of arrival."""
-        return tuple(self._pool)
+        return (*self._pool, *self._fresh)
 
     @property
     def nbytes(self) -> int:
         """Bytes of points and voxels in the pool."""
-        return sum(c.points.nbytes + sum(k.nbytes for k in (c.keys, *(c.shifted or ()))) for c in self._pool.values())
+        keys = (k for c in self._all() for k in (c.keys, *(c.shifted or ()), *(() if c.asked is None else c.asked[1:])))
+        return sum(c.points.nbytes for c in self._all()) + sum(k.nbytes for k in keys)
 
     @property
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -125,22 +132,18 @@ class StreamingSelector:
         bounds: low and high corner [3] of all that was seen so far, this frame included, where the caller knows it more
         precisely than from sampled points.
         """
-        if frame_id in self._pool:
+        if frame_id in self._pool or frame_id in self._fresh:
             raise ValueError(f"frame {frame_id} is a candidate already")
         if len(points) == 0:
             return [frame_id]
         candidate = _Candidate(frame_id, stamp_ns, points, T_world_camera, np.empty(0, dtype=np.int64))
-        world = candidate.world_points()
         if bounds is None:
+            world = candidate.world_points()
             bounds = np.array([world[:, a].min() for a in range(3)]), np.array([world[:, a].max() for a in range(3)])
         self._low, self._high = np.minimum(self._low, bounds[0]), np.maximum(self._high, bounds[1])
-        if self._drifted():
-            self._counted = self.lattice
-            self._recount()
-        candidate.keys = voxel_keys(world, self._counted)
-        self._pool[frame_id] = candidate
-        self._offer_to_core(candidate)
-        return self._thin() if len(self._pool) > self.config.pool_size else []
+        self._fresh[frame_id] = candidate
+        full = len(self._pool) + len(self._fresh) > self.config.pool_size
+        return self._count_group() if full or len(self._fresh) >= self.config.group else []
 
     def select(self, k: int, window_start: int = 0, window_end: int = 0, region: Region | None = None) -> Selection:
         """Greedy maximum coverage over the pool; ``Selection.picked`` holds frame ids in pick order.
@@ -150,16 +153,15 @@ class StreamingSelector:
         """
         lattice = self.lattice
         ids, sets = [], []
-        for c in self._pool.values():
+        for c in self._all():
             if c.stamp_ns < window_start or (window_end and c.stamp_ns > window_end):
                 continue
-            if region is None and lattice == self._counted:
-                keys = c.keys
+            if region is None:
+                sets.append(self._keys_on(lattice, c))
             else:
                 points = c.world_points()
-                keys = voxel_keys(points if region is None else points[region.contains(points)], lattice)
+                sets.append(voxel_keys(points[region.contains(points)], lattice))
             ids.append(c.frame_id)
-            sets.append(keys)
         picked, gains, total = _greedy(sets, k)
         return Selection(tuple(ids[i] for i in picked), tuple(gains), lattice.edge, sum(gains), total)
 
@@ -167,13 +169,14 @@ class StreamingSelector:
         """A selector of its own with the same candidates; their points are shared."""
         copy = StreamingSelector(self.config)
         copy._pool = {i: replace(candidate) for i, candidate in self._pool.items()}
+        copy._fresh = {i: replace(candidate) for i, candidate in self._fresh.items()}
         copy._core, copy._core_keys = self._core.copy(), self._core_keys
         copy._low, copy._high, copy._counted = self._low, self._high, self._counted
         return copy
 
     def world_points(self, frame_id: int) -> NDArray[np.float32]:
         """Sampled points [n, 3] (float32, metres, world) of a candidate."""
-        return self._pool[frame_id].world_points()
+        return (self._pool.get(frame_id) or self._fresh[frame_id]).world_points()
 
     def correct(self, poses: Iterable[tuple[int, Transform]], factors: Mapping[int, float] | None = None) -> None:
         """Replace the poses of candidates (id, T_world_camera); voxels and bounds follow. Other ids are ignored.
@@ -182,16 +185,16 @@ class StreamingSelector:
         """
         changed = False
         for frame_id, T in poses:
-            if frame_id in self._pool:
-                candidate = self._pool[frame_id]
-                candidate.T_world_camera = T
+            candidate = self._pool.get(frame_id) or self._fresh.get(frame_id)
+            if candidate is not None:
+                candidate.T_world_camera, candidate.asked = T, None
                 factor = 1.0 if factors is None else factors.get(frame_id, 1.0)
                 if factor != 1.0:
                     candidate.points = candidate.points * np.float32(factor)
                 changed = True
         if not changed:
             return
-        worlds = [c.world_points() for c in self._pool.values()]
+        worlds = [c.world_points() for c in self._all()]
         self._low = np.min([w.min(axis=0) for w in worlds], axis=0).astype(np.float64)
         self._high = np.max([w.max(axis=0) for w in worlds], axis=0).astype(np.float64)
         self._counted = self.lattice
@@ -199,9 +202,37 @@ class StreamingSelector:
 
     def discard(self, frame_id: int) -> None:
         """Forget a candidate, for example because its images had to go."""
+        self._fresh.pop(frame_id, None)
         if self._pool.pop(frame_id, None) is not None and frame_id in self._core:
             del self._core[frame_id]
             self._core_keys = self._union(self._core)
+
+    def _all(self) -> Iterator[_Candidate]:
+        yield from self._pool.values()
+        yield from self._fresh.values()
+
+    def _keys_on(self, lattice: Lattice, candidate: _Candidate) -> NDArray[np.int64]:
+        """Voxels of a candidate; those of the lattice that was asked about last are kept."""
+        if lattice == self._counted and candidate.frame_id in self._pool:
+            return candidate.keys
+        if candidate.asked is None or candidate.asked[0] != lattice:
+            candidate.asked = lattice, voxel_keys(candidate.world_points(), lattice)
+        return candidate.asked[1]
+
+    def _count_group(self) -> list[int]:
+        """Take the fresh frames into the pool; the ids that are no candidates any more."""
+        if self._drifted():
+            self._counted = self.lattice
+            self._recount()
+        dropped: list[int] = []
+        fresh, self._fresh = self._fresh, {}
+        for candidate in fresh.values():
+            candidate.keys, candidate.asked = voxel_keys(candidate.world_points(), self._counted), None
+            self._pool[candidate.frame_id] = candidate
+            self._offer_to_core(candidate)
+            if len(self._pool) > self.config.pool_size:
+                dropped += self._thin()
+        return dropped
 
     def _drifted(self) -> bool:
         """Whether the lattice that keys are counted on is no longer that of the scene."""
@@ -252,7 +283,7 @@ class StreamingSelector:
         """Voxels of every candidate on the current lattice, and the core anew, greedily from the pool."""
         candidates = list(self._pool.values())
         for c in candidates:
-            c.keys, c.shifted = voxel_keys(c.world_points(), self._counted), None
+            c.keys, c.shifted, c.asked = voxel_keys(c.world_points(), self._counted), None, None
         picked, gains, _ = _greedy([c.keys for c in candidates], self.config.core_size)
         self._core = {candidates[i].frame_id: gain for i, gain in zip(picked, gains, strict=True)}
         self._core_keys = self._union(self._core)
