@@ -406,3 +406,29 @@ def test_another_clock_is_named_as_such():
     assembler.add_color(now, "camera", np.zeros((2, 2, 3), np.uint8), (2, 2))
     assembler.flush()
     assert "another clock (40.000 s, as since a machine's start; 1700000000.000 s" in assembler.texts["tf_future"]
+
+
+@pytest.mark.parametrize("offset_ms", [-40, 0, 40])
+def test_an_image_is_complete_with_the_transform_that_it_waited_for(offset_ms):
+    """Neither before, nor only with the next image: a question about it may be waiting."""
+    settings = AssemblerSettings(pose_offset_ns=offset_ms * MS)
+    s = Stream(settings=settings, color_only=[""]).info(0)
+    s.tf(0).tf(0, parent="map", child="arm").color(100)
+    s.tf(90 + offset_ms).tf(150 + offset_ms, parent="map", child="arm")
+    assert s.stamps_ms == []
+    assert s.tf(101 + offset_ms).stamps_ms == [100]
+
+
+def test_an_image_waits_for_whichever_transform_of_its_chain_is_behind():
+    s = Stream(color_only=[""], world_frame="map").info(0)
+    s.tf(0, parent="map", child="odom").tf(0, parent="odom", child=OPTICAL).color(100)
+    s.tf(110, parent="odom", child=OPTICAL)
+    assert s.stamps_ms == []
+    assert s.tf(110, parent="map", child="odom").stamps_ms == [100]
+
+
+def test_a_static_transform_that_comes_late_completes_an_image_that_waits_for_it():
+    s = Stream(color_only=[""], world_frame="map").info(0)
+    s.tf(0, parent="map", child="base").tf(120, parent="map", child="base").color(100)
+    assert s.stamps_ms == []
+    assert s.tf(0, parent="base", child=OPTICAL, static=True).stamps_ms == [100]

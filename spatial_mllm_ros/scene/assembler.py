@@ -86,8 +86,8 @@ class _Camera:
     """What waits of one camera, each list by stamp.
 
     now_ns: its newest data; done_ns: its latest frame; depth_ns: its latest depth image, waiting or not. awaited: the frame
-    whose next transform the first image waits for; '' when no transform would help, None when any might, or a tree of
-    another ``shape``.
+    for whose transform, at awaited_ns or later, the first image waits; '' when no transform would help, None when any might,
+    or a tree of another ``shape``.
     """
 
     name: str
@@ -100,6 +100,7 @@ class _Camera:
     done_ns: int | None = None
     depth_ns: int | None = None
     awaited: str | None = None
+    awaited_ns: int = 0
     shape: int = 0
 
     def may_go_on(self, child: str, stamp_ns: int, shape: int) -> bool:
@@ -108,7 +109,7 @@ class _Camera:
             return False
         if self.awaited is None or shape != self.shape:
             return True
-        return child == self.awaited and stamp_ns >= self.colors[0].stamp_ns
+        return child == self.awaited and stamp_ns >= self.awaited_ns
 
 
 class _Wait(Exception):
@@ -327,7 +328,9 @@ class FrameAssembler:
             T_world_camera, stddev = self._pose(world, color)
         except TransformError as error:
             if waiting:
-                state.awaited = error.child if isinstance(error, ExtrapolationIntoFuture) else None
+                state.awaited = None
+                if isinstance(error, ExtrapolationIntoFuture):
+                    state.awaited, state.awaited_ns = error.child, error.asked_ns
                 raise _Wait from None
             missing = error.reason
             self.texts[missing] = f"{color.frame_id} in {world} at {color.stamp_ns / 1e9:.3f} s: {error}"

@@ -63,14 +63,15 @@ class ExtrapolationIntoPast(TransformError):
 
 
 class ExtrapolationIntoFuture(TransformError):
-    """The time asked for lies after the latest transform of an edge, that of ``child``, by ``by_ns``."""
+    """The time asked for, ``asked_ns``, lies after the latest transform of an edge, that of ``child``, by ``by_ns``."""
 
     reason = "tf_future"
 
-    def __init__(self, message: str, by_ns: int, child: str) -> None:
+    def __init__(self, message: str, by_ns: int, child: str, asked_ns: int) -> None:
         super().__init__(message)
         self.by_ns = by_ns
         self.child = child
+        self.asked_ns = asked_ns
 
 
 class TransformGap(TransformError):
@@ -337,6 +338,7 @@ class TransformTree:
                 f"{edge.parent} -> {child}: the latest transform is {apart_words(stamp_ns, stamps[-1])} than the time asked",
                 stamp_ns - stamps[-1],
                 child,
+                stamp_ns,
             )
         if stamps[after] == stamp_ns:
             return edge.transforms[after]
