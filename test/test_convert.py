@@ -18,7 +18,7 @@ from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.diagnosis import Finding, Level
 from spatial_mllm_ros.nodes.inbox import Kind
-from spatial_mllm_ros.nodes.live import KeyframeSet
+from spatial_mllm_ros.nodes.keyframes import KeyframeSet
 from spatial_mllm_ros.nodes.parameters import PARAMETERS
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request
 from spatial_mllm_ros.queries.asks import Value

@@ -19,13 +19,16 @@ from small_recording import START_NS, SmallSource
 from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.dds.interfaces import interfaces
 from spatial_mllm_ros.memory.spatial_memory import SpatialMemory
-from spatial_mllm_ros.nodes import convert, live
+from spatial_mllm_ros.nodes import convert, intake, live
 from spatial_mllm_ros.nodes.diagnosis import REMEDIES, Finding, Level, findings
 from spatial_mllm_ros.nodes.goals import Feedback
 from spatial_mllm_ros.nodes.inbox import Inbox, Kind, Stream
-from spatial_mllm_ros.nodes.live import IMAGE, ConfigurationError, KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.keyframes import KeyframeSet
+from spatial_mllm_ros.nodes.live import LiveEngine
+from spatial_mllm_ros.nodes.model import ConfigurationError
 from spatial_mllm_ros.nodes.parameters import ParameterError, Settings
 from spatial_mllm_ros.nodes.queries import QueryPool
+from spatial_mllm_ros.nodes.streams import IMAGE
 from spatial_mllm_ros.queries.answer import Answer, ImageBox, ImagePoint, Request
 from spatial_mllm_ros.queries.codes import ErrorCode
 from spatial_mllm_ros.scene.frame import Frame
@@ -147,7 +150,7 @@ def test_serialised_messages_are_decoded_on_the_ingest_thread(
             threads.add(threading.current_thread().name)
             return registry.decode(payload, type_name)
 
-    monkeypatch.setattr(live, "interfaces", Watched)
+    monkeypatch.setattr(intake, "interfaces", Watched)
     engine = engines()
     for kind, message in convert.camera_messages(small(1)[0], MAKE):
         to = stream(engine, kind)
@@ -309,7 +312,7 @@ def test_a_clock_set_back_forgets_what_is_later(engines: Callable[..., LiveEngin
     play(engine, small(2, START_NS - 9 * SECOND), without=(Kind.CAMERA_INFO,))
     wait_for(lambda: len(engine.memory) == 2)
     assert engine.resets == 1
-    assert "lens" in engine._scene.assembler.tree.frames()
+    assert "lens" in engine._intake.tree.frames()
 
 
 def test_a_clock_set_back_by_little_is_believed_with_the_first_image(engines: Callable[..., LiveEngine]) -> None:
@@ -745,7 +748,7 @@ def test_what_cannot_be_had_is_said_at_once(tmp_path: Path) -> None:
 def test_settings_that_change_under_way(engines: Callable[..., LiveEngine]) -> None:
     engine = engines()
     engine.update(replace(BASIC, min_confidence=0.9, timeout_s=1.5))
-    assert engine._scene.query.config.min_confidence == 0.9
+    assert engine.query.config.min_confidence == 0.9
     with pytest.raises(ParameterError, match="max_frames can be set while unconfigured"):
         engine.update(replace(BASIC, max_frames=1))
 
@@ -774,7 +777,7 @@ def test_every_reason_has_a_remedy() -> None:
     """Reasons are short words; /diagnostics says what they mean and what to do."""
     import re
 
-    root = Path(live.__file__).parents[1]
+    root = Path(intake.__file__).parents[1]
     paths = ("scene/assembler.py", "scene/transform_tree.py", "memory/spatial_memory.py")
     text = "".join((root / path).read_text() for path in paths)
     reasons = set(re.findall(r'(?:refused|remarks)\["(\w+)"', text)) | set(re.findall(r'reason = "(tf_\w+)"', text))

@@ -162,6 +162,38 @@ def test_a_frame_that_contradicts_itself_cannot_be_made(changes: dict, reason: s
     assert caught.value.reason == reason
 
 
+def test_an_answer_on_its_way_sees_the_poses_from_before_a_correction_or_those_after_it_never_both() -> None:
+    memory = SpatialMemory()
+    for i in range(4):
+        memory.add(frame(i, x=0.1 * i))
+    seen = memory.snapshot()
+    before = (seen.seen_points(), seen.track().arrays()[1], [s.frame.T_world_camera for s in seen.frames()])  # type: ignore[union-attr]
+    assert memory.correct_poses({frame(i).stamp_ns: make_transform(np.eye(3), (9.0, i, 0)) for i in range(4)}) == 4
+    after = (seen.seen_points(), seen.track().arrays()[1], [s.frame.T_world_camera for s in seen.frames()])  # type: ignore[union-attr]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    now = memory.snapshot()
+    assert now is not seen
+    assert {s.frame.T_world_camera[0, 3] for s in now.frames()} == {9.0}
+    assert now.track().arrays()[1][:, 0].tolist() == [9.0] * 4  # type: ignore[union-attr]
+
+
+def test_frames_that_are_considered_later_are_remembered_at_once() -> None:
+    later: list[int] = []
+    memory = SpatialMemory(on_taken=lambda memory, stored: later.append(stored.frame_id))
+    at_once = SpatialMemory()
+    for i in range(5):
+        memory.add(frame(i, x=0.1 * i))
+        at_once.add(frame(i, x=0.1 * i))
+    assert (len(memory), memory.candidates) == (5, ())
+    version = memory.version
+    for frame_id in (*later, *later, 99):
+        memory.consider(frame_id)
+    assert memory.version > version
+    assert memory.candidates == at_once.candidates
+    assert memory.keyframes(3) == at_once.keyframes(3)
+
+
 def test_a_snapshot_stays_as_it_was_while_the_memory_goes_on() -> None:
     memory = SpatialMemory(MemoryConfig(max_frames=5))
     for i in range(5):

@@ -36,8 +36,8 @@ from spatial_mllm_ros.models.vggt.processing import resize_frame  # noqa: E402
 from spatial_mllm_ros.models.vggt.window import resized, window_geometry  # noqa: E402
 from spatial_mllm_ros.models.weights import main_memory  # noqa: E402
 from spatial_mllm_ros.models.worker import geometry_worker  # noqa: E402
-from spatial_mllm_ros.nodes.live import ConfigurationError, LiveEngine  # noqa: E402
-from spatial_mllm_ros.nodes.model import geometry_options  # noqa: E402
+from spatial_mllm_ros.nodes.live import LiveEngine  # noqa: E402
+from spatial_mllm_ros.nodes.model import ConfigurationError, geometry_options  # noqa: E402
 from spatial_mllm_ros.nodes.parameters import Settings  # noqa: E402
 from spatial_mllm_ros.scene.camera import CameraModel  # noqa: E402
 from spatial_mllm_ros.scene.frame import Frame  # noqa: E402

@@ -72,6 +72,8 @@ class SpatialMemory(MemoryView):
 
     clock: nanoseconds now, on the time line of the stamps. first_id: id of the first frame; the ``next_id`` of a memory
     that this one follows, so that an old id never names a new frame. depth: what is taken for granted of it, to be doubted.
+    on_taken: called with every frame that was taken, outside the memory's lock; it calls ``consider``, at once or later.
+    None: every frame is considered at once.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class SpatialMemory(MemoryView):
         clock: Callable[[], int] = time.time_ns,
         first_id: int = 0,
         depth: DepthFormat = AS_IT_IS,
+        on_taken: Callable[[SpatialMemory, StoredFrame], object] | None = None,
     ) -> None:
         self.config = config or MemoryConfig()
+        self._on_taken = on_taken
         super().__init__(StreamingSelector(self.config.selector))
         self.single = SingleImages(self.config.max_frames, self.config.max_bytes // 4)
         self.without_depth = 0
@@ -119,29 +123,53 @@ class SpatialMemory(MemoryView):
     def add(self, frame: Frame) -> int | None:
         """Take a frame in; its id, or None when it is refused (see ``refused``)."""
         with self._lock:
-            reason = self._reason_to_refuse(frame)
-            if reason is not None:
-                self.refused[reason] += 1
-                if reason == "no_pose" and frame.stamp_ns <= self._latest_ns() and self.single.add(self.next_id, frame):
-                    self.next_id += 1
+            frame_id = self._add(frame)
+            if frame_id is None:
                 return None
-            frame = self._checked_depth(frame)
-            frame_id = self.next_id
-            self.next_id += 1
-            self._version += 1
-            self._world_frame = frame.world_frame
-            self._frames[frame_id] = StoredFrame(frame_id, frame)
-            self.nbytes += frame.nbytes
-            bisect.insort(self._order, (frame.stamp_ns, frame.camera_frame, frame_id))
-            track = self._tracks.setdefault(frame.camera_frame, PoseTrack(self.config.max_poses))
-            assert frame.T_world_camera is not None
-            track.set(frame.stamp_ns, frame.T_world_camera)
-            if not self._offer(frame_id, frame):
-                self.without_depth += 1
-            if self.sensor is None and self.scale is None:  # estimated geometry says itself how good it is
-                self.agreement.add(frame_id, frame)
+            stored = self._frames[frame_id]
+            if self._on_taken is None:
+                self._consider(frame_id)
             self._evict()
-            return frame_id
+        if self._on_taken is not None:
+            self._on_taken(self, stored)
+        return frame_id
+
+    def consider(self, frame_id: int) -> None:
+        """Look at a frame that was taken: whether it may become a keyframe, and how well it agrees with others.
+
+        Nothing for one that is gone, or a candidate already.
+        """
+        with self._lock:
+            if frame_id in self._frames and frame_id not in self._selector.candidates:
+                self._consider(frame_id)
+                self._version += 1
+
+    def _consider(self, frame_id: int) -> None:
+        frame = self._frames[frame_id].frame
+        if not self._offer(frame_id, frame):
+            self.without_depth += 1
+        if self.sensor is None and self.scale is None:  # estimated geometry says itself how good it is
+            self.agreement.add(frame_id, frame)
+
+    def _add(self, frame: Frame) -> int | None:
+        reason = self._reason_to_refuse(frame)
+        if reason is not None:
+            self.refused[reason] += 1
+            if reason == "no_pose" and frame.stamp_ns <= self._latest_ns() and self.single.add(self.next_id, frame):
+                self.next_id += 1
+            return None
+        frame = self._checked_depth(frame)
+        frame_id = self.next_id
+        self.next_id += 1
+        self._version += 1
+        self._world_frame = frame.world_frame
+        self._frames[frame_id] = StoredFrame(frame_id, frame)
+        self.nbytes += frame.nbytes
+        bisect.insort(self._order, (frame.stamp_ns, frame.camera_frame, frame_id))
+        track = self._tracks.setdefault(frame.camera_frame, PoseTrack(self.config.max_poses))
+        assert frame.T_world_camera is not None
+        track.set(frame.stamp_ns, frame.T_world_camera)
+        return frame_id
 
     def _offer(self, frame_id: int, frame: Frame) -> bool:
         """Let the selector look at a frame; whether it shows any depth."""

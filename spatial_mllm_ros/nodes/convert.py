@@ -14,7 +14,7 @@ import numpy as np
 from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.diagnosis import Finding
 from spatial_mllm_ros.nodes.inbox import Kind
-from spatial_mllm_ros.nodes.live import KeyframeSet
+from spatial_mllm_ros.nodes.keyframes import KeyframeSet
 from spatial_mllm_ros.nodes.parameters import Change, Parameter
 from spatial_mllm_ros.nodes.query_messages import query_message, query_of
 from spatial_mllm_ros.queries.answer import Answer, Evidence, ImageBox, ImagePoint, Pixel, PoseStamped, Request

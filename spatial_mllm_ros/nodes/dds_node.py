@@ -111,6 +111,10 @@ class SpatialMllmDdsNode:
         return self.node.name.full
 
     @property
+    def service_name(self) -> str:
+        return self.node.arguments.resolve(self.node.name, SERVICE, "service")
+
+    @property
     def engine(self) -> LiveEngine | None:
         """None while unconfigured."""
         return self.shell.engine

@@ -15,6 +15,7 @@ from spatial_mllm_ros.scene.clocks import OTHER_CLOCK_NS, moment_words
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.scene.metric_scale import MetricScale
 from spatial_mllm_ros.serving.interface import ModelStatus
+from spatial_mllm_ros.session.sinks import SinkStatus
 
 PATIENCE_S = 3.0
 """Silence of a camera that is worth a warning."""
@@ -153,7 +154,7 @@ class LiveStatus:
     model_queries: questions that needed the model, or might have. Both None without a model. geometry: from color, None
     without. texts: the latest case of a reason, in words. above: a frame that would be the fixed frame by now, '' when it is.
     image_ns, tf_ns: newest stamps of images and of moving transforms, None before the first. troubles: what is wrong with the
-    node's own set-up. doubts: what speaks against the settings of the input.
+    node's own set-up. doubts: what speaks against the settings of the input. sinks: what the memory's frames are handed to.
     """
 
     running_s: float | None
@@ -179,6 +180,7 @@ class LiveStatus:
     tf_ns: int | None = None
     troubles: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    sinks: tuple[SinkStatus, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def findings(
         *(_input(s, status, before, surroundings) for s in status.streams),
         *_geometry(status, before),
         _memory(status, before),
+        *(_sink(now, before) for now in status.sinks),
         _questions(status, status.queries, before.queries if before else None, "questions", GEOMETRY_REMEDIES),
         *_model(status, before),
         *_set_up(status),
@@ -384,6 +387,27 @@ def scale_words(scale: MetricScale) -> str:
     if scale.known:
         return f"metres from {scale.source.value} ± {scale.stddev:.1%}"
     return f"no metres: {scale.reason}"
+
+
+def _sink(now: SinkStatus, before: LiveStatus | None) -> Finding:
+    earlier = next((s for s in before.sinks if s.name == now.name), None) if before else None
+    dropped = now.dropped - (earlier.dropped if earlier else 0)
+    failed = now.failed - (earlier.failed if earlier else 0)
+    level, message, reason = Level.OK, f"{now.taken} frames, {1e3 * now.mean_s:.1f} ms each", ""
+    if failed > 0:
+        level, reason = Level.ERROR, "failed"
+        message += f"; {failed} failed: see the log"
+    elif dropped > 0:
+        level, reason = Level.WARN, "dropped"
+        message += f"; {dropped} left out, which it was too slow for: lower max_frame_rate_hz"
+    values = (
+        ("taken", str(now.taken)),
+        ("dropped", str(now.dropped)),
+        ("failed", str(now.failed)),
+        ("waiting", str(now.waiting)),
+        ("mean_ms", f"{1e3 * now.mean_s:.2f}"),
+    )
+    return Finding(now.name, level, message, values, reason)
 
 
 def _questions(

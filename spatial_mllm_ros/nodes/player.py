@@ -13,7 +13,7 @@ from spatial_mllm_ros.dds import DdsNode, Publisher, QosProfile
 from spatial_mllm_ros.dds.library import guid
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.inbox import Kind
-from spatial_mllm_ros.nodes.live import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
+from spatial_mllm_ros.nodes.streams import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, Transform, invert
 from spatial_mllm_ros.sources.bag_writer import BASE, LINK, T_BASE_LINK

@@ -265,6 +265,10 @@ class SpatialMllmNode(LifecycleNode):
     def full_name(self) -> str:
         return str(self.get_fully_qualified_name())
 
+    @property
+    def service_name(self) -> str:
+        return str(self.resolve_service_name(SERVICE))
+
     def resolve(self, topic: str) -> str:
         return str(self.resolve_topic_name(topic))
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.batch import BatchAnswer
 from spatial_mllm_ros.nodes.inbox import Stream
-from spatial_mllm_ros.nodes.live import KeyframeSet, LiveEngine
+from spatial_mllm_ros.nodes.keyframes import KeyframeSet
+from spatial_mllm_ros.nodes.live import LiveEngine
 from spatial_mllm_ros.nodes.model import ConfigurationError, load_geometry, load_model
 from spatial_mllm_ros.nodes.parameters import PARAMETERS, ParameterError, Settings, without_effect
 from spatial_mllm_ros.nodes.qos import QosPolicy, fallback, mismatch_remedy, qos_policy
@@ -54,6 +55,10 @@ class Middleware(Protocol):
     @property
     def full_name(self) -> str:
         """The node's, with its namespace."""
+
+    @property
+    def service_name(self) -> str:
+        """The full name of the service SERVICE."""
 
     def parameter_values(self) -> Mapping[str, Any]:
         """The values of PARAMETERS as they are now."""
@@ -158,7 +163,7 @@ class NodeShell:
         for stream in self.engine.streams:
             self.subscribe(stream)
         topics = ", ".join(subscription.topic for subscription in self.subscriptions.values())
-        log.info("listening to %s; answering on %s", topics, self._middleware.resolve(SERVICE))
+        log.info("listening to %s; answering on %s", topics, self._middleware.service_name)
 
     def halt(self, because: str) -> None:
         """Take nothing more in; questions that wait or run are CANCELLED with ``because``."""

@@ -22,6 +22,7 @@ from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
 from spatial_mllm_ros.session.coverage_record import CoverageRecord
 from spatial_mllm_ros.session.names import frame_name
+from spatial_mllm_ros.session.sinks import Sinks, all_sinks
 from spatial_mllm_ros.sources.pacing import paced
 from spatial_mllm_ros.sources.source import HasTransforms, Source
 
@@ -91,7 +92,11 @@ class Session:
         self.source = source
         self.keyframe_count = keyframes
         self.geometry = geometry
-        self.memory = SpatialMemory(memory, clock=lambda: LAST_STAMP, depth=source.info.depth)
+        self.sinks = Sinks(all_sinks())
+        """Not started: what becomes of a frame has become of it when the next one comes."""
+        self.memory = SpatialMemory(
+            memory, clock=lambda: LAST_STAMP, depth=source.info.depth, on_taken=self.sinks.give
+        )
         self.memory.scale = source.info.scale
         self.unplaced: UnplacedFrames | None = None
         """Images without poses, for a model to look at."""

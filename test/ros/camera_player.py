@@ -11,8 +11,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from spatial_mllm_ros.nodes import convert
 from spatial_mllm_ros.nodes.inbox import Kind
-from spatial_mllm_ros.nodes.live import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
 from spatial_mllm_ros.nodes.ros_node import MAKE, message_class
+from spatial_mllm_ros.nodes.streams import CAMERA_INFO, COMPRESSED, IMAGE, TF_MESSAGE
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.images import EncodedImage
 from spatial_mllm_ros.session.open_source import open_source
