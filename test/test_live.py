@@ -195,7 +195,7 @@ def test_a_camera_that_dies_leaves_its_last_image(engines: Callable[..., LiveEng
 def test_frames_can_be_throttled(engines: Callable[..., LiveEngine]) -> None:
     engine = engines(replace(BASIC, max_frame_rate_hz=5.0))
     play(engine, small(10))  # at 10 Hz
-    wait_for(lambda: len(engine.memory) + engine.throttled == 10)
+    wait_for(lambda: len(engine.memory) + engine.status().throttled == 10)
     assert len(engine.memory) == 5
     engine.update(replace(engine.settings, max_frame_rate_hz=0.0))
     play(engine, small(5, START_NS + 2 * SECOND))
@@ -312,7 +312,7 @@ def test_a_clock_set_back_forgets_what_is_later(engines: Callable[..., LiveEngin
     play(engine, small(2, START_NS - 9 * SECOND), without=(Kind.CAMERA_INFO,))
     wait_for(lambda: len(engine.memory) == 2)
     assert engine.resets == 1
-    assert "lens" in engine._intake.tree.frames()
+    assert "lens" in engine._seen.intake.tree.frames()
 
 
 def test_a_clock_set_back_by_little_is_believed_with_the_first_image(engines: Callable[..., LiveEngine]) -> None:

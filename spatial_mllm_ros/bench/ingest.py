@@ -1,4 +1,8 @@
-"""``spatial-mllm bench ingest``: RGB-D streams from other processes through the node without ROS.
+"""``spatial-mllm bench ingest``: RGB-D streams and TF from other processes through the node without ROS.
+
+A stream is as a robot sends it: a camera that moves through what it sees, so that the scene grows and keyframes change, raw
+color and registered depth at 30 Hz with CameraInfo, and TF beside it at 100 Hz or more, between whose stamps the images'
+lie.
 
 Every message is accounted for: taken in, dropped and counted by the node, or dropped and counted by the publisher; what
 is left over would be lost without a trace.
@@ -7,38 +11,59 @@ is left over would be lost without a trace.
 from __future__ import annotations
 
 import json
+import struct
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from spatial_mllm_ros.bench import wire
 from spatial_mllm_ros.nodes.inbox import Kind
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.inputs import Doubt
+from spatial_mllm_ros.scene.pose import T_BODY_OPTICAL, invert
+from spatial_mllm_ros.scene.rigid import between, matrix, of_matrix
+from spatial_mllm_ros.session.open_source import open_source
 from spatial_mllm_ros.simulation.rendered import RenderedSource
-from spatial_mllm_ros.sources.source import SourceInfo
+from spatial_mllm_ros.sources.bag_writer import BASE, T_BASE_LINK
+from spatial_mllm_ros.sources.source import SourceError, SourceInfo
 
 Progress = Callable[[str, int, int | None], None]
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30.0
-RENDERED = 30
-"""Different frames; they are played over and over with stamps that go on."""
+PICTURES = 150
+"""Different frames, five seconds of a walk; they are played to and fro with stamps that go on."""
 SETTLE_S = 3.0
+DELAY_NS = 20_000_000
+"""Images and transforms are published so long after what they tell, as by a driver."""
+BEFORE_S = 0.1
+"""TF begins so long before the first image."""
 
 
-def run(seconds: float = 20.0, streams: int = 4, progress: Progress = lambda what, done, total: None) -> dict[str, Any]:
-    """One stream and ``streams`` streams of 640 x 480 RGB-D at 30 Hz for ``seconds`` each, raw and reliable, and one
-    stream's frames straight into an engine in this process, to compare with."""
+def run(
+    seconds: float = 20.0,
+    streams: int = 4,
+    tf_hz: float = 100.0,
+    source: str = "",
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """One stream and ``streams`` streams of RGB-D at 30 Hz for ``seconds`` each, raw and reliable, each with TF at ``tf_hz``,
+    and one stream's messages straight into an engine in this process, to compare with.
+
+    source: a recording with depth and poses, whose first frames are played; '': rendered houses, 640 x 480.
+    Raises SourceError.
+    """
     with wire.alone():
-        one = measure(1, seconds, progress)
-        many = measure(streams, seconds, progress)
-    inside = in_process(seconds, progress)
+        one = measure(1, seconds, tf_hz, source, progress)
+        many = measure(streams, seconds, tf_hz, source, progress)
+    inside = in_process(seconds, tf_hz, source, progress)
     return {
-        "width": WIDTH,
-        "height": HEIGHT,
+        "source": source or "rendered",
         "rate_hz": RATE_HZ,
+        "tf_hz": tf_hz,
         "seconds": seconds,
         "runs": [one, many],
         "in_process": inside,
@@ -48,11 +73,11 @@ def run(seconds: float = 20.0, streams: int = 4, progress: Progress = lambda wha
     }
 
 
-def measure(streams: int, seconds: float, progress: Progress) -> dict[str, Any]:
+def measure(streams: int, seconds: float, tf_hz: float, source: str, progress: Progress) -> dict[str, Any]:
     """``streams`` publishers, each a process, and the node, another one."""
     label = f"{streams} stream{'s' if streams > 1 else ''}"
     here = ["-m", "spatial_mllm_ros.bench.ingest"]
-    cameras = [[*here, "camera", str(i), str(seconds)] for i in range(streams)]
+    cameras = [[*here, "camera", str(i), str(seconds), str(tf_hz), source] for i in range(streams)]
     with wire.processes([[*here, "node", str(streams)], *cameras]) as (node, *publishers):
         progress(f"{label}: starting", 0, None)
         for process in (node, *publishers):
@@ -90,11 +115,11 @@ def measure(streams: int, seconds: float, progress: Progress) -> dict[str, Any]:
         "node_cpu_of_a_stream": cpu / wall / streams,
         "node_cpu_ms_of_a_frame": 1e3 * cpu / max(frames, 1),
         "publisher_cpu": sum(publishers_cpu) / wall / streams,
-        "mb_per_s": frames * WIDTH * HEIGHT * 5 / wall / 1e6,
+        "mb_per_s": sum(s["bytes"] for s in sent) / wall / 1e6,
     }
 
 
-def in_process(seconds: float, progress: Progress) -> dict[str, Any]:
+def in_process(seconds: float, tf_hz: float, source: str, progress: Progress) -> dict[str, Any]:
     """The same messages offered to a LiveEngine without anything in between, as fast as it takes them."""
     from spatial_mllm_ros.dds.interfaces import interfaces
     from spatial_mllm_ros.nodes.convert import RosbagsMaker
@@ -104,21 +129,27 @@ def in_process(seconds: float, progress: Progress) -> dict[str, Any]:
     engine = LiveEngine(_settings(1))
     stream_of = {(s.kind, s.camera or None): s for s in engine.streams}
     camera = next(s.camera for s in engine.streams if s.camera)
-    made = FrameMessages(RosbagsMaker(interfaces().message), compressed=False)
-    pictures = _pictures(0, progress)
+    make = RosbagsMaker(interfaces().message)
+    made = FrameMessages(make, compressed=False, prefix="camera0_")
+    walk = _Walk(_pictures(0, source, progress))
     count = int(seconds * RATE_HZ)
+    start = time.time_ns() - 3_600_000_000_000
     engine.start()
-    cpu, begin = 0.0, time.monotonic()
-    stamp = time.time_ns() - 3_600_000_000_000
+    cpu, begin, sent = 0.0, time.monotonic(), 0
     try:
         for i in range(count):
             progress("in this process", i, count)
-            frame = replace(pictures[i % len(pictures)], stamp_ns=stamp + round(i * 1e9 / RATE_HZ))
-            messages = list(made.of(frame))  # the publisher's work
+            frame = walk.frame(i, start)
+            mount = made.mount(frame)
+            messages = [(Kind.TF_STATIC, mount)] if mount is not None else []
+            messages += [(kind, m) for kind, m in made.of(frame) if kind is not Kind.TF]  # the publisher's work
+            while sent / tf_hz - BEFORE_S <= (i + 1) / RATE_HZ:
+                messages.append((Kind.TF, walk.tf(sent / tf_hz - BEFORE_S, start, 0, make)))
+                sent += 1
             before = time.process_time()
             for kind, message in messages:
-                engine.offer(stream_of[kind, None if kind is Kind.TF else camera], message)
-            while any(s.waiting for s in engine.status().streams):
+                engine.offer(stream_of[kind, None if kind in (Kind.TF, Kind.TF_STATIC) else camera], message)
+            while _busy(engine.status()):
                 time.sleep(0.0005)
             cpu += time.process_time() - before
         wall = time.monotonic() - begin
@@ -126,6 +157,10 @@ def in_process(seconds: float, progress: Progress) -> dict[str, Any]:
     finally:
         engine.stop()
     return {"frames": count, "frames_in_memory": frames, "cpu_ms_of_a_frame": 1e3 * cpu / count, "wall_s": wall}
+
+
+def _busy(status: Any) -> bool:
+    return any(s.waiting for s in status.streams) or any(s.waiting for s in status.sinks)
 
 
 def _settings(streams: int) -> Any:
@@ -147,13 +182,47 @@ def _values(streams: int) -> dict[str, Any]:
     }
 
 
-def _pictures(seed: int, progress: Progress = lambda what, done, total: None) -> list[Frame]:
-    source = RenderedSource(seed=seed, rooms=1, frames=RENDERED, rate_hz=RATE_HZ, width=WIDTH, height=HEIGHT)
-    frames: list[Frame] = []
-    for frame in source.frames():
-        progress("rendering", len(frames), RENDERED)
-        frames.append(replace(frame, camera_frame=f"camera{seed}_optical"))
-    return frames
+def _pictures(number: int, source: str, progress: Progress = lambda what, done, total: None) -> list[Frame]:
+    """Decoded frames with depth and pose, of a camera of this number."""
+    if source:
+        frames: Iterator[Frame] = iter(open_source(source).frames())
+    else:
+        frames = RenderedSource(seed=number, rooms=1, frames=PICTURES, rate_hz=RATE_HZ, width=WIDTH, height=HEIGHT).frames()
+    pictures: list[Frame] = []
+    for frame in islice((f for f in frames if f.depth is not None and f.T_world_camera is not None), PICTURES):
+        progress("reading the images", len(pictures), PICTURES)
+        pictures.append(replace(frame, image=frame.rgb(), camera_frame=f"camera{number}_optical"))
+    if len(pictures) < 2:
+        raise SourceError(f"{source} has fewer than two images with depth and pose")
+    return pictures
+
+
+class _Walk:
+    """A camera that goes along its pictures and back, over and over, one picture every 1 / RATE_HZ."""
+
+    def __init__(self, pictures: list[Frame]) -> None:
+        self.pictures = pictures
+        T_link_camera = T_BASE_LINK @ T_BODY_OPTICAL
+        self._base = [of_matrix(p.T_world_camera @ invert(T_link_camera)) for p in pictures if p.T_world_camera is not None]
+
+    def frame(self, number: int, start_ns: int) -> Frame:
+        """The image of that number, stamped."""
+        return replace(self.pictures[self._at(number)], stamp_ns=start_ns + round(number * 1e9 / RATE_HZ))
+
+    def tf(self, second: float, start_ns: int, camera: int, make: Any) -> Any:
+        """Where the robot of a camera is, as a message of /tf."""
+        from spatial_mllm_ros.nodes.convert import tf_message
+
+        number, share = divmod(second * RATE_HZ, 1.0)
+        here, next_one = self._base[self._at(int(number))], self._base[self._at(int(number) + 1)]
+        T = matrix(between(here, next_one, share))
+        stamp_ns = start_ns + round(second * 1e9)
+        return tf_message([(self.pictures[0].world_frame, f"camera{camera}_{BASE}", stamp_ns, T)], make)
+
+    def _at(self, number: int) -> int:
+        last = len(self.pictures) - 1
+        number %= 2 * last
+        return number if number <= last else 2 * last - number
 
 
 def _node(streams: int) -> None:
@@ -178,49 +247,83 @@ def _node(streams: int) -> None:
 
 
 class _Looped:
-    """Rendered frames over and over, with stamps of now that go on; they are ready, as a driver's images are."""
+    """The images of a walk with stamps of just now; they are ready, as a driver's images are. Poses are on /tf."""
 
-    def __init__(self, number: int, count: int) -> None:
+    def __init__(self, number: int, count: int, walk: _Walk, start_ns: int) -> None:
         self.info = SourceInfo(f"camera{number}", frames=count)
         self.refused: Counter[str] = Counter()
         self.doubts: list[Doubt] = []
-        self._pictures = _pictures(number)
+        self._walk, self._start_ns = walk, start_ns
+
+    def start_at(self, stamp_ns: int) -> None:
+        """Stamp the first image so."""
+        self._start_ns = stamp_ns
 
     def frames(self) -> Iterator[Frame]:
-        start = time.time_ns()
         for i in range(self.info.frames or 0):
-            yield replace(self._pictures[i % RENDERED], stamp_ns=start + round(i * 1e9 / RATE_HZ))
+            yield self._walk.frame(i, self._start_ns)
 
     def stamp_of(self, name: str) -> int:
         raise KeyError(name)
 
 
-def _camera(number: int, seconds: float) -> None:
+def _camera(number: int, seconds: float, tf_hz: float, source: str) -> None:
     """A publisher as a process."""
     from spatial_mllm_ros.dds import DdsNode
+    from spatial_mllm_ros.nodes.convert import RosbagsMaker
     from spatial_mllm_ros.nodes.player import Player, PlayerOptions
 
+    walk = _Walk(_pictures(number, source))
+    count = int(seconds * RATE_HZ)
     with DdsNode(f"camera{number}", ros_args=[]) as node:
-        player = Player(node, _Looped(number, int(seconds * RATE_HZ)), PlayerOptions(camera=f"camera{number}"))
+        looped = _Looped(number, count, walk, 0)
+        player = Player(node, looped, PlayerOptions(camera=f"camera{number}"))
+        make = RosbagsMaker(node.message)
+        tf = node.create_publisher("tf2_msgs/msg/TFMessage", "/tf", "tf")
+        # Made beforehand, for a robot's transforms cost the machine less than Python does.
+        moments = [i / tf_hz - BEFORE_S for i in range(int((seconds + BEFORE_S) * tf_hz) + 2)]
+        moves = [node.interfaces.encode(walk.tf(moment, 0, number, make), tf.type_name) for moment in moments]
         if not player.wait_for_listener(30.0):
             raise SystemExit("nobody listens")
         time.sleep(1.0)  # until all topics have found each other
         print("ready", flush=True)
         sys.stdin.readline()
         late: list[float] = []
-        begin = time.monotonic()
+        begin, start_ns = time.monotonic(), time.time_ns() - DELAY_NS
+        looped.start_at(start_ns)
+        written = [0, 0]
+
+        def move() -> None:
+            for moment, encoded in zip(moments, moves, strict=True):
+                time.sleep(max(0.0, begin + moment - time.monotonic()))
+                written[tf.publish(_stamped(encoded, start_ns + round(moment * 1e9)))] += 1
+
+        moving = threading.Thread(target=move)
+        moving.start()
         player.play(lambda _: late.append(time.monotonic() - begin - (player.frames - 1) / RATE_HZ))
+        moving.join()
         player.finish()
         result = {
             "frames": player.frames,
-            "messages": player.sent,
-            "not_written": player.not_sent,
+            "messages": player.sent + written[True],
+            "not_written": player.not_sent + written[False],
             "late_s": max(late) - min(late),
+            "bytes": sum(p.nbytes for p in walk.pictures) * player.frames // len(walk.pictures),
         }
         print(json.dumps(result), flush=True)
         sys.stdin.readline()
 
 
+def _stamped(encoded: memoryview, stamp_ns: int) -> bytes:
+    """A TFMessage of one transform, in CDR, with another stamp: it stands behind CDR's header and the array's length."""
+    out = bytearray(encoded)
+    struct.pack_into("<iI", out, 8, *divmod(stamp_ns, 1_000_000_000))
+    return bytes(out)
+
+
 if __name__ == "__main__":
     role, number, *rest = sys.argv[1:]
-    _node(int(number)) if role == "node" else _camera(int(number), float(rest[0]))
+    if role == "node":
+        _node(int(number))
+    else:
+        _camera(int(number), float(rest[0]), float(rest[1]), rest[2])

@@ -106,16 +106,22 @@ def answers_command(
 @common.json_option
 @click.option("--seconds", type=click.FloatRange(min=1), default=20.0, show_default=True, help="Length of each run.")
 @click.option("--streams", type=click.IntRange(1, 16), default=4, show_default=True, help="Cameras at the same time.")
+@click.option("--tf-rate", type=click.FloatRange(1, 2000), default=100.0, show_default=True, help="Of each camera, in Hz.")
+@click.option("--source", default="", metavar="SOURCE", help="A recording to play.  [default: rendered houses, 640x480]")
 @click.pass_context
-def ingest_command(ctx: click.Context, *, as_json: bool, seconds: float, streams: int) -> None:
-    """Play RGB-D streams of 640x480 at 30 Hz from other processes into the node without ROS: losses and CPU.
+def ingest_command(
+    ctx: click.Context, *, as_json: bool, seconds: float, streams: int, tf_rate: float, source: str
+) -> None:
+    """Play RGB-D streams at 30 Hz, with TF, from other processes into the node without ROS: losses and CPU.
+
+    The cameras move, so that the scene grows and keyframes change.
 
     Exit code 1 when a message was lost that nobody counted.
     """
     from spatial_mllm_ros.bench import ingest
 
     with wire.failures(), common.task_progress(quiet=as_json) as progress:
-        result = ingest.run(seconds, streams, progress)
+        result = ingest.run(seconds, streams, tf_rate, source, progress)
     print_result(result, as_json)
     if result["lost_without_a_trace"]:
         ctx.exit(1)
