@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from hub_server import COMMIT, LARGE, REPO, HubServer
 
 from spatial_mllm_ros.cli import main
+from spatial_mllm_ros.models.onnx.engine_cache import default_folder
 from spatial_mllm_ros.serving.checkpoints import hub as hub_folders
 from spatial_mllm_ros.serving.checkpoints.hub import (
     HubId,
@@ -394,3 +395,14 @@ def test_licences() -> None:
     assert "non-commercial" in licence_of("Qwen/Qwen2.5-VL-3B-Instruct")
     assert licence_of("Qwen/Qwen2.5-VL-7B-Instruct") == "Apache-2.0"
     assert licence_of("someone/else") == ""
+
+
+@pytest.mark.parametrize(
+    ("cache", "used"), [("/var/cache", "/var/cache"), ("", "/home/me/.cache"), ("cache", "/home/me/.cache")]
+)
+def test_all_of_the_package_has_one_cache_folder(cache: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative XDG_CACHE_HOME does not count, as its specification says: it would be another one in every folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(hub_folders.models_folder()) == f"{used}/spatial_mllm_ros/models"
+    assert str(default_folder()) == f"{used}/spatial_mllm_ros/engines"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ class NodeClock:
         self._node = node
         self._on_jump = on_jump
         self._now_ns = 0
-        self._ticked = threading.Event()
         self._subscription: Any = None
         self.use_sim_time = use_sim_time
 
@@ -57,13 +55,8 @@ class NodeClock:
         """Nanoseconds; 0 with use_sim_time until the first message on /clock, as in ROS 2."""
         return self._now_ns if self.use_sim_time else time.time_ns()
 
-    def wait_for_time(self, timeout_s: float) -> bool:
-        """Wait until there is a time; False when nothing was published on /clock."""
-        return not self.use_sim_time or self._ticked.wait(timeout_s)
-
     def _on_clock(self, payload: Payload, _: SampleInfo) -> None:
         clock = payload.decode().clock
         before, self._now_ns = self._now_ns, int(clock.sec) * S_NS + int(clock.nanosec)
-        self._ticked.set()
         if self._now_ns < before and self._on_jump is not None:
             self._on_jump(before, self._now_ns)

@@ -45,11 +45,6 @@ class CameraErrors:
         return cls(key, frame.T_world_camera, sensor, frame.stamp_ns, frame.pose_stddev)
 
     @property
-    def position_stddev(self) -> float:
-        """Of the position along each axis, metres, drift included."""
-        return float(np.hypot(self._white[0], self.sensor.drift_position_m))
-
-    @property
     def _white(self) -> tuple[float, float]:
         """Deviations of position and rotation that no other image shares: the sensor's or what is told, if more."""
         told = self.pose_stddev or (0.0, 0.0)

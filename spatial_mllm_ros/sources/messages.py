@@ -92,11 +92,6 @@ def encoding_name(text: str) -> str:
     return name.lower()
 
 
-def is_depth_encoding(encoding: str) -> bool:
-    """Whether Image.encoding or CompressedImage.format is one that only depth has."""
-    return "compressedDepth" in encoding or encoding_name(encoding) in DEPTH_ENCODINGS.keys() - {"mono16"}
-
-
 def color_image(message: Any) -> NDArray[np.uint8]:
     """sensor_msgs/Image as uint8 RGB [height, width, 3]; 16-bit colors lose their low byte.
 

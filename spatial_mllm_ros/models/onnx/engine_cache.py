@@ -20,6 +20,7 @@ except ImportError:  # not on Windows, where engines are not removed
     fcntl = None  # type: ignore[assignment]
 
 from spatial_mllm_ros.serving.onnx_file import ExportError, fingerprint
+from spatial_mllm_ros.serving.user_cache import user_cache
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -27,7 +28,7 @@ MANIFEST = "manifest.json"
 
 def default_folder() -> Path:
     """Where engines are kept unless told otherwise: ``spatial_mllm_ros/engines`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatial_mllm_ros" / "engines"
+    return user_cache("engines")
 
 
 @dataclass(frozen=True, eq=False)

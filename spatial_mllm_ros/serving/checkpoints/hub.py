@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from spatial_mllm_ros.serving.interface import ModelUnavailable
+from spatial_mllm_ros.serving.user_cache import user_cache
 
 NEEDED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "LICENCE*", "NOTICE*", "README.md")
 """What loading needs, and what the licence says: at the top of a checkpoint, nothing in folders, no pickles."""
@@ -114,8 +115,7 @@ class Checkpoint:
 
 def models_folder() -> Path:
     """Where downloads go: ``spatial_mllm_ros/models`` in the user's cache ($XDG_CACHE_HOME, else ~/.cache)."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "spatial_mllm_ros" / "models"
+    return user_cache("models")
 
 
 def folder_of(hub_id: HubId) -> Path:

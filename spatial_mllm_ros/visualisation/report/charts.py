@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spatial_mllm_ros.queries.answer import Answer
 from spatial_mllm_ros.queries.codes import AnswerType
 from spatial_mllm_ros.session.coverage_record import CoverageCurve
 from spatial_mllm_ros.session.questions import Asked
@@ -158,8 +157,3 @@ def error_strip(asked: Asked, width: float = 420, height: float = 64) -> ErrorSt
         (short(accept[0]), short(accept[1])),
         off,
     )
-
-
-def has_deviation(answer: Answer) -> bool:
-    """Whether an answer states a deviation that means something."""
-    return math.isfinite(answer.stddev) and answer.stddev > 0
