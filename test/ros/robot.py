@@ -22,25 +22,40 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S)
         time.sleep(0.02)
 
 
-class Robot:
-    """A node of ours, spun as its executable spins it, and another one beside it that calls it and listens to it."""
+RCLPY, DDS = "rclpy", "dds"
 
-    def __init__(self, **parameters: Any) -> None:
+
+class Robot:
+    """A node of ours, run as its executable runs it, and another one of rclpy beside it that calls it and listens to it.
+
+    kind: RCLPY, or DDS for the node without ROS; whoever talks to them must not see the difference.
+    """
+
+    def __init__(self, kind: str = RCLPY, **parameters: Any) -> None:
         import rclpy
         from rclpy.executors import MultiThreadedExecutor
         from rclpy.parameter import Parameter
 
         from spatial_mllm_ros.nodes import ros_node
 
-        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        self.node = ros_node.SpatialMllmNode(parameter_overrides=overrides)
+        self.kind = kind
+        self.node: Any
+        if kind == RCLPY:
+            overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+            self.node = ros_node.SpatialMllmNode(parameter_overrides=overrides)
+        else:
+            from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
+
+            self.node = SpatialMllmDdsNode(values=parameters)
         self.other = rclpy.create_node("bystander")
         self._stop = threading.Event()
         settings = self.node.settings()
-        self._executors = [MultiThreadedExecutor(4 + settings.query_workers + settings.query_queue) for _ in range(2)]
+        self._executors = []
         self._threads = []
-        for node, executor in zip((self.node, self.other), self._executors, strict=True):
+        for node in (self.node, self.other) if kind == RCLPY else (self.other,):
+            executor = MultiThreadedExecutor(4 + settings.query_workers + settings.query_queue)
             executor.add_node(node)
+            self._executors.append(executor)
             self._threads.append(threading.Thread(target=ros_node.spin, args=(node, executor, self._stop)))
             self._threads[-1].start()
         self._clients: dict[str, Any] = {}
@@ -58,7 +73,7 @@ class Robot:
 
     @property
     def state(self) -> str:
-        return str(self.node._state_machine.current_state[1])
+        return str(self.node._state_machine.current_state[1] if self.kind == RCLPY else self.node.state.label)
 
     @property
     def engine(self) -> Any:
@@ -91,6 +106,14 @@ class Robot:
     def activate(self) -> None:
         assert self.change("configure")
         assert self.change("activate")
+
+    def start(self) -> None:
+        """Active without being asked over the network."""
+        if self.kind == RCLPY:
+            self.node.trigger_configure()
+            self.node.trigger_activate()
+        else:
+            assert self.node.start()
 
     def ask(self, question: str, **fields: Any) -> Any:
         from spatial_mllm_ros.srv import SpatialQuery
@@ -129,7 +152,7 @@ class Robot:
             assert not thread.is_alive(), "an executor hangs"
         for executor in self._executors:
             executor.shutdown(1.0)
-        self.node.destroy_node()
+        (self.node.destroy_node if self.kind == RCLPY else self.node.close)()
         self.other.destroy_node()
         del self.node, self.other, self._executors, self._threads
         self._clients.clear()
