@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from robot import DDS, RCLPY, Robot
+from robot import Robot
 
-from spatial_mllm_ros.dds import domain, is_installed
+from spatial_mllm_ros.dds import domain
 
 # A robot on this computer or network must not hear the tests, nor they it. Children inherit it.
 os.environ.update(domain.private())
@@ -27,11 +27,9 @@ def ros() -> Iterator[None]:
     rclpy.try_shutdown()
 
 
-@pytest.fixture(params=[RCLPY, DDS])
-def robots(ros: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Robot]]:
-    """Makes robots, and ends them: with the node of rclpy, and with that of plain DDS, which have to behave alike."""
-    if request.param == DDS and not is_installed():
-        pytest.skip("cyclonedds is not installed")
+@pytest.fixture
+def robots(ros: None) -> Iterator[Callable[..., Robot]]:
+    """Makes robots, and ends them."""
     made: list[Robot] = []
 
     def make(**parameters: Any) -> Robot:
@@ -41,7 +39,7 @@ def robots(ros: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., 
             "keyframes_rate_hz": 10.0,
             "diagnostics_rate_hz": 10.0,
         }
-        made.append(Robot(request.param, **{**defaults, **parameters}))
+        made.append(Robot(**{**defaults, **parameters}))
         return made[-1]
 
     yield make

@@ -22,40 +22,25 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S)
         time.sleep(0.02)
 
 
-RCLPY, DDS = "rclpy", "dds"
-
-
 class Robot:
-    """A node of ours, run as its executable runs it, and another one of rclpy beside it that calls it and listens to it.
+    """A node of ours, spun as its executable spins it, and another one beside it that calls it and listens to it."""
 
-    kind: RCLPY, or DDS for the node without ROS; whoever talks to them must not see the difference.
-    """
-
-    def __init__(self, kind: str = RCLPY, **parameters: Any) -> None:
+    def __init__(self, **parameters: Any) -> None:
         import rclpy
         from rclpy.executors import MultiThreadedExecutor
         from rclpy.parameter import Parameter
 
         from spatial_mllm_ros.nodes import ros_node
 
-        self.kind = kind
-        self.node: Any
-        if kind == RCLPY:
-            overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-            self.node = ros_node.SpatialMllmNode(parameter_overrides=overrides)
-        else:
-            from spatial_mllm_ros.nodes.dds_node import SpatialMllmDdsNode
-
-            self.node = SpatialMllmDdsNode(values=parameters)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = ros_node.SpatialMllmNode(parameter_overrides=overrides)
         self.other = rclpy.create_node("bystander")
         self._stop = threading.Event()
         settings = self.node.settings()
-        self._executors = []
+        self._executors = [MultiThreadedExecutor(4 + settings.query_workers + settings.query_queue) for _ in range(2)]
         self._threads = []
-        for node in (self.node, self.other) if kind == RCLPY else (self.other,):
-            executor = MultiThreadedExecutor(4 + settings.query_workers + settings.query_queue)
+        for node, executor in zip((self.node, self.other), self._executors, strict=True):
             executor.add_node(node)
-            self._executors.append(executor)
             self._threads.append(threading.Thread(target=ros_node.spin, args=(node, executor, self._stop)))
             self._threads[-1].start()
         self._clients: dict[str, Any] = {}
@@ -73,7 +58,7 @@ class Robot:
 
     @property
     def state(self) -> str:
-        return str(self.node._state_machine.current_state[1] if self.kind == RCLPY else self.node.state.label)
+        return str(self.node._state_machine.current_state[1])
 
     @property
     def engine(self) -> Any:
@@ -106,14 +91,6 @@ class Robot:
     def activate(self) -> None:
         assert self.change("configure")
         assert self.change("activate")
-
-    def start(self) -> None:
-        """Active without being asked over the network."""
-        if self.kind == RCLPY:
-            self.node.trigger_configure()
-            self.node.trigger_activate()
-        else:
-            assert self.node.start()
 
     def ask(self, question: str, **fields: Any) -> Any:
         from spatial_mllm_ros.srv import SpatialQuery
@@ -152,7 +129,7 @@ class Robot:
             assert not thread.is_alive(), "an executor hangs"
         for executor in self._executors:
             executor.shutdown(1.0)
-        (self.node.destroy_node if self.kind == RCLPY else self.node.close)()
+        self.node.destroy_node()
         self.other.destroy_node()
         del self.node, self.other, self._executors, self._threads
         self._clients.clear()
