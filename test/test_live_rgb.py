@@ -351,7 +351,7 @@ def test_the_status_line_tells_how_it_goes(engines: Engines, room: list[Frame]) 
     engine = engines(predictor)
 
     def line() -> str:
-        return status_line(SimpleNamespace(name="node", engine=engine, state=SimpleNamespace(label="active")))
+        return status_line(SimpleNamespace(full_name="node", engine=engine, state=SimpleNamespace(label="active")))
 
     assert "geometry of 0 windows, no metres" in line()
     play(engine, color(room[:12]))

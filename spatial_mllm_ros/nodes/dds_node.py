@@ -141,7 +141,7 @@ class SpatialMllmDdsNode:
         self.shell.dismantle("the node was shut down")
         self._stop.set()
         self._rate_changed.set()
-        self._housekeeping.join(2.0)
+        self._housekeeping.join(10.0)  # it must not publish on a node that is gone
         self._handlers.close(1.0)
         self.lifecycle.close()
         PACKAGE_LOG.removeHandler(self._rosout)
@@ -344,7 +344,8 @@ class SpatialMllmDdsNode:
             publisher.publish(message)
 
     def publish_diagnostics(self, message: Any) -> None:
-        self._diagnostics.publish(message)
+        if not self._stop.is_set():  # the node may have been closed while they were made
+            self._diagnostics.publish(message)
 
     def _keep_house(self) -> None:
         while not self._stop.is_set():

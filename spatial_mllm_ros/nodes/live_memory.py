@@ -86,8 +86,8 @@ class LiveMemory:
         """
         latest_ns = now_ns + int(self._settings.max_future_s * SECOND)
         if self.newest_ns > latest_ns:
-            log.warning("the clock was set back to %.3f s: waiting for images of that time", now_ns / 1e9)
             self.intake.clock_set_back(latest_ns)
+            log.warning("the clock was set back to %.3f s: waiting for images of that time", now_ns / 1e9)
 
     @property
     def newest_ns(self) -> int:

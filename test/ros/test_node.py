@@ -345,7 +345,7 @@ def test_sixty_four_clients_are_served_or_told_busy(robots: Robots, camera: Came
     assert set(codes) <= {ErrorCode.NONE, ErrorCode.BUSY}
 
 
-def test_a_clock_that_jumps_back(robots: Robots, camera: CameraPlayer) -> None:
+def test_a_clock_that_jumps_back(robots: Robots, camera: CameraPlayer, caplog: pytest.LogCaptureFixture) -> None:
     """With use_sim_time, as when a recording starts over: what was seen then is of another time."""
     robot = robots(use_sim_time=True)
     robot.activate()
@@ -356,6 +356,7 @@ def test_a_clock_that_jumps_back(robots: Robots, camera: CameraPlayer) -> None:
     play(camera, robot)
     clock.publish(Clock(clock=Time(sec=1_699_999_000)))
     wait_for(lambda: robot.node.get_clock().now().nanoseconds < 1_700_000_000 * 10**9, "the earlier time")
+    wait_for(lambda: "the clock was set back" in caplog.text, "the node's notice of it")
     camera.send(frame(0, START_NS - 1000 * 10**9))
     wait_for(lambda: robot.engine.resets == 1, "a reset")
     play(camera, robot, 3, START_NS - 1000 * 10**9 + 100_000_000)
