@@ -43,7 +43,6 @@ class NodeClock:
     def use_sim_time(self, wanted: bool) -> None:
         if wanted and self._subscription is None:
             self._now_ns = 0
-            self._ticked.clear()
             self._subscription = self._node.create_subscription(
                 "rosgraph_msgs/msg/Clock", "/clock", self._on_clock, "clock"
             )
