@@ -189,7 +189,7 @@ def test_a_camera_that_dies_leaves_its_last_image(engines: Callable[..., LiveEng
     engine = engines()
     play(engine, small(1), without=(Kind.DEPTH,))
     wait_for(lambda: len(engine.memory) == 1)
-    assert engine.memory.without_depth == 1
+    wait_for(lambda: engine.memory.without_depth == 1)
 
 
 def test_frames_can_be_throttled(engines: Callable[..., LiveEngine]) -> None:
