@@ -24,6 +24,7 @@ Examples:
   spatial-mllm bench ingest --seconds 10
   spatial-mllm bench service --json
   spatial-mllm bench reading --file questions.txt
+  spatial-mllm bench map
   spatial-mllm bench query
   spatial-mllm bench query --model Diankun/Spatial-MLLM-v1.1-Instruct-135K
   spatial-mllm bench encoder --size base
@@ -167,6 +168,37 @@ def reading_command(*, as_json: bool, file: Path | None, rounds: int) -> None:
         with common.task_progress(quiet=as_json) as progress:
             result = reading.run(file, rounds, progress)
     except (OSError, reading.FileError) as error:
+        raise common.Failure(common.printable(str(error))) from error
+    print_result(result, as_json)
+
+
+@bench_group.command(name="map")
+@common.json_option
+@click.option(
+    "--frames", multiple=True, type=click.IntRange(20, 100_000), help="Held when asked.  [default: 300, 1000]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The rendered house.")
+@click.option("--rooms", type=click.IntRange(1, 12), default=3, show_default=True, help="Of the house.")
+@click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Of its images.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Each question, this often.")
+def map_command(*, as_json: bool, frames: tuple[int, ...], seed: int, rooms: int, size: str, rounds: int) -> None:
+    """What a frame costs the map, its memory, and what is read from it beside reading the frames again: times and answers.
+
+    Both ways are asked in one run, each time after another frame came. Rendering takes most of the time.
+    """
+    from spatial_mllm_ros.bench import map as of_map
+    from spatial_mllm_ros.sources.source import SourceError
+
+    try:
+        width, height = (int(side) for side in size.lower().split("x"))
+    except ValueError as error:
+        raise click.BadParameter(f"{size!r} is no size such as 320x240", param_hint="--size") from error
+    try:
+        with common.task_progress(quiet=as_json) as progress:
+            result = of_map.run(
+                frames or (300, 1000), seed=seed, rooms=rooms, size=(width, height), rounds=rounds, progress=progress
+            )
+    except SourceError as error:
         raise common.Failure(common.printable(str(error))) from error
     print_result(result, as_json)
 

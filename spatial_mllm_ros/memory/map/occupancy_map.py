@@ -94,10 +94,16 @@ class OccupancyMap:
         return self._version
 
     @property
+    def depth_nbytes(self) -> int:
+        """Bytes of the depth that is kept so that frames can be taken away."""
+        with self._lock:
+            return sum(e.cells.nbytes + e.keys.nbytes for e in self._frames.values())
+
+    @property
     def nbytes(self) -> int:
         """Bytes held: of the voxels, and of the frames' depth."""
         with self._lock:
-            return self._blocks.nbytes + sum(e.cells.nbytes + e.keys.nbytes for e in self._frames.values())
+            return self._blocks.nbytes + self.depth_nbytes
 
     def integrate(self, frame_id: int, frame: Frame) -> bool:
         """Enter a frame; False when it is refused (see ``refused``)."""
