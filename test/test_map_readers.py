@@ -1,5 +1,7 @@
 """What is read from the map: an empty room of which all is known, and rendered houses with exact truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from map_scene import walk
@@ -9,7 +11,7 @@ from spatial_mllm_ros.memory.map import extents, routes, space
 from spatial_mllm_ros.memory.map.occupancy_map import OccupancyMap
 from spatial_mllm_ros.memory.map.rooms import find_rooms
 from spatial_mllm_ros.memory.map.snapshot import State
-from spatial_mllm_ros.memory.map.upright import upright
+from spatial_mllm_ros.memory.map.upright import UprightCache, upright
 from spatial_mllm_ros.scene.frame import Frame
 from spatial_mllm_ros.scene.pose import make_transform
 
@@ -141,14 +143,19 @@ def test_a_way_across_an_empty_room_is_straight(room):
 @pytest.mark.parametrize(
     ("goal", "radius", "why"),
     [
-        ((30.0, 0.0), 0.25, routes.Why.GOAL_NOT_FREE),
-        ((3.5, 0.0), 0.25, routes.Why.GOAL_NOT_FREE),
+        ((30.0, 0.0), 0.25, routes.Why.GOAL_UNKNOWN),
+        ((3.5, 0.0), 0.25, routes.Why.GOAL_UNKNOWN),
+        ((2.0, 1.5), 1.4, routes.Why.GOAL_NOT_FREE),
         ((1.0, 0.0), 2.0, routes.Why.START_NOT_FREE),
     ],
 )
 def test_no_way_leads_into_a_wall_or_into_the_unknown(room, goal, radius, why):
     assert routes.route(room, (0.0, 0.0), goal, radius, 1.0) == (None, why)
-    assert not routes.reachable(room, (0.0, 0.0), goal, radius, 1.0)[0]
+    reached, probability = routes.reachable(room, (0.0, 0.0), goal, radius, 1.0)
+    assert not reached
+    assert (probability > 0.6) == (why in (routes.Why.START_NOT_FREE, routes.Why.GOAL_NOT_FREE)), (
+        "the unknown is not told"
+    )
 
 
 @pytest.mark.parametrize(("radius", "height"), [(0.0, 1.0), (100.0, 1.0), (0.3, 0.0), (0.3, np.nan), (np.inf, 1.0)])
@@ -160,7 +167,7 @@ def test_a_robot_that_cannot_be_is_refused(room, radius, height):
 def test_an_empty_map_knows_nothing_and_says_so():
     up = upright(OccupancyMap().snapshot())
     assert find_rooms(up).rooms == ()
-    assert routes.route(up, (0, 0), (1, 0), 0.3, 1.0) == (None, routes.Why.START_NOT_FREE)
+    assert routes.route(up, (0, 0), (1, 0), 0.3, 1.0) == (None, routes.Why.START_UNKNOWN)
     assert space.occupancy(up.snapshot, (0, 0, 0))[0] is State.UNKNOWN
     assert space.headroom(up, (0, 0))[1] is False
     assert space.fits(up, (0, 0, 0), (1, 1, 1)).state is State.UNKNOWN
@@ -169,6 +176,27 @@ def test_an_empty_map_knows_nothing_and_says_so():
     with pytest.raises(ValueError, match="no floor"):
         extents.floor_seen(up)
     assert extents.outline_area(up).value == 0.0
+
+
+def test_up_and_floor_are_found_again_when_poses_were_corrected_or_much_was_added():
+    frames = walk()
+    m = OccupancyMap()
+    for i, f in enumerate(frames[:48]):
+        m.integrate(i, f)
+    cache = UprightCache()
+    first = cache.of(m.snapshot())
+    assert cache.of(m.snapshot()) is first
+    m.integrate(48, frames[48])
+    again = cache.of(m.snapshot())
+    assert again is not first
+    assert again.gravity is first.gravity
+    raised = make_transform(np.eye(3), (0, 0, 1.0))
+    m.correct({i: raised @ f.T_world_camera for i, f in enumerate(frames[:49])})
+    corrected = cache.of(m.snapshot())
+    assert abs(corrected.from_world[2, 3] - (first.from_world[2, 3] - 1.0)) < 0.01
+    for i, f in enumerate(frames[49:], 49):
+        m.integrate(i, replace(f, T_world_camera=raised @ f.T_world_camera))
+    assert cache.of(m.snapshot()).gravity is not corrected.gravity
 
 
 # ---- rendered houses

@@ -18,8 +18,7 @@ from spatial_mllm_ros.answering.engine import SpatialQueryEngine
 from spatial_mllm_ros.memory.map import extents, routes
 from spatial_mllm_ros.memory.map.occupancy_map import OccupancyMap
 from spatial_mllm_ros.memory.map.rooms import find_rooms
-from spatial_mllm_ros.memory.map.snapshot import MapSnapshot
-from spatial_mllm_ros.memory.map.upright import Upright, upright
+from spatial_mllm_ros.memory.map.upright import Upright, UprightCache
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, SpatialMemory
 from spatial_mllm_ros.queries.answer import ImagePoint, Request
 from spatial_mllm_ros.scene.frame import Frame, depth_to_metres
@@ -92,6 +91,7 @@ class _Both:
     def __init__(self, source: RenderedSource, memory: SpatialMemory, kept: OccupancyMap) -> None:
         self.source, self.memory, self.map = source, memory, kept
         self.engine = SpatialQueryEngine(memory, source.info.sensor)
+        self.upright = UprightCache()
         self.taken = 0
         self.last = Frame(0, "")
 
@@ -130,7 +130,7 @@ def _reading(both: _Both, held: int, family: str, question: str | None, rounds: 
         both.take()
         point = _point(both.last)
         begin = time.perf_counter()
-        value = _from_map(family, both.map.snapshot(), point[1])
+        value = _from_map(family, both, point[1])
         of_map.append(time.perf_counter() - begin)
         if question is not None:
             request = Request(question, points=(point[0],) if "<p0>" in question else ())
@@ -163,11 +163,12 @@ def _point(frame: Frame) -> tuple[ImagePoint, np.ndarray[Any, Any]]:
     return ImagePoint(frame.stamp_ns, frame.camera_frame, float(u), float(v)), T[:3, :3] @ place + T[:3, 3]
 
 
-def _from_map(family: str, snapshot: MapSnapshot, place: np.ndarray[Any, Any]) -> str:
+def _from_map(family: str, both: _Both, place: np.ndarray[Any, Any]) -> str:
     """What the map says, in words."""
+    snapshot = both.map.snapshot()
     if family == "first seen":
         return f"{int(snapshot.at(place).first[0]) / 1e9:.3f} s"
-    up = upright(snapshot)
+    up = both.upright.of(snapshot)
     if family == "extents":
         return " x ".join(f"{side.value:.2f}" for side in extents.extents(up)) + " m"
     if family == "route":

@@ -18,7 +18,7 @@ ALPHA_RADIUS_M = 0.5
 _WALL_SEARCH_M = 0.3
 _UNSEEN_TOP_M = 2.5
 _DENSE = 0.2
-_WALL_M = 0.018  # what pictures, skirtings and curtains do to where a wall seems to be
+_WALL_M = 0.025  # what pictures, skirtings and curtains do to where a wall seems to be
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class OccupancyMap:
         self._blocks = Blocks()
         self._frames: dict[int, _Entered] = {}
         self._turn = 0
-        self._version = 0
+        self._version = self._epoch = 0
         self._snapshot: MapSnapshot | None = None
         self._offered: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
         s = self.config.sensor
@@ -160,6 +160,7 @@ class OccupancyMap:
                 self._mend(stale)
             self._offered.clear()
             self._version += 1
+            self._epoch += 1
             return len(moved)
 
     def clear(self) -> None:
@@ -168,6 +169,7 @@ class OccupancyMap:
             self._blocks, self._frames, self._offered = Blocks(), {}, {}
             self.evicted = self.settled = 0
             self._version += 1
+            self._epoch += 1
 
     def snapshot(self) -> MapSnapshot:
         """What is known now, to be read while the map goes on; the same one until the map changes."""
@@ -183,6 +185,7 @@ class OccupancyMap:
         poses = np.array([e.T_world_camera for e in frames]).reshape(-1, 4, 4)
         return MapSnapshot(
             version=self._version,
+            epoch=self._epoch,
             voxel_m=self.config.voxel_m,
             reach_m=self.config.reach_m,
             blocks=unpacked(b.keys[slots]),

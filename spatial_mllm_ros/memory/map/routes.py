@@ -30,8 +30,10 @@ _PINHOLE_COLUMNS = 9
 class Why(Enum):
     """Why there is no way."""
 
-    START_NOT_FREE = "the start is not free"
-    GOAL_NOT_FREE = "the goal is not free"
+    START_NOT_FREE = "something stands too near to the start"
+    GOAL_NOT_FREE = "something stands too near to the goal"
+    START_UNKNOWN = "what is round the start was not seen"
+    GOAL_UNKNOWN = "what is round the goal was not seen"
     UNKNOWN_BETWEEN = "what lies between was not seen"
     TOO_NARROW = "no passage is wide enough"
 
@@ -121,9 +123,9 @@ def route(
     fits = g.room_m >= radius_m + _MARGIN_M
     a, b = (_nearest(up, fits, np.asarray(p, dtype=float)[:2], radius_m + 0.3) for p in (start, goal))
     if a is None:
-        return None, Why.START_NOT_FREE
+        return None, Why.START_NOT_FREE if _taken(g, start, radius_m) else Why.START_UNKNOWN
     if b is None:
-        return None, Why.GOAL_NOT_FREE
+        return None, Why.GOAL_NOT_FREE if _taken(g, goal, radius_m) else Why.GOAL_UNKNOWN
     # a little dearer beside obstacles: of two ways as long, the wider one
     cost = np.where(fits, 1.0 + 0.1 * np.clip(1 - (g.room_m - radius_m) / _COMFORT_M, 0, 1), -1.0)
     search = MCP_Geometric(cost)
@@ -149,18 +151,20 @@ def route(
 
 
 def reachable(up: Upright, start: ArrayLike, goal: ArrayLike, radius_m: float, height_m: float) -> tuple[bool, float]:
-    """Whether a robot gets from a place to another, and how probable that is: less where the way is hardly wide enough."""
+    """Whether a robot gets from a place to another, and how probable that is.
+
+    Less where a way is hardly wide enough; one half where what was not seen decides.
+    """
     found, why = route(up, start, goal, radius_m, height_m)
     if found is not None:
         return True, _certain(found.narrowest_m / 2 - radius_m)
-    if why is Why.UNKNOWN_BETWEEN:
-        return False, 0.5
-    narrower = max(radius_m - _UNSURE_M, SMALLEST_RADIUS_M)
-    return False, 0.6 if route(up, start, goal, narrower, height_m)[0] is not None else 0.95
+    return False, 0.95 if why in (Why.TOO_NARROW, Why.START_NOT_FREE, Why.GOAL_NOT_FREE) else 0.5
 
 
 _UNSURE_M = 0.04
 """Clearance is known to about this, twice its deviation."""
+_AT_MOST_M = _UNSURE_M + 0.025
+"""What a column's middle may miss of the clearance of a place in it, beside that."""
 
 
 def _certain(slack_m: float) -> float:
@@ -223,11 +227,21 @@ def _nearest(
 
 
 def _why_not(g: Ground, a: tuple[int, int], b: tuple[int, int], radius_m: float) -> Why:
-    """Whether the way ends at what is unknown, or at what is known to be too narrow."""
-    open_ = ~g.blocked
-    obstacle = ndimage.distance_transform_edt(np.pad(open_, 1, constant_values=True))[1:-1, 1:-1] * g.up.voxel_m
-    labels, _ = ndimage.label(obstacle >= radius_m, structure=np.ones((3, 3)))
-    return Why.UNKNOWN_BETWEEN if labels[a] > 0 and labels[a] == labels[b] else Why.TOO_NARROW
+    """Whether no passage is wide enough even if all that is unknown were free; else what is unknown decides."""
+    open_ = np.ones(g.free.shape, dtype=bool)
+    if len(g.obstacles):
+        middles = g.up.middles(np.argwhere(open_))
+        open_ = cKDTree(g.obstacles).query(middles)[0].reshape(open_.shape) >= radius_m - _AT_MOST_M
+    open_ = np.pad(open_, 1, constant_values=True)  # round the outside one may get, too
+    labels, _ = ndimage.label(open_, structure=np.ones((3, 3)))
+    i, j = (labels[p[0] + 1, p[1] + 1] for p in (a, b))
+    return Why.UNKNOWN_BETWEEN if i > 0 and i == j else Why.TOO_NARROW
+
+
+def _taken(g: Ground, place: ArrayLike, radius_m: float) -> bool:
+    """Whether something is known to stand within the robot at a place."""
+    p = np.asarray(place, dtype=float)[:2]
+    return bool(len(g.obstacles)) and float(cKDTree(g.obstacles).query(p)[0]) < radius_m - _UNSURE_M
 
 
 def _pulled(up: Upright, g: Ground, path: NDArray[np.float64], radius_m: float) -> NDArray[np.float64]:

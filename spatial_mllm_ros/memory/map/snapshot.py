@@ -74,10 +74,11 @@ class MapSnapshot:
     cells in the order of ``PLACE``: hits, free (frames that show a surface in a voxel, or show it free), first, last (stamps
     in ns of the first and last frame that shows it, a large number and -1 without one), weight and sums (see ``surface``).
     poses float64 [m, 4, 4] T_world_camera and stamps [m] of the frames that are held, in the order of time. reach_m: how far
-    frames were read.
+    frames were read. epoch: changes when poses were corrected or everything was forgotten.
     """
 
     version: int
+    epoch: int
     voxel_m: float
     reach_m: float
     blocks: NDArray[np.int32]

@@ -154,6 +154,33 @@ def upright(snapshot: MapSnapshot, gravity: Gravity | None = None) -> Upright:
     )
 
 
+class UprightCache:
+    """Upright maps of one snapshot after the other. Not safe to use from several threads at once.
+
+    Up, floor and ceiling are found anew only when poses were corrected or the surfaces have grown by ``growth`` since: one
+    more frame does not move the floor, and finding it takes longer than all else.
+    """
+
+    def __init__(self, growth: float = 0.1) -> None:
+        self.growth = growth
+        self._last: Upright | None = None
+        self._found_with = 0
+
+    def of(self, snapshot: MapSnapshot) -> Upright:
+        """The snapshot in an upright frame; the same one for the same snapshot."""
+        last = self._last
+        if last is not None and last.snapshot is snapshot:
+            return last
+        surfaces = len(snapshot.occupied[0])
+        near = abs(surfaces - self._found_with) <= self.growth * self._found_with
+        keep = last is not None and last.snapshot.epoch == snapshot.epoch and near and not last.gravity.assumed
+        found = upright(snapshot, last.gravity if keep and last is not None else None)
+        if not keep:
+            self._found_with = surfaces
+        self._last = found
+        return found
+
+
 def _grid(snapshot: MapSnapshot, T: Transform, field: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """A field of the map in the frame that T leads to: corner [3] and array [x, y, z]."""
     low, values = snapshot.dense(field)
