@@ -231,7 +231,8 @@ def _why_not(g: Ground, a: tuple[int, int], b: tuple[int, int], radius_m: float)
     open_ = np.ones(g.free.shape, dtype=bool)
     if len(g.obstacles):
         middles = g.up.middles(np.argwhere(open_))
-        open_ = cKDTree(g.obstacles).query(middles)[0].reshape(open_.shape) >= radius_m - _AT_MOST_M
+        away = np.asarray(cKDTree(g.obstacles).query(middles)[0]).reshape(open_.shape)
+        open_ = away >= radius_m - _AT_MOST_M
     open_ = np.pad(open_, 1, constant_values=True)  # round the outside one may get, too
     labels, _ = ndimage.label(open_, structure=np.ones((3, 3)))
     i, j = (labels[p[0] + 1, p[1] + 1] for p in (a, b))
