@@ -20,8 +20,9 @@ COVERED = 0.1
 """An object is covered along an axis when what is seen spans its size to within this share (published)."""
 MOST_IMAGES = 25
 """Of those that show an object, so many are drawn (published)."""
-NOISE = 2.0
-"""Deviations of depth that must be within what a size is covered to: noise must not make an object look whole."""
+NOISE = 5.0
+"""Deviations of depth that must be within what a size is covered to: a flat face alone seems so many of them deep, once
+half a percent at each end is left out, and must not make an object look whole."""
 LEAST_SIZE_M = 0.1
 
 
