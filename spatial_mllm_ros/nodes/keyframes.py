@@ -30,12 +30,9 @@ class KeyframeSet:
 
     @classmethod
     def of(cls, memory: MemoryView, count: int, stamp_ns: int) -> KeyframeSet:
-        """The keyframes of a memory, ``count`` at most."""
+        """The keyframes of a snapshot, ``count`` at most."""
         selection = memory.keyframes(count)
-        frames = [memory.get(frame_id) for frame_id in selection.picked]
-        if not all(frames):  # one was evicted in between
-            return cls.of(memory, count, stamp_ns)
-        stored = tuple(frame for frame in frames if frame is not None)
+        stored = tuple(frame for frame in map(memory.get, selection.picked) if frame is not None)
         voxels = tuple(_alone(memory, frame, gain) for frame, gain in zip(stored, selection.gains, strict=True))
         return cls(selection, stored, voxels, stamp_ns, memory.world_frame)
 

@@ -259,7 +259,7 @@ class LiveEngine:
     def keyframes(self) -> KeyframeSet:
         """The keyframes now."""
         self._seen.sinks.settle(SETTLE_S)
-        return KeyframeSet.of(self.memory, self.settings.keyframes_count, max(self._seen.newest_ns, 0))
+        return KeyframeSet.of(self.memory.snapshot(), self.settings.keyframes_count, max(self._seen.newest_ns, 0))
 
     def status(self) -> LiveStatus:
         """Everything that is worth knowing about the engine now."""
