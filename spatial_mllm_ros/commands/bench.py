@@ -186,7 +186,10 @@ def map_command(*, as_json: bool, frames: tuple[int, ...], seed: int, rooms: int
 
     Both ways are asked in one run, each time after another frame came. Rendering takes most of the time.
     """
-    from spatial_mllm_ros.bench import map as of_map
+    try:
+        from spatial_mllm_ros.bench import map as of_map
+    except ImportError as error:
+        raise common.Failure(f"the map needs more ({error}): pip install 'spatial_mllm_ros[map]'") from error
     from spatial_mllm_ros.sources.source import SourceError
 
     try:
