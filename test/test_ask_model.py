@@ -207,7 +207,7 @@ def test_a_model_that_fails_at_a_question_is_an_answer(model: LoadingModel, chec
         return Said(error=raise_)
 
     model.answers = fail
-    answer = json.loads(ask(ROOM, "--model", str(checkpoint), "--json").stdout)
+    answer = json.loads(ask(ROOM, "--model", str(checkpoint), "--json", code=1).stdout)
     assert answer["error_code"] == "MODEL_ERROR"
     assert "out of memory" in answer["error_msg"]
 

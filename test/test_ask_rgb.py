@@ -164,7 +164,7 @@ def test_its_answer_has_pictures_in_a_report(
 
 def test_nothing_is_measured_in_images_alone(model: LoadingModel, images: Path, checkpoint: Path) -> None:
     marked = ("How far is <p0> from the camera?", "--point", "0003,80,60")
-    answer = json.loads(run("ask", str(images), *marked, "--model", str(checkpoint), "--json").stdout)
+    answer = json.loads(run("ask", str(images), *marked, "--model", str(checkpoint), "--json", code=1).stdout)
     assert answer["error_code"] == "NO_FRAMES"
     assert "nothing can be measured in images without poses" in answer["error_msg"]
     assert not model.asked
@@ -177,7 +177,7 @@ def test_nothing_is_measured_in_images_alone(model: LoadingModel, images: Path, 
 
 
 def test_without_a_model_it_is_as_ever(images: Path) -> None:
-    result = run("ask", str(images), ROOM, "--json")
+    result = run("ask", str(images), ROOM, "--json", code=1)
     answer = json.loads(result.stdout)
     assert (answer["error_code"], answer["error_msg"].split(":")[0]) == ("NO_FRAMES", "nothing has been seen yet")
 
@@ -217,7 +217,7 @@ def test_images_that_nothing_places_stay_bounded() -> None:
 
 def test_images_alone_are_known_up_to_scale(predictor: Predictor, images: Path, checkpoint: Path) -> None:
     option = ("--rgb-geometry", str(checkpoint))
-    travelled = run("ask", str(images), "How far did the camera travel?", *option, "--json")
+    travelled = run("ask", str(images), "How far did the camera travel?", *option, "--json", code=1)
     answer = json.loads(travelled.stdout)
     assert answer["error_code"] == "SCALE_UNAVAILABLE"
     assert "so nothing tells metres" in answer["error_msg"]

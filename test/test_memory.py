@@ -10,6 +10,7 @@ import pytest
 
 from spatial_mllm_ros.memory.keyframes.streaming import SelectorConfig
 from spatial_mllm_ros.memory.spatial_memory import MemoryConfig, Revision, SpatialMemory
+from spatial_mllm_ros.memory.stored import StoredFrame
 from spatial_mllm_ros.memory.track import PoseTrack
 from spatial_mllm_ros.scene.camera import CameraModel
 from spatial_mllm_ros.scene.frame import Frame, InvalidFrame
@@ -214,3 +215,19 @@ def test_a_snapshot_stays_as_it_was_while_the_memory_goes_on() -> None:
     assert [s.frame_id for s in memory.frames()] != [s.frame_id for s in seen.frames()]
     memory.clear()
     assert (len(seen), len(memory.snapshot())) == (5, 0)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+def test_a_memory_full_of_candidates_takes_what_is_new(later: bool) -> None:
+    """Large images: fewer fit in than may be keyframes. What waits to be considered is not what goes first."""
+    waiting: list[int] = []
+
+    def take(memory: SpatialMemory, stored: StoredFrame) -> None:
+        waiting.append(stored.frame_id)
+        while len(waiting) > (2 if later else 0):
+            memory.consider(waiting.pop(0))
+
+    memory = SpatialMemory(MemoryConfig(max_frames=5), on_taken=take)
+    for i in range(12):
+        memory.add(frame(i, x=0.5 * i))
+    assert [stored.frame_id for stored in memory.frames()] == [7, 8, 9, 10, 11]

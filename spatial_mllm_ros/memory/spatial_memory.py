@@ -96,6 +96,7 @@ class SpatialMemory(MemoryView):
         """Bytes of the images and depths held."""
         self._clock = clock
         self.next_id = first_id
+        self._considered = first_id - 1  # the newest frame that was considered
         self._depth = depth
         self._depth_checks: dict[str, DepthCheck] = {}
         self._snapshot: MemoryView | None = None
@@ -146,6 +147,7 @@ class SpatialMemory(MemoryView):
 
     def _consider(self, frame_id: int) -> None:
         frame = self._frames[frame_id].frame
+        self._considered = max(self._considered, frame_id)
         if not self._offer(frame_id, frame):
             self.without_depth += 1
         if self.sensor is None and self.scale is None:  # estimated geometry says itself how good it is
@@ -327,7 +329,9 @@ class SpatialMemory(MemoryView):
             self.nbytes > self.config.max_bytes and len(self._frames) > 1
         ):
             candidates = set(self._selector.candidates)
-            position = next((i for i, (_, _, f) in enumerate(self._order) if f not in candidates), 0)
+            # what waits to be considered may become a candidate: without this a memory full of candidates took nothing new
+            spare = (i for i, (_, _, f) in enumerate(self._order) if f <= self._considered and f not in candidates)
+            position = next(spare, 0)
             _, _, frame_id = self._order.pop(position)
             self.nbytes -= self._frames.pop(frame_id).frame.nbytes
             self._selector.discard(frame_id)
