@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from spatial_mllm_ros.learning.evaluation.items import Item, Scores, means, micro, rows_of, with_overall
 from spatial_mllm_ros.learning.evaluation.readings import letter
@@ -15,6 +16,17 @@ BLINK_SPATIAL = (
     "Visual_Correspondence",
     "Object_Localization",
 )
+
+
+def _item(record: dict[str, Any], kind: str) -> Item:
+    return Item(
+        id=str(record["idx"]),
+        kind=kind,
+        question=record["question"],
+        truth=record["answer"],
+        options=tuple(record["choices"]),
+        record=record,
+    )
 
 
 def _scores(item: Item, text: str) -> Scores:
@@ -39,18 +51,7 @@ class Blink:
     def load(self, folder: Path) -> list[Item]:
         needed = ("idx", "sub_task", "question", "choices", "answer")
         rows = rows_of(folder, ("*/val*.parquet", "*.jsonl", "*.parquet"), needed)
-        return [
-            Item(
-                id=str(r["idx"]),
-                kind=r["sub_task"],
-                question=r["question"],
-                truth=r["answer"],
-                options=tuple(r["choices"]),
-                record=r,
-            )
-            for r in rows
-            if r["sub_task"] in BLINK_SPATIAL
-        ]
+        return [_item(r, kind=r["sub_task"]) for r in rows if r["sub_task"] in BLINK_SPATIAL]
 
     def score(self, item: Item, text: str) -> Scores:
         return _scores(item, text)
@@ -71,17 +72,7 @@ class CvBench:
     def load(self, folder: Path) -> list[Item]:
         needed = ("idx", "task", "source", "question", "choices", "answer")
         rows = rows_of(folder, ("test*.parquet", "*.jsonl", "*.parquet", "*/test*.parquet"), needed)
-        return [
-            Item(
-                id=str(r["idx"]),
-                kind=r["source"],
-                question=r["question"],
-                truth=r["answer"],
-                options=tuple(r["choices"]),
-                record=r,
-            )
-            for r in rows
-        ]
+        return [_item(r, kind=r["source"]) for r in rows]
 
     def score(self, item: Item, text: str) -> Scores:
         return _scores(item, text)
