@@ -279,3 +279,8 @@ def test_a_point_does_not_tell_a_size(question: str, point: bool) -> None:
     if not point:
         assert "draw a box" in reading.reason
         assert reading.alternatives
+
+
+@pytest.mark.parametrize("question", ["What is the height of <p1> at <p0>?", "Give me the height of the kitchen at <p0>"])
+def test_a_height_of_two_things_is_not_read_as_their_distance(question: str) -> None:
+    assert read(question, points=2).query is None

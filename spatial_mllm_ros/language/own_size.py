@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from spatial_mllm_ros.language.phrases import LEXICON
 from spatial_mllm_ros.language.tokens import Token
+from spatial_mllm_ros.queries.asks import Value
+from spatial_mllm_ros.queries.measures import Distance, Metric
+from spatial_mllm_ros.queries.query import Query
 
 _SIZES = {"deep", "high", "depth", "height"}
 """Words for a size of a thing that are as well words for where a point is."""
@@ -16,6 +19,31 @@ _WHERE = {
 }
 """Words that say that where the point is, is meant."""
 _NO_THINGS = {"surface", "scene", "spot", "depth", "height", "measurement", "metres", "meters", *LEXICON["POINT"]}
+
+_HEIGHTS = {"height", "elevation", "altitude"}
+_DISTANCES = {
+    "distance",
+    "far",
+    "apart",
+    "range",
+    "away",
+    "gap",
+    "space",
+    "close",
+    "near",
+    "separation",
+    "length",
+    "between",
+}
+
+
+def height_of_two(tokens: Sequence[Token], query: Query) -> bool:
+    """Whether words that name a height, and no distance, would be taken for the distance of two things."""
+    of = query.ask.of if isinstance(query.ask, Value) else None
+    words = {t.text for t in tokens}
+    return (
+        isinstance(of, Distance) and of.metric is Metric.STRAIGHT and bool(_HEIGHTS & words) and not _DISTANCES & words
+    )
 
 
 def own_size(tokens: Sequence[Token]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from spatial_mllm_ros.language.canonical import Unspeakable, read_canonical, words
 from spatial_mllm_ros.language.chart import Tangled
-from spatial_mllm_ros.language.own_size import own_size
+from spatial_mllm_ros.language.own_size import height_of_two, own_size
 from spatial_mllm_ros.language.phrases import BOTH, FOREIGN, GRAMMAR, ORDINARY, SILENT, rebuilt
 from spatial_mllm_ros.language.questions import Both
 from spatial_mllm_ros.language.readings import Readings
@@ -123,6 +123,9 @@ def _read(text: str, points: int, boxes: int, times: int, choices: Sequence[str]
     best = list({_unordered(q): q for q in cheapest}.values())
     if len(best) == 1 and (thing := own_size(tokens)) and any(isinstance(t, Depth | Height) for t in terms(best[0])):
         why = f"a point does not tell the size of the {thing}: draw a box closely round it, or ask where the point is"
+        return Reading(code=ErrorCode.AMBIGUOUS, reason=why, alternatives=_alternatives(best))
+    if len(best) == 1 and height_of_two(tokens, best[0]):
+        why = "a height of two things at once: ask for the height of one, or of one above the other"
         return Reading(code=ErrorCode.AMBIGUOUS, reason=why, alternatives=_alternatives(best))
     if len(best) == 1:
         return _reading(best[0], remarks.get(best[0], ""))
